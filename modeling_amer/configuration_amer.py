@@ -1,0 +1,87 @@
+"""Configuration of an AMER model: the decoder, the two projections and what they were trained against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+
+class AMERConfig(PreTrainedConfig):
+    """What has to be known to rebuild an [`AMERModel`] and to search with it.
+
+    Args:
+        text_config: configuration of the decoder, as an object or as its dictionary (which then names `model_type`).
+        base_model_name_or_path: where the frozen decoder comes from; None for a decoder of random weights.
+        base_model_revision: the commit of the base the adapter was trained on.
+        document_dim: size of the frozen document embeddings.
+        num_query_vectors: query vectors emitted when the caller does not say how many (m_pred of paper §4.2).
+        prompt_template: the whole prompt, special tokens included, with `{query}` where the question goes;
+            None for a model that reads vectors only (the synthetic study, paper §5).
+        document_encoder: identity of the encoder of the documents: `name`, `revision`, `document_prompt`, `query_prompt`.
+        lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
+        weights: "adapter" if a saved model holds LoRA and projections only, "full" if it holds every weight.
+        anchored: each output is `normalise(query_vector + output_projection(h))`, where `query_vector` is the
+            document encoder's own embedding of the question; untrained, the model *is* that encoder.
+
+    Raises:
+        ValueError: a size below one, an unknown `weights`, or a template without exactly one `{query}`.
+    """
+
+    model_type = "amer"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012  (the name and form transformers looks for)
+
+    def __init__(
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        base_model_name_or_path: str | None = None,
+        base_model_revision: str | None = None,
+        document_dim: int = 1024,
+        num_query_vectors: int = 5,
+        prompt_template: str | None = None,
+        document_encoder: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        weights: str = "full",
+        anchored: bool = False,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = dict(text_config)
+            text_config = CONFIG_MAPPING[text_config.pop("model_type", "llama")](**text_config)
+        self.text_config = CONFIG_MAPPING["llama"]() if text_config is None else text_config
+        self.base_model_name_or_path = base_model_name_or_path
+        self.base_model_revision = base_model_revision
+        self.document_dim = document_dim
+        self.num_query_vectors = num_query_vectors
+        self.prompt_template = prompt_template
+        self.document_encoder = document_encoder
+        self.lora = lora
+        self.weights = weights
+        self.anchored = anchored
+        self.initializer_range = initializer_range
+        super().__init__(**kwargs)
+        self._check()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a question reaches the decoder as text."""
+        return self.prompt_template is not None
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether a question reaches the decoder as a vector, alone or after its text."""
+        return self.anchored or not self.reads_text
+
+    def _check(self) -> None:
+        for name in ("document_dim", "num_query_vectors"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+        if self.weights not in ("adapter", "full"):
+            raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
+        if self.weights == "adapter" and self.lora is None:
+            raise ValueError('weights="adapter" needs a `lora` dictionary; without LoRA the weights are "full".')
+        if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
+            raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")

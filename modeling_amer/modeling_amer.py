@@ -1,0 +1,447 @@
+"""AMER: a decoder LM that reads a question and emits query embeddings one after another.
+
+- two linear projections join the space of the documents and the space of the decoder (paper §4)
+- each emitted vector is fed back as the next input; the KV cache is kept, on the autograd graph in training
+- the prompt that all questions share is read once for the whole batch
+- a saved adapter holds LoRA and projections only; the frozen base is fetched from where it always was
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import cached_file, extract_commit_hash, logging
+
+from .configuration_amer import AMERConfig
+from .prompting_amer import default_prompt_template, tokenize_queries
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")
+
+
+@dataclass
+class AMEROutput(ModelOutput):
+    """Output of [`AMERModel`].
+
+    Args:
+        query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
+    """
+
+    query_embeddings: torch.FloatTensor | None = None
+
+
+class Projection(nn.Linear):
+    """A linear layer computed in its own precision (float32), whatever the decoder's."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(vectors.device.type, enabled=False):
+            return super().forward(vectors.to(self.weight.dtype))
+
+
+class AMERModel(PreTrainedModel):
+    """Autoregressive Multi-Embedding Retriever (paper §4): question in, m query embeddings out.
+
+    Build a new one with [`AMERModel.from_base`], load a trained one with `from_pretrained`.
+    """
+
+    config_class = AMERConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = {"input_projection", "output_projection"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        config: AMERConfig,
+        backbone: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
+        config.text_config = self.backbone.config  # one object, so that the attention implementation stays in step
+        config._attn_implementation_internal = self.backbone.config._attn_implementation
+        hidden_size = config.text_config.hidden_size
+        self.input_projection = Projection(config.document_dim, hidden_size)
+        self.output_projection = Projection(hidden_size, config.document_dim)
+        self.tokenizer = tokenizer
+        self.post_init()
+        if config.weights == "adapter":
+            self._add_lora()  # after post_init, which would fill lora_B with noise
+        self._refresh_keys_to_ignore()
+
+    # ------------------------------------------------------------------------------------------------- computation
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        prefix_ids: torch.LongTensor | None = None,
+        query_vectors: torch.FloatTensor | None = None,
+        num_query_vectors: int | None = None,
+        teacher_vectors: torch.FloatTensor | None = None,
+        teacher_mask: torch.BoolTensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> AMEROutput | tuple[torch.Tensor, ...]:
+        """Emit `num_query_vectors` query embeddings, each fed back as the next input (paper §4.1, §4.2).
+
+        Args:
+            input_ids: `(batch, length)` token ids, padded on the left.
+            attention_mask: `(batch, length)`, 0 on padding; all ones if not given.
+            prefix_ids: `(1, prefix)` token ids that come before every row of `input_ids`, read once for the batch.
+            query_vectors: `(batch, dim)` the question as a vector, projected into the decoder as one more position
+                after the text; the anchor of an anchored model, the whole question in the synthetic study.
+            num_query_vectors: m; the configuration's by default.
+            teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
+            teacher_mask: `(batch, >= m - 1)` bool, True where the teacher's vector is fed instead of the prediction.
+                Without it, every teacher vector is fed (teacher forcing).
+
+        Returns:
+            `query_embeddings (batch, m, dim)`, unit length, float32.
+
+        Raises:
+            ValueError: no question, m < 1, or vectors of another size than the documents'.
+        """
+        num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
+        self._check_inputs(input_ids, query_vectors, num_query_vectors)
+        inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
+        # Under gradient checkpointing the layers drop the cache without a word, so everything is read again each step.
+        recompute = self.training and any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
+        cache = None if recompute else DynamicCache(config=self.backbone.config)
+        if prefix_ids is not None:
+            inputs, mask = self._read_prefix(prefix_ids, inputs, mask, cache)
+        anchor = normalize(query_vectors.float(), dim=-1) if self.config.anchored else 0
+        outputs: list[torch.Tensor] = []
+        for step in range(num_query_vectors):
+            if step > 0:
+                vector = self._feed_back(outputs[-1], step - 1, teacher_vectors, teacher_mask)
+                vector = self.input_projection(vector).to(inputs.dtype)[:, None]  # (batch, 1, hidden)
+                inputs = vector if cache is not None else torch.cat([inputs, vector], dim=1)
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            hidden = self._read(inputs, mask, cache)[:, -1]
+            outputs.append(normalize(self.output_projection(hidden) + anchor, dim=-1))
+        output = AMEROutput(query_embeddings=torch.stack(outputs, dim=1))
+        return output if return_dict is not False else output.to_tuple()
+
+    def _check_inputs(self, input_ids, query_vectors, num_query_vectors: int) -> None:
+        if not isinstance(num_query_vectors, int) or num_query_vectors < 1:
+            raise ValueError(f"num_query_vectors must be an integer of at least 1, got {num_query_vectors!r}.")
+        if query_vectors is None and self.config.anchored:
+            raise ValueError(
+                "An anchored model also reads the document encoder's embedding of each question: "
+                "pass query_vectors of shape (batch, dim), or search through amer.retrieval.Searcher, which makes them."
+            )
+        if input_ids is None and query_vectors is None:
+            raise ValueError("No question was given: pass input_ids, query_vectors, or both.")
+        if query_vectors is not None and query_vectors.shape[1:] != (self.config.document_dim,):
+            raise ValueError(
+                f"query_vectors have shape {tuple(query_vectors.shape)}, expected (batch, {self.config.document_dim})."
+            )
+
+    def _embed(self, input_ids, attention_mask, query_vectors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or text then vector."""
+        parts, masks = [], []
+        if input_ids is not None:
+            parts.append(self.get_input_embeddings()(input_ids))
+            masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+        if query_vectors is not None:
+            vector = self.input_projection(query_vectors)
+            parts.append(vector.to(self.get_input_embeddings().weight.dtype)[:, None])
+            masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
+        return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+
+    def _read_prefix(self, prefix_ids, inputs, mask, cache) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the shared prefix into the cache, once for all rows; without a cache, before each row."""
+        batch = len(inputs)
+        mask = torch.cat([mask.new_ones(batch, prefix_ids.shape[1]), mask], dim=1)
+        prefix = self.get_input_embeddings()(prefix_ids)
+        if cache is None:
+            return torch.cat([prefix.expand(batch, -1, -1), inputs], dim=1), mask
+        self._read(prefix, torch.ones_like(prefix_ids), cache)
+        cache.batch_repeat_interleave(batch)
+        return inputs, mask
+
+    def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
+        """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
+        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        return self.backbone(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    @staticmethod
+    def _feed_back(predicted, step: int, teacher_vectors, teacher_mask) -> torch.Tensor:
+        """The vector `(batch, dim)` that the decoder reads next: scheduled sampling's choice, row by row."""
+        if teacher_vectors is None:
+            return predicted
+        if teacher_mask is None:
+            return teacher_vectors[:, step]
+        return torch.where(teacher_mask[:, step, None], teacher_vectors[:, step], predicted)
+
+    # ---------------------------------------------------------------------------------------------------- encoding
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The prompted questions as `input_ids`, `attention_mask` and `prefix_ids`; see `tokenize_queries`."""
+        if self.tokenizer is None or self.config.prompt_template is None:
+            raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
+        return tokenize_queries(self.tokenizer, self.config.prompt_template, texts)
+
+    @torch.no_grad()
+    def encode_query(
+        self,
+        texts: str | Sequence[str] | None = None,
+        query_vectors: Any = None,
+        num_query_vectors: int | None = None,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+    ) -> torch.Tensor:
+        """Query embeddings of many questions: batched by length, cached, in the order given.
+
+        Args:
+            texts: the questions; one string gives one question without the batch axis.
+            query_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
+            num_query_vectors: m; the configuration's by default.
+            batch_size: questions decoded at a time.
+            show_progress_bar: show how many batches are done.
+
+        Returns:
+            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string.
+
+        Raises:
+            ValueError: an empty question, none at all, m < 1, vectors that are not finite or of another size or count.
+        """
+        if isinstance(texts, str):
+            return self.encode_query([texts], query_vectors, num_query_vectors, batch_size, show_progress_bar)[0]
+        if texts is None and query_vectors is None:
+            raise ValueError("No question was given: pass texts, query_vectors, or both.")
+        if query_vectors is not None:
+            query_vectors = torch.as_tensor(query_vectors, dtype=torch.float32)
+            if not torch.isfinite(query_vectors).all():
+                raise ValueError("query_vectors hold NaN or infinite values.")
+            if texts is not None and len(texts) != len(query_vectors):
+                raise ValueError(f"{len(texts)} texts were given with {len(query_vectors)} query_vectors.")
+        count = len(query_vectors) if texts is None else len(texts)
+        if count == 0:
+            raise ValueError("No questions were given; pass at least one.")
+        order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: len(texts[i]))
+        was_training = self.training
+        self.eval()
+        encoded = []
+        for start in logging.tqdm(range(0, count, batch_size), desc="Encoding", disable=not show_progress_bar):
+            rows = order[start : start + batch_size]
+            batch = {} if texts is None else self.tokenize([texts[row] for row in rows])
+            if query_vectors is not None:
+                batch["query_vectors"] = query_vectors[rows]
+            batch = {name: value.to(self.device) for name, value in batch.items()}
+            encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
+        self.train(was_training)
+        return torch.cat(encoded)[torch.tensor(order).argsort()]
+
+    # ----------------------------------------------------------------------------------------- building and loading
+
+    @classmethod
+    def from_base(
+        cls,
+        base_model_name_or_path: str,
+        document_dim: int,
+        num_query_vectors: int = 5,
+        lora: dict[str, Any] | None = None,
+        anchored: bool = False,
+        reads_text: bool = True,
+        prompt_template: str | None = None,
+        document_encoder: dict[str, Any] | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> AMERModel:
+        """A new AMER model on a pretrained decoder, its projections untrained.
+
+        Args:
+            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer.
+            document_dim: size of the document embeddings.
+            num_query_vectors: m at inference.
+            lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
+            anchored: see [`AMERConfig`].
+            reads_text: False for questions that are vectors only (the synthetic study, paper §5).
+            prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
+            document_encoder: identity of the document encoder.
+            revision: commit, tag or branch of the base; the commit it stands for is recorded.
+            kwargs: passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+
+        Raises:
+            OSError: the base model is not there.
+        """
+        backbone = _load_base(base_model_name_or_path, revision=revision, **kwargs)
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        tokenizer = None
+        if reads_text:
+            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, revision=revision, **hub_options)
+            prompt_template = prompt_template or default_prompt_template(tokenizer)
+        config = AMERConfig(
+            text_config=copy.deepcopy(backbone.config),
+            base_model_name_or_path=str(base_model_name_or_path),
+            base_model_revision=_commit(base_model_name_or_path, revision, hub_options),
+            document_dim=document_dim,
+            num_query_vectors=num_query_vectors,
+            prompt_template=prompt_template if reads_text else None,
+            document_encoder=document_encoder,
+            lora=lora,
+            weights="full" if lora is None else "adapter",
+            anchored=anchored,
+        )
+        return cls(config, backbone, tokenizer)._place_projections()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *model_args: Any,
+        config: AMERConfig | None = None,
+        revision: str | None = None,
+        subfolder: str = "",
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> AMERModel | tuple[AMERModel, dict[str, Any]]:
+        """Load a trained model; an adapter fetches its base from where the configuration says.
+
+        `base_model_name_or_path=` and every other field of the configuration can be overridden here.
+
+        Raises:
+            OSError: a file of the model or its base model is not there.
+            ValueError: the weights file lacks a tensor, holds a foreign one, or one of another shape.
+        """
+        for key in ("_from_auto", "_from_pipeline", "adapter_kwargs", "state_dict", "use_safetensors"):
+            kwargs.pop(key, None)
+        where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
+            config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
+        if config.weights == "full":
+            place["revision"] = revision or "main"
+            options = {**hub_options, **kwargs, **place, "use_safetensors": True}
+            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to refuse by name below
+            model, info = super().from_pretrained(where, *model_args, config=config, **options)
+            _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+        else:
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or "auto")
+            base, commit = config.base_model_name_or_path, config.base_model_revision
+            backbone = _load_base(base, revision=commit, **{**hub_options, **kwargs})
+            model = cls(config, backbone)._place_projections().eval()
+            info = model._load_adapter(cached_file(where, "model.safetensors", **place, **hub_options))
+        config.name_or_path = str(where)
+        if config.prompt_template is not None:
+            options = {**place, **hub_options, "config": config.text_config}
+            model.tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        return (model, info) if output_loading_info else model
+
+    def _load_adapter(self, file: str) -> dict[str, Any]:
+        state, own = load_file(file), self.state_dict()
+        missing = [key for key in own if key not in state and key not in self._keys_to_ignore_on_save]
+        unexpected = [key for key in state if key not in own]
+        mismatched = [key for key in state if key in own and state[key].shape != own[key].shape]
+        _refuse(file, missing, unexpected, mismatched)
+        self.load_state_dict(state, strict=False)
+        return {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save configuration, weights and tokenizer; an adapter without its base."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.tokenizer is not None and kwargs.get("is_main_process", True):
+            self.tokenizer.save_pretrained(save_directory)
+
+    # ------------------------------------------------------------------------------------------------- adaptation
+
+    def _add_lora(self) -> None:
+        self.backbone.requires_grad_(False)
+        self.backbone.add_adapter(LoraConfig(**self.config.lora))
+        for name, parameter in self.backbone.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+
+    def _refresh_keys_to_ignore(self) -> None:
+        """Keep the frozen base out of saved adapters; the Trainer then also knows that it may be missing on resume."""
+        frozen = (key for key in self.state_dict() if key.startswith("backbone.") and "lora_" not in key)
+        self._keys_to_ignore_on_save = set(frozen) if self.config.weights == "adapter" else set()
+
+    def merge_and_unload(self) -> AMERModel:
+        """Fold LoRA into the decoder: a plain model that holds every weight.
+
+        Raises:
+            ValueError: the decoder is quantized or in half precision, where merging would change the vectors.
+        """
+        if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
+            raise ValueError(
+                f"Merging needs the base in float32, this one is {self.backbone.dtype}: load with dtype=torch.float32."
+            )
+        for name, module in list(self.backbone.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge(safe_merge=True)
+                self.backbone.set_submodule(name, module.get_base_layer())
+        self.backbone._hf_peft_config_loaded = False
+        del self.backbone.peft_config
+        self.config.weights, self.config.lora = "full", None
+        self._refresh_keys_to_ignore()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.backbone.set_input_embeddings(value)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if self.config.anchored and module is self.output_projection:
+            init.zeros_(module.weight)  # untrained, the output is the anchor
+
+    def _place_projections(self) -> AMERModel:
+        device = self.get_input_embeddings().weight.device
+        self.input_projection.to(device)
+        self.output_projection.to(device)
+        return self
+
+
+def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
+    if base is None:
+        raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
+    try:
+        return AutoModel.from_pretrained(base, **kwargs)
+    except OSError as error:
+        raise OSError(
+            f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
+            f"or a folder that holds one, as base_model_name_or_path. ({error})"
+        ) from error
+
+
+def _commit(base: str, revision: str | None, hub_options: dict[str, Any]) -> str | None:
+    """The commit that a revision of a Hub repository stands for today; a folder has none."""
+    if os.path.isdir(base):
+        return None
+    return extract_commit_hash(cached_file(base, "config.json", revision=revision, **hub_options), None) or revision
+
+
+def _refuse(where: str | os.PathLike, missing, unexpected, mismatched) -> None:
+    """An AMER model with random weights in it looks like a working one, so what does not fit is an error."""
+    if missing or unexpected or mismatched:
+        raise ValueError(
+            f"The weights in {where} do not fit this model: missing {sorted(missing)[:5]}, "
+            f"unexpected {sorted(unexpected)[:5]}, of another shape {sorted(map(str, mismatched))[:5]}."
+        )

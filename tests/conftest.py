@@ -1,0 +1,70 @@
+"""Tiny decoders of random weights, saved as folders, and the real pair where a test asks for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+from modeling_amer import AMERModel
+
+DIM = 8
+LORA = {
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<user>{{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes with special tokens and a chat template."""
+    special = ["<bos>", "<eos>", "<user>", "<assistant>"]
+    alphabet = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", additional_special_tokens=special[2:]
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def save_tiny_base(folder, model_type: str) -> str:
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(
+        model_type, **sizes, num_key_value_heads=2, head_dim=4, vocab_size=len(tokenizer), initializer_range=0.3
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session", params=["llama", "qwen3"])
+def base(request, tmp_path_factory) -> str:
+    """Folder of a tiny random decoder with its tokenizer."""
+    return save_tiny_base(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory) -> str:
+    """The tiny Llama alone, where a second architecture would prove nothing more."""
+    return save_tiny_base(tmp_path_factory.mktemp("llama"), "llama")
+
+
+def build(base: str, **kwargs) -> AMERModel:
+    """A tiny AMER model whose LoRA matrices are not at their starting zero."""
+    torch.manual_seed(1)
+    model = AMERModel.from_base(base, **{"document_dim": DIM, "num_query_vectors": 3, "lora": LORA, **kwargs})
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    return model
