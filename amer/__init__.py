@@ -1,0 +1,3 @@
+"""AMER: a retriever that emits several query vectors per question."""
+
+__version__ = "0.1.0"

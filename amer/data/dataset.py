@@ -1,0 +1,282 @@
+"""Retrieval datasets: queries (text, a vector, or both) whose targets are clusters of document ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amer.files import atomic_directory, read_json, write_json
+
+if TYPE_CHECKING:
+    from amer.retrieval.store import DocumentStore
+
+SPLITS = ("train", "validation", "test")
+CLUSTERS = pa.list_(pa.list_(pa.string()))
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalDataset:
+    """One split, indexed like any torch map-style dataset.
+
+    Attributes:
+        query_ids: one unique id per query.
+        targets: per query its right answers, each a cluster of the document ids that cover it.
+        answers: per query one list of answer aliases per target, or an empty list where there are none.
+        queries: the query texts; None when the queries are vectors only.
+        query_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
+        target_rows: `targets` as rows of a document store; None until `link`.
+
+    Raises:
+        ValueError: the data breaks the contract; the message names the query.
+    """
+
+    query_ids: list[str]
+    targets: list[list[list[str]]]
+    answers: list[list[list[str]]]
+    queries: list[str] | None = None
+    query_vectors: np.ndarray | None = None
+    target_rows: list[list[list[int]]] | None = None
+
+    def __post_init__(self) -> None:
+        _check_columns(self)
+        _check_query_ids(self.query_ids)
+        for query_id, targets, answers in zip(self.query_ids, self.targets, self.answers, strict=True):
+            _check_targets(query_id, targets, answers)
+        if self.queries is not None:
+            _check_texts(self.query_ids, self.queries)
+        if self.query_vectors is not None:
+            _check_vectors(self.query_ids, self.query_vectors)
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One query: `index`, and `query`, `query_vector (dim,)` and `target_rows` where the split has them."""
+        index = range(len(self))[index]
+        item: dict[str, Any] = {"index": index}
+        if self.queries is not None:
+            item["query"] = self.queries[index]
+        if self.query_vectors is not None:
+            item["query_vector"] = self.query_vectors[index]
+        if self.target_rows is not None:
+            item["target_rows"] = self.target_rows[index]
+        return item
+
+    def link(self, store: DocumentStore) -> RetrievalDataset:
+        """The same split, its items carrying `target_rows`: the store's rows of every target document.
+
+        Raises:
+            ValueError: the store lacks some of the target documents; the message names some.
+        """
+        ids = [document for targets in self.targets for cluster in targets for document in cluster]
+        rows = iter(store.rows_of(ids).tolist())
+        target_rows = [[[next(rows) for _ in cluster] for cluster in targets] for targets in self.targets]
+        return replace(self, target_rows=target_rows)
+
+    def with_query_vectors(self, vectors: np.ndarray) -> RetrievalDataset:
+        """The same split with `vectors (queries, dim)`, e.g. the document encoder's own (anchored models)."""
+        return replace(self, query_vectors=np.asarray(vectors, dtype=np.float32))
+
+    def select(self, indices: Iterable[int]) -> RetrievalDataset:
+        """The queries at `indices`, in that order.
+
+        Raises:
+            IndexError: an index is out of range.
+            ValueError: an index is given twice (query ids are unique).
+        """
+        positions = range(len(self))
+        chosen = [positions[index] for index in indices]
+
+        def take(column: list | None) -> list | None:
+            return None if column is None else [column[index] for index in chosen]
+
+        return RetrievalDataset(
+            query_ids=take(self.query_ids),
+            targets=take(self.targets),
+            answers=take(self.answers),
+            queries=take(self.queries),
+            query_vectors=None if self.query_vectors is None else self.query_vectors[chosen],
+            target_rows=take(self.target_rows),
+        )
+
+
+def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset]:
+    """Read the splits of a dataset directory and check all of them.
+
+    Args:
+        path: holds `dataset.json` and at least one of `train.parquet`, `validation.parquet`, `test.parquet`.
+
+    Raises:
+        FileNotFoundError: the directory, its `dataset.json` or every split is missing.
+        ValueError: a file breaks the contract; names the file, and the query where there is one.
+    """
+    path = Path(path)
+    info = read_json(path / "dataset.json")
+    if not isinstance(info, dict):
+        raise ValueError(f"{path / 'dataset.json'} must hold a JSON object, not {type(info).__name__}")
+    counts = info.get("splits", {})
+    splits = {name: _read_split(path / f"{name}.parquet") for name in SPLITS if (path / f"{name}.parquet").is_file()}
+    missing = sorted(set(counts) - set(splits))
+    if missing or not splits:
+        wanted = ", ".join(f"{name}.parquet" for name in missing or SPLITS)
+        raise FileNotFoundError(f"{path} lacks {wanted}: a dataset directory holds every split of its dataset.json")
+    for name, split in splits.items():
+        expected = counts.get(name, {}).get("queries", len(split))
+        if len(split) != expected:
+            raise ValueError(
+                f"{path / name}.parquet holds {len(split)} queries, dataset.json says {expected}: "
+                "the files do not belong together, copy or build the dataset again"
+            )
+    return splits
+
+
+def save_dataset_dir(path: str | os.PathLike[str], splits: dict[str, RetrievalDataset], info: Mapping) -> None:
+    """Write a dataset directory, whole or not at all.
+
+    Args:
+        path: a directory that does not exist yet, or is empty.
+        splits: keyed by "train", "validation", "test": any of them, at least one.
+        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits".
+
+    Raises:
+        FileExistsError: `path` already holds something.
+        ValueError: no split, a split of another name, or one without queries.
+    """
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown or not splits:
+        raise ValueError(f"splits are {sorted(splits)}: give at least one, named from {list(SPLITS)}")
+    with atomic_directory(path) as folder:
+        for name, split in splits.items():
+            if not len(split):
+                raise ValueError(f"split {name!r} has no queries: leave it out")
+            # Ids and floats hardly repeat: dictionary pages would only cost space.
+            pq.write_table(_to_table(split), folder / f"{name}.parquet", compression="zstd", use_dictionary=False)
+        counts = {name: _counts(splits[name]) for name in SPLITS if name in splits}
+        write_json(folder / "dataset.json", {**info, "splits": counts})
+
+
+def _counts(split: RetrievalDataset) -> dict[str, int]:
+    documents = {document for targets in split.targets for cluster in targets for document in cluster}
+    return {"queries": len(split), "targets": sum(map(len, split.targets)), "documents": len(documents)}
+
+
+def _to_table(split: RetrievalDataset) -> pa.Table:
+    columns: dict[str, pa.Array] = {"query_id": pa.array(split.query_ids, pa.string())}
+    if split.queries is not None:
+        columns["query"] = pa.array(split.queries, pa.string())
+    if split.query_vectors is not None:
+        values = np.ascontiguousarray(split.query_vectors).reshape(-1)
+        columns["query_vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values), split.query_vectors.shape[1])
+    columns["targets"] = pa.array(split.targets, CLUSTERS)
+    columns["answers"] = pa.array(split.answers, CLUSTERS)
+    return pa.table(columns)
+
+
+def _read_split(file: Path) -> RetrievalDataset:
+    """One split from its parquet file; every complaint carries the file's name."""
+    try:
+        table = pq.read_table(file)
+        names = set(table.column_names)
+        missing = {"query_id", "targets", "answers"} - names
+        if missing or not names & {"query", "query_vector"}:
+            wanted = "query_id, targets, answers, and query or query_vector (or both)"
+            raise ValueError(f"columns are {sorted(names)}: needed are {wanted}")
+        query_ids = _strings(table, "query_id")
+        return RetrievalDataset(
+            query_ids=query_ids,
+            targets=_clusters(table, "targets"),
+            answers=_clusters(table, "answers"),
+            queries=_strings(table, "query") if "query" in names else None,
+            query_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
+        )
+    except (ValueError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _strings(table: pa.Table, name: str) -> list[str]:
+    kind = table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(f"column {name!r} is {kind}: it must be string")
+    return table[name].to_pylist()
+
+
+def _clusters(table: pa.Table, name: str) -> list[list[list[str]]]:
+    try:
+        return table[name].cast(CLUSTERS).to_pylist()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        kind = table.schema.field(name).type
+        raise ValueError(f"column {name!r} is {kind}: it must be list<list<string>>") from error
+
+
+def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
+    """A list or fixed-size list column of floats as `(queries, dim)` float32."""
+    kind = column.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not pa.types.is_floating(kind.value_type):
+        raise ValueError(f"column 'query_vector' is {kind}: it must be a list of float32")
+    array = column.combine_chunks()
+    lengths = array.value_lengths().to_pylist()
+    for query_id, length in zip(query_ids, lengths, strict=True):
+        if length is None or length != lengths[0]:
+            raise ValueError(f"query {query_id!r} has a query_vector of length {length}, the first has {lengths[0]}")
+    values = array.flatten()
+    if values.null_count:
+        raise ValueError("column 'query_vector' holds null numbers: every number must be given")
+    return values.to_numpy().astype(np.float32).reshape(len(query_ids), -1)
+
+
+def _check_columns(split: RetrievalDataset) -> None:
+    if split.queries is None and split.query_vectors is None:
+        raise ValueError("neither queries nor query_vectors given: a query is a text, a vector or both")
+    for name in ("targets", "answers", "queries", "query_vectors", "target_rows"):
+        column = getattr(split, name)
+        if column is not None and len(column) != len(split.query_ids):
+            raise ValueError(f"{len(split.query_ids)} query ids but {len(column)} {name}: give one per query")
+
+
+def _check_query_ids(query_ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for position, query_id in enumerate(query_ids):
+        if not isinstance(query_id, str) or not query_id:
+            raise ValueError(f"query number {position} has the query_id {query_id!r}: it must be a non-empty string")
+        if query_id in seen:
+            raise ValueError(f"query_id {query_id!r} is used twice: query ids are unique within a split")
+        seen.add(query_id)
+
+
+def _check_targets(query_id: str, targets: list[list[str]], answers: list[list[str]]) -> None:
+    if not targets:
+        raise ValueError(f"query {query_id!r} has no targets: drop it or give at least one cluster of document ids")
+    for cluster in targets:
+        if not cluster or not all(isinstance(document, str) and document for document in cluster):
+            raise ValueError(f"query {query_id!r} has the target {cluster!r}: it must be a list of document ids")
+    if answers is None or len(answers) not in (0, len(targets)):
+        raise ValueError(
+            f"query {query_id!r} has {len(targets)} targets but answers {answers!r}: "
+            "give one list of aliases per target, or an empty list"
+        )
+    for aliases in answers:
+        if aliases is None or not all(isinstance(alias, str) for alias in aliases):
+            raise ValueError(f"query {query_id!r} has the aliases {aliases!r}: they must be a list of strings")
+
+
+def _check_texts(query_ids: Sequence[str], queries: Sequence[str]) -> None:
+    for query_id, query in zip(query_ids, queries, strict=True):
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError(f"query {query_id!r} has the text {query!r}: it must be a non-empty string")
+
+
+def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] == 0 or vectors.dtype != np.float32:
+        raise ValueError(f"query_vectors are {vectors.dtype} {vectors.shape}: they must be float32 (queries, dim)")
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if bad.size:
+        raise ValueError(f"query {query_ids[bad[0]]!r} has a zero vector or one with NaN or infinite numbers")
