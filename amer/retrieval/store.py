@@ -1,0 +1,426 @@
+"""The document store: texts and unit embeddings of a corpus on disk, memory-mapped, and who embedded them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from amer.files import atomic_directory, atomic_write, read_json, write_json
+
+DOCUMENTS_FILE = "documents.parquet"
+STORE_FILE = "store.json"
+COLUMNS = ("id", "title", "text")
+DTYPES = ("float16", "float32")
+ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
+STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
+UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than 1e-3
+ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
+CHECK_BLOCK = 16_384
+
+
+class DocumentStore:
+    """A directory of `documents.parquet`, `embeddings-*.npy` and `store.json`, opened by `DocumentStore.open`.
+
+    Holds no corpus in memory. Shards are mapped when they are read: every mapping costs a file descriptor, and a large
+    store may have more shards than a process may hold descriptors.
+
+    Attributes:
+        path: the directory.
+        encoder: who made the embeddings: `name`, `revision`, `document_prompt`, `query_prompt`.
+        dim: size of an embedding.
+        dtype: float16 or float32, as stored.
+        shard_size: rows of every shard but the last.
+        info: all of `store.json`.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        """Use `DocumentStore.open`, which checks the directory."""
+        self.path = path
+        self.info = info
+        self.encoder: dict[str, Any] = info["encoder"]
+        self.dim: int = info["dim"]
+        self.dtype: str = info["dtype"]
+        self.shard_size: int = info["shard_size"]
+        self._count: int = info["count"]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> DocumentStore:
+        """Open a finished store at once: headers and file sizes are checked, values are not (see `verify`).
+
+        Raises:
+            FileNotFoundError: no such directory, or one of its files is missing (also: encoding has not finished).
+            OSError: a file is truncated or unreadable.
+            ValueError: a file does not fit `store.json`.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a directory: build a document store there with encode_corpus")
+        if not (path / STORE_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path} has no {STORE_FILE}, so it is not a finished document store: run encode_corpus again with "
+                "the same arguments, it resumes where it stopped"
+            )
+        info = _checked_info(path / STORE_FILE)
+        _check_documents_file(path / DOCUMENTS_FILE, info["count"])
+        for index in range(len(info["checksums"])):
+            open_shard(path, info, index)
+        return cls(path, info)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"DocumentStore({str(self.path)!r}, {len(self)} documents, dim {self.dim}, {self.encoder['name']})"
+
+    @cached_property
+    def _metadata(self) -> pq.FileMetaData:
+        return pq.read_metadata(self.path / DOCUMENTS_FILE)
+
+    @cached_property
+    def ids(self) -> pa.ChunkedArray:
+        """Document ids in row order, read from disk when first asked for."""
+        return pq.read_table(self.path / DOCUMENTS_FILE, columns=["id"]).column("id")
+
+    def verify(self) -> None:
+        """Read everything: checksums, every vector, every document.
+
+        Raises:
+            OSError: a shard's checksum differs from the one in `store.json`; names the shard.
+            ValueError: NaN, a zero or non-unit vector, a repeated id; names the file.
+        """
+        for index, checksum in enumerate(self.info["checksums"]):
+            file = shard_path(self.path, self.info, index)
+            if file_checksum(file) != checksum:
+                raise OSError(f"{file} is damaged: its sha256 is not the one in {STORE_FILE}; restore it")
+            shard = open_shard(self.path, self.info, index)
+            for start in range(0, len(shard), CHECK_BLOCK):
+                check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), str(file), start)
+        for batch in pq.ParquetFile(self.path / DOCUMENTS_FILE).iter_batches(columns=list(COLUMNS)):
+            check_no_nulls(batch, str(self.path / DOCUMENTS_FILE))
+        check_ids(self.ids, str(self.path / DOCUMENTS_FILE))
+
+    def vectors(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Gather embeddings.
+
+        Args:
+            rows: `(...,)` integer rows; -1 (padding) has no vector and is refused.
+
+        Returns:
+            `(..., dim)` float32.
+        """
+        rows = self._checked_rows(rows)
+        flat = rows.reshape(-1)
+        order = np.argsort(flat, kind="stable")  # ascending rows: every shard is visited once, in disk order
+        ordered = flat[order]
+        vectors = np.empty((len(flat), self.dim), dtype=np.float32)
+        shards, starts, counts = np.unique(ordered // self.shard_size, return_index=True, return_counts=True)
+        for index, start, count in zip(shards, starts, counts, strict=True):
+            part = slice(start, start + count)
+            shard = open_shard(self.path, self.info, int(index))
+            vectors[order[part]] = shard[ordered[part] - index * self.shard_size]
+        return vectors.reshape(*rows.shape, self.dim)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(first row, (<= size, dim) float32)` over the store, in row order; no block spans two shards."""
+        if size < 1:
+            raise ValueError(f"a block has at least one row, got size={size}")
+        for index in range(len(self.info["checksums"])):
+            shard = open_shard(self.path, self.info, index)
+            for start in range(0, len(shard), size):
+                yield index * self.shard_size + start, shard[start : start + size].astype(np.float32)
+
+    def documents(self, rows: np.ndarray | Sequence[int]) -> list[dict[str, str]]:
+        """The texts of `(n,)` rows, in order: `[{"id", "title", "text"}]`; reads only the row groups they lie in."""
+        rows = self._checked_rows(rows)
+        if rows.ndim != 1:
+            raise ValueError(f"rows must be one-dimensional, got shape {rows.shape}")
+        if not len(rows):
+            return []
+        unique, places = np.unique(rows, return_inverse=True)
+        with pq.ParquetFile(self.path / DOCUMENTS_FILE, metadata=self._metadata) as file:
+            sizes = [self._metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = np.cumsum(sizes)
+            groups, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
+            records: list[dict[str, str]] = []
+            for group, wanted in zip(groups, np.split(unique, starts[1:]), strict=True):
+                table = file.read_row_group(int(group), columns=list(COLUMNS))
+                records += table.take(wanted - (ends[group] - sizes[group])).to_pylist()
+        return [records[place] for place in places]
+
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        """The `(n,)` int64 rows of document ids.
+
+        Raises:
+            ValueError: unknown ids; names up to five.
+        """
+        wanted = pa.array(ids, type=pa.string())
+        rows = pc.index_in(wanted, value_set=self.ids)
+        if rows.null_count:
+            unknown = wanted.filter(pc.is_null(rows))
+            names = ", ".join(repr(name) for name in unknown.slice(0, 5).to_pylist())
+            raise ValueError(f"{len(unknown)} of {len(wanted)} ids are not in the store {self.path}, such as {names}")
+        return rows.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def check_encoder(self, encoder: dict[str, Any] | None) -> None:
+        """Refuse an encoder other than the store's: its vectors would be compared with those of another space.
+
+        Raises:
+            ValueError: the name, revision or one of the prompts differs, or there is no identity to compare.
+        """
+        if not encoder:
+            raise ValueError(f"no document encoder is named, but {self.path} was encoded by {self.encoder}: name it")
+        given = complete_encoder(encoder)
+        differing = [key for key in ("name", *ENCODER_DEFAULTS) if given[key] != self.encoder[key]]
+        if differing:
+            details = "; ".join(f"{key} {given[key]!r}, the store has {self.encoder[key]!r}" for key in differing)
+            raise ValueError(f"{self.path} was encoded by another document encoder ({details}): use one of its own")
+
+    def _checked_rows(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
+        rows = np.asarray(rows)
+        if rows.size and not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(f"rows must be integers, got {rows.dtype}")
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows must lie in 0..{len(self) - 1}, got {rows.min()}..{rows.max()} (-1 is padding)")
+        return rows.astype(np.int64, copy=False)
+
+
+def write_store(
+    path: str | os.PathLike[str],
+    documents: pa.Table,
+    vectors: np.ndarray | Iterable[np.ndarray],
+    encoder: dict[str, Any],
+    dtype: str = "float16",
+    shard_size: int = 65_536,
+) -> DocumentStore:
+    """Write a store from vectors already computed, whole or not at all.
+
+    Args:
+        path: a directory that does not exist yet, or is empty.
+        documents: columns `id`, `title`, `text`, one row a document.
+        vectors: `(n, dim)` of unit length, or an iterable of such blocks; nothing is normalised here.
+        encoder: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`.
+        dtype: float16 or float32, on disk.
+        shard_size: rows per file.
+
+    Raises:
+        ValueError: vectors that are not unit, NaN or zero, or as many as the documents; ids repeated or missing.
+    """
+    documents = checked_documents(documents)
+    blocks = iter([vectors]) if isinstance(vectors, np.ndarray) else iter(vectors)
+    first = next(blocks, None)
+    if first is None or np.ndim(first) != 2 or not np.shape(first)[1]:
+        raise ValueError(f"vectors must be (n, dim), got {None if first is None else np.shape(first)}")
+    info = store_info(documents, encoder, np.shape(first)[1], dtype, shard_size)
+    with atomic_directory(path) as directory:
+        write_documents(directory, documents)
+        written = 0
+        for index, shard in enumerate(_shards(chain([first], blocks), info)):
+            written += len(shard)
+            if written > info["count"]:
+                break
+            write_shard(directory, info, index, shard)
+        if written != info["count"]:
+            raise ValueError(f"{info['count']} documents but {'more' if written > info['count'] else written} vectors")
+        finish_store(directory, info)
+    return DocumentStore.open(path)
+
+
+def store_info(documents: pa.Table, encoder: dict[str, Any], dim: int, dtype: str, shard_size: int) -> dict[str, Any]:
+    """What `store.json` says of a store, but for the checksums of its shards."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    return {
+        "encoder": complete_encoder(encoder),
+        "dim": int(dim),
+        "dtype": dtype,
+        "count": documents.num_rows,
+        "shard_size": shard_size,
+        "documents_sha256": fingerprint(documents),
+    }
+
+
+def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's identity with every field: no revision is None, no prompt is the empty string."""
+    if not encoder.get("name"):
+        raise ValueError(f"an encoder's identity needs a name, got {encoder}")
+    return {"name": encoder["name"], **{key: encoder.get(key, default) for key, default in ENCODER_DEFAULTS.items()}}
+
+
+def checked_documents(documents: pa.Table) -> pa.Table:
+    """The columns `id`, `title`, `text` as strings; ValueError when one is missing or null, or an id repeats."""
+    missing = [name for name in COLUMNS if name not in documents.column_names]
+    if missing:
+        raise ValueError(f"documents lack the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
+    if not documents.num_rows:
+        raise ValueError("there are no documents: a store holds at least one")
+    documents = documents.select(COLUMNS)
+    wrong = [field for field in documents.schema if field.type not in (pa.string(), pa.large_string())]
+    if wrong:
+        raise ValueError(f"documents need strings, got {', '.join(f'{field.name}: {field.type}' for field in wrong)}")
+    check_no_nulls(documents, "documents")
+    check_ids(documents.column("id"), "documents")
+    return documents.cast(pa.schema([(name, pa.string()) for name in COLUMNS]))
+
+
+def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
+    """ValueError when a field is null; an untitled document has the empty title."""
+    nulls = [name for name in COLUMNS if documents.column(name).null_count]
+    if nulls:
+        raise ValueError(f"{where}: null in column(s) {', '.join(nulls)}; write the empty string for a missing title")
+
+
+def check_ids(ids: pa.ChunkedArray, where: str) -> None:
+    """ValueError when a document id repeats."""
+    if pc.count_distinct(ids).as_py() != len(ids):
+        counts = pc.value_counts(ids)
+        repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated.slice(0, 5).to_pylist()))}")
+
+
+def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
+    """ValueError naming the first vector `(n, dim)` that is NaN, infinite, zero or not of unit length."""
+    lengths = np.linalg.norm(vectors, axis=-1)
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # written so that NaN is bad too
+    if len(bad):
+        raise ValueError(
+            f"{where}: the vector of row {first_row + bad[0]} has length {lengths[bad[0]]:.4g}, {len(bad)} such; "
+            "embeddings must be finite and of length 1 (L2-normalise them)"
+        )
+
+
+def fingerprint(documents: pa.Table) -> str:
+    """sha256 over ids, titles and texts, in order; the same however the table is cut into chunks."""
+    total = hashlib.sha256()
+    for name in COLUMNS:
+        lengths, characters = hashlib.sha256(), hashlib.sha256()
+        for batch in documents.select([name]).to_batches(max_chunksize=65_536):
+            values = [value.encode() for value in batch.column(0).to_pylist()]
+            lengths.update(np.array([len(value) for value in values], dtype="<i8").tobytes())
+            characters.update(b"".join(values))
+        total.update(lengths.digest() + characters.digest())
+    return total.hexdigest()
+
+
+def shard_count(info: dict[str, Any]) -> int:
+    """How many embedding files the store has."""
+    return -(-info["count"] // info["shard_size"])
+
+
+def shard_path(path: Path, info: dict[str, Any], index: int) -> Path:
+    """`embeddings-00003-of-00012.npy` (the second number is how many there are)."""
+    return path / f"embeddings-{index:05d}-of-{shard_count(info):05d}.npy"
+
+
+def open_shard(path: Path, info: dict[str, Any], index: int) -> np.ndarray:
+    """Memory-map shard `index`, `(rows, dim)` in the stored dtype, after checking its header and file size.
+
+    Raises:
+        FileNotFoundError: the shard is missing.
+        OSError: it is truncated, or not a `.npy` file.
+        ValueError: its shape or dtype is not what `store.json` says.
+    """
+    file = shard_path(path, info, index)
+    try:
+        shard = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: restore it or encode the corpus again") from None
+    except (ValueError, EOFError) as error:
+        raise OSError(f"{file} is truncated or no .npy file ({error}): delete it and encode it again") from error
+    rows = min(info["shard_size"], info["count"] - index * info["shard_size"])
+    if shard.shape != (rows, info["dim"]) or shard.dtype != info["dtype"]:
+        raise ValueError(
+            f"{file} holds {shard.dtype} {shard.shape}, but the store says {info['dtype']} {(rows, info['dim'])}: "
+            "it belongs to another store"
+        )
+    size, expected = file.stat().st_size, shard.offset + shard.nbytes
+    if size != expected:
+        raise OSError(f"{file} has {size} bytes, expected {expected}: delete it and encode it again")
+    return shard.view(np.ndarray)
+
+
+def write_documents(directory: Path, documents: pa.Table) -> None:
+    """Write `documents.parquet`, in row groups small enough to fetch single documents from."""
+    with atomic_write(directory / DOCUMENTS_FILE) as temporary:
+        pq.write_table(
+            documents, temporary, row_group_size=ROW_GROUP, use_dictionary=["title"], write_statistics=False
+        )
+
+
+def write_shard(directory: Path, info: dict[str, Any], index: int, vectors: np.ndarray) -> None:
+    """Write shard `index` from unit vectors `(rows, dim)`."""
+    file = shard_path(directory, info, index)
+    vectors = np.asarray(vectors, dtype=np.float32)
+    check_unit(vectors, file.name)
+    with atomic_write(file) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, vectors.astype(info["dtype"]), allow_pickle=False)
+
+
+def finish_store(directory: Path, info: dict[str, Any]) -> None:
+    """Write `store.json`: last of all, for a directory that has it is a whole store."""
+    checksums = [file_checksum(shard_path(directory, info, index)) for index in range(shard_count(info))]
+    write_json(directory / STORE_FILE, {**info, "checksums": checksums})
+
+
+def file_checksum(file: Path) -> str:
+    """sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checked_info(file: Path) -> dict[str, Any]:
+    info = read_json(file)
+    missing = [key for key in STORE_KEYS if key not in info]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}: it does not describe a document store")
+    sizes = {key: info[key] for key in ("count", "dim", "shard_size")}
+    if info["dtype"] not in DTYPES or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        raise ValueError(f"{file} does not describe a document store: dtype {info['dtype']!r}, {sizes}")
+    if len(info["checksums"]) != shard_count(info):
+        raise ValueError(f"{file} has {len(info['checksums'])} checksums for {shard_count(info)} shards")
+    return {**info, "encoder": complete_encoder(info["encoder"])}
+
+
+def _check_documents_file(file: Path, count: int) -> None:
+    try:
+        metadata = pq.read_metadata(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: restore it or encode the corpus again") from None
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{file} is truncated or not a Parquet file ({error}): restore it or encode again") from error
+    missing = [name for name in COLUMNS if name not in metadata.schema.names]
+    if missing or metadata.num_rows != count:
+        found = f"{metadata.num_rows} rows of {', '.join(metadata.schema.names)}"
+        raise ValueError(f"{file} has {found}, expected {count} of {', '.join(COLUMNS)}: it belongs to another store")
+
+
+def _shards(blocks: Iterable[np.ndarray], info: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Cut blocks of any length into shards of `shard_size` rows (the last one shorter); one buffer serves all."""
+    size = min(info["shard_size"], info["count"])
+    shard, filled = np.empty((size, info["dim"]), dtype=np.float32), 0
+    for block in blocks:
+        if np.ndim(block) != 2 or np.shape(block)[1] != info["dim"]:
+            raise ValueError(f"every block of vectors must be (n, {info['dim']}), got {np.shape(block)}")
+        while len(block):
+            taken = block[: size - filled]
+            shard[filled : filled + len(taken)] = taken
+            filled, block = filled + len(taken), block[len(taken) :]
+            if filled == size:
+                yield shard
+                filled = 0
+    if filled:
+        yield shard[:filled]

