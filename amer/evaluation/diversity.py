@@ -1,0 +1,78 @@
+"""How far apart the targets of a query lie, and the subsets of queries that follow from it (paper §3, §6.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amer.evaluation.recall import Targets
+
+if TYPE_CHECKING:
+    from amer.retrieval.store import DocumentStore
+
+BLOCK_QUERIES = 4_096  # queries whose target vectors are held at a time
+
+
+def target_similarity(targets: Targets, store: DocumentStore) -> np.ndarray:
+    """Mean cosine over all pairs of a query's targets, each represented by the first document of its cluster.
+
+    Args:
+        targets: per query its targets, each a list of store rows.
+        store: holds the document embeddings.
+
+    Returns:
+        `(q,)` float64; 1.0 for a query with a single target, which has no diversity.
+
+    Raises:
+        ValueError: no query, a query without targets, or a target without documents.
+    """
+    for query, clusters in enumerate(targets):
+        if not len(clusters) or not all(map(len, clusters)):
+            raise ValueError(
+                f"query number {query} has the targets {clusters!r}: needed is one document of each, or more"
+            )
+    if not len(targets):
+        raise ValueError("no query was given: pass at least one")
+    starts = range(0, len(targets), BLOCK_QUERIES)
+    return np.concatenate([_similarities(targets[start : start + BLOCK_QUERIES], store) for start in starts])
+
+
+def low_similarity_third(similarity: np.ndarray) -> np.ndarray:
+    """The third of the queries with the least similar targets, rounded up (the low similarity set of paper §6.1).
+
+    Args:
+        similarity: `(q,)` of `target_similarity`. Of equal values the earlier query counts as less similar.
+
+    Returns:
+        `(q,)` bool.
+    """
+    return _ordinals(similarity) * 3 < len(similarity)
+
+
+def similarity_quartiles(similarity: np.ndarray) -> np.ndarray:
+    """Quarter of each query by target similarity, `(q,)` int64: 0 the most diverse, 3 the least (paper Figure 1)."""
+    return _ordinals(similarity) * 4 // len(similarity)
+
+
+def _similarities(targets: Targets, store: DocumentStore) -> np.ndarray:
+    """The sum over all ordered pairs of unit vectors is `|sum v|^2 - m`."""
+    counts = np.array([len(clusters) for clusters in targets])
+    rows = np.array([cluster[0] for clusters in targets for cluster in clusters], dtype=np.int64)
+    vectors = store.vectors(rows).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision is not quite of unit length
+    sums = np.add.reduceat(vectors, np.cumsum(counts) - counts, axis=0)
+    pairs = np.maximum(counts * (counts - 1), 1)
+    return np.where(counts == 1, 1.0, ((sums**2).sum(axis=1) - counts) / pairs)
+
+
+def _ordinals(similarity: np.ndarray) -> np.ndarray:
+    """Place of each query in ascending order of similarity, `(q,)` int64."""
+    similarity = np.asarray(similarity)
+    if similarity.ndim != 1 or not len(similarity) or not np.isfinite(similarity).all():
+        raise ValueError(
+            f"similarity must be finite and (q,), q at least 1, got {similarity.dtype} {similarity.shape}"
+        )
+    ordinals = np.empty(len(similarity), dtype=np.int64)
+    ordinals[np.argsort(similarity, kind="stable")] = np.arange(len(similarity))
+    return ordinals

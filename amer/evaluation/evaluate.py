@@ -1,0 +1,201 @@
+"""From a run, query vectors or a model to per-query figures, and from those to means and p-values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amer.data import RetrievalDataset
+from amer.evaluation.diversity import low_similarity_third
+from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
+from amer.evaluation.significance import paired_bootstrap
+from amer.retrieval.fusion import Fused, Fusion, round_robin
+from amer.retrieval.index import Index
+
+
+@dataclass(frozen=True, eq=False)
+class SystemResult:
+    """What one system reached.
+
+    Attributes:
+        name: as it stands in tables and plots.
+        values: metric name -> `(q,)` values, one per query.
+        searches_per_query: query vectors sent to the index for one query.
+        seconds_per_query: encoding, search and fusion together; None where it was not measured.
+
+    Raises:
+        ValueError: no metric, or values that are not finite vectors of one length.
+    """
+
+    name: str
+    values: dict[str, np.ndarray]
+    searches_per_query: int
+    seconds_per_query: float | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(values) for values in self.values.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(f"system {self.name!r} needs values (q,) of one q, got the shapes {sorted(shapes)}")
+        broken = [metric for metric, values in self.values.items() if not np.isfinite(values).all()]
+        if broken:
+            raise ValueError(f"system {self.name!r} has NaN or infinite values of {', '.join(broken)}")
+
+    def __len__(self) -> int:
+        """How many queries."""
+        return len(next(iter(self.values.values())))
+
+
+def evaluate_run(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10, 100)) -> dict[str, np.ndarray]:
+    """Recall@k and MRecall@k (paper §2) of every query.
+
+    Args:
+        rows: `(q, n)` store rows, best first, n at least the largest k; -1 is padding.
+        targets: per query its targets, each a list of rows.
+        ks: cut-offs.
+
+    Returns:
+        `{"recall@10": (q,), "mrecall@10": (q,), "recall@100": (q,), ...}`.
+
+    Raises:
+        ValueError: see `amer.evaluation.recall.mrecall_at_k`; no cut-off.
+    """
+    if not len(ks) or min(ks) < 1:
+        raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}")
+    ranks = target_ranks(rows, targets, max(ks))
+    values = {}
+    for k in ks:
+        values[f"recall@{k}"] = recall_from_ranks(ranks, k)
+        values[f"mrecall@{k}"] = mrecall_from_ranks(ranks, k)
+    return values
+
+
+def evaluate_embeddings(
+    query_embeddings: Any,
+    dataset: RetrievalDataset,
+    index: Index,
+    name: str,
+    ks: Sequence[int] = (10, 100),
+    fusion: Fusion = round_robin,
+) -> SystemResult:
+    """Search with query vectors that are already there, such as those of the document encoder itself.
+
+    Args:
+        query_embeddings: `(q, m, dim)` array or tensor, in the order of the dataset.
+        dataset: linked to the index's store, or it is linked here.
+        index: where to search.
+        name: of the system.
+        ks: cut-offs; the largest is the length of every list.
+        fusion: how m lists become one.
+
+    Returns:
+        the figures, without seconds: what the encoding took is not known here.
+    """
+    linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
+    fused = _search(query_embeddings, index, max(ks), fusion)
+    values = evaluate_run(fused.rows, linked.target_rows, ks)
+    return SystemResult(name, values, int(query_embeddings.shape[1]))
+
+
+def evaluate_model(
+    model: Any,
+    dataset: RetrievalDataset,
+    index: Index,
+    num_query_vectors: int | None,
+    name: str,
+    ks: Sequence[int] = (10, 100),
+    batch_size: int = 64,
+    fusion: Fusion = round_robin,
+    show_progress_bar: bool = False,
+) -> SystemResult:
+    """Encode, search and fuse a dataset.
+
+    Args:
+        model: an `AMERModel`; text, vectors or both are taken from the dataset as its configuration says.
+        dataset: one split; an anchored model needs `with_query_vectors` of the document encoder's embeddings.
+        index: over a store of the model's own document encoder.
+        num_query_vectors: m; None for the model's own.
+        name: of the system.
+        ks: cut-offs.
+        batch_size: queries encoded at a time.
+        fusion: how m lists become one.
+        show_progress_bar: of the encoding.
+
+    Raises:
+        ValueError: no queries, queries without what the model reads, or a store of another document encoder.
+    """
+    index.store.check_encoder(model.config.document_encoder)
+    linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
+    inputs = _model_inputs(model.config, dataset)
+    started = time.perf_counter()
+    query_embeddings = model.encode_query(
+        **inputs, num_query_vectors=num_query_vectors, batch_size=batch_size, show_progress_bar=show_progress_bar
+    )
+    fused = _search(query_embeddings, index, max(ks), fusion)
+    seconds = (time.perf_counter() - started) / len(dataset)
+    values = evaluate_run(fused.rows, linked.target_rows, ks)
+    return SystemResult(name, values, int(query_embeddings.shape[1]), seconds)
+
+
+def summarise(
+    system: SystemResult,
+    similarity: np.ndarray,
+    references: Sequence[SystemResult] = (),
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Means of every metric on the whole set and on its low similarity third, each against the references.
+
+    Args:
+        system: to describe.
+        similarity: `(q,)` target similarity of the queries.
+        references: systems to compare with; the system itself among them is passed over.
+        resamples: of the paired bootstrap.
+        seed: of the paired bootstrap.
+
+    Returns:
+        metric -> "whole" and "low_similarity" -> `{"mean": float, "against": {reference: {"difference", "low", "high",
+        "p_value", "gain_percent"}}}`; the gain `(B - A) / A` (paper Table 2) is None where the reference has 0.
+    """
+    others = [reference for reference in references if reference.name != system.name]
+    subsets = {"whole": np.ones(len(system), dtype=bool), "low_similarity": low_similarity_third(similarity)}
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric, values in system.values.items():
+        summary[metric] = {}
+        for subset, chosen in subsets.items():
+            against = {
+                other.name: _compare(values[chosen], other.values[metric][chosen], resamples, seed) for other in others
+            }
+            summary[metric][subset] = {"mean": float(values[chosen].mean()), "against": against}
+    return summary
+
+
+def _search(query_embeddings: Any, index: Index, depth: int, fusion: Fusion) -> Fused:
+    rows, scores = index.search(query_embeddings, depth)
+    return fusion(rows, scores, depth, query_embeddings, index.store)
+
+
+def _compare(values: np.ndarray, reference: np.ndarray, resamples: int, seed: int) -> dict[str, float | None]:
+    base = float(reference.mean())
+    test = paired_bootstrap(values, reference, resamples, seed)
+    return {**test._asdict(), "gain_percent": 100 * test.difference / base if base else None}
+
+
+def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
+    """What the model reads of the dataset, as arguments of `encode_query`."""
+    if not len(dataset):
+        raise ValueError("the dataset has no queries: give a split with at least one")
+    if config.reads_text and dataset.queries is None:
+        raise ValueError("the model reads text, but the dataset's queries are vectors only")
+    if config.reads_vectors and dataset.query_vectors is None:
+        raise ValueError(
+            "the model reads the queries as vectors, which the dataset lacks: "
+            "use dataset.with_query_vectors(encoder.encode_queries(dataset.queries))"
+        )
+    return {
+        "texts": dataset.queries if config.reads_text else None,
+        "query_vectors": dataset.query_vectors if config.reads_vectors else None,
+    }

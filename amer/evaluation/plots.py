@@ -1,0 +1,215 @@
+"""Plots that a colour-blind reader and a black-and-white printer can tell apart: PNG, 150 dots per inch.
+
+Colours are those of Okabe and Ito without their yellow, which vanishes on white; a marker, line style or hatch says
+the same once more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amer.evaluation.diversity import similarity_quartiles
+from amer.evaluation.report import Report, metric_label
+from amer.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+LINES = ("-", "--", ":")  # the next one when the colours come round again
+BAR_COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7")
+HATCHES = ("", "///", "...", "xxx")  # one for each of them
+BAR_WIDTH = 0.8  # of the space between two bars
+QUARTERS = ("most diverse", "second", "third", "least diverse")
+
+
+def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str]) -> None:
+    """One line a system over the quarters of the queries by target similarity (paper Figure 1).
+
+    Args:
+        report: of up to 11 systems.
+        metric: such as "mrecall@100".
+        path: of the PNG.
+
+    Raises:
+        ValueError: the report lacks the metric, or has more systems than markers.
+    """
+    _save(_diversity_figure(report, metric), path)
+
+
+def plot_bars(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """The synthetic study as in paper Figure 3: one panel a metric, and in it systems and transformations by setting.
+
+    Args:
+        results: one mapping for each bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of
+            every metric; where a combination is not there, its place stays empty.
+        metrics: one or several, such as `("mrecall@100", "mrecall@10")`.
+        path: of the PNG.
+
+    Raises:
+        ValueError: nothing to draw, a field is missing, or more than four transformations.
+    """
+    _save(_bars_figure(results, metrics), path)
+
+
+def plot_training_curve(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: str | os.PathLike[str]
+) -> None:
+    """A logged figure over training steps, one line a run.
+
+    Args:
+        histories: run -> `trainer.state.log_history`; the entries that hold the metric are drawn.
+        metric: such as "loss" or "eval_mrecall@100".
+        path: of the PNG.
+
+    Raises:
+        ValueError: a history never logs the metric, or there are more runs than markers.
+    """
+    _save(_training_figure(histories, metric), path)
+
+
+def _diversity_figure(report: Report, metric: str) -> Figure:
+    quarters = report.by_quartile(metric)
+    figure, axes = _figure(8.5, 4.8)
+    spread = np.linspace(-0.16, 0.16, len(quarters)) if len(quarters) > 1 else [0.0]  # so that markers do not hide
+    for shift, style, (name, means) in zip(spread, _styles(quarters), quarters.items(), strict=True):
+        axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
+    parts = [report.similarity[similarity_quartiles(report.similarity) == place] for place in range(4)]
+    ticks = [f"{name}\n{part.min():.2f} to {part.max():.2f}" for name, part in zip(QUARTERS, parts, strict=True)]
+    axes.set_xticks(range(4), ticks)
+    axes.set_xlabel("Quarter of the queries by mean cosine between targets")
+    axes.set_ylabel(f"{metric_label(metric)} (%)")
+    axes.set_ylim(bottom=0)
+    _legend(axes, [means[-1] for means in quarters.values()])
+    return figure
+
+
+def _bars_figure(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Figure:
+    fields = ("setting", "system", "transformation")
+    if not results or not metrics or any(name not in result for result in results for name in (*fields, *metrics)):
+        raise ValueError(
+            f"every result needs {', '.join((*fields, *metrics))}, and there must be at least one of each"
+        )
+    settings, systems, transformations = (list(dict.fromkeys(r[name] for r in results)) for name in fields)
+    if len(transformations) > len(HATCHES):
+        raise ValueError(f"up to {len(HATCHES)} transformations can be told apart, got {len(transformations)}")
+    bars = len(settings) * len(systems) * len(transformations)
+    figure, panels = _figure(max(6.0, 1.6 + 0.5 * bars), 2.7 * len(metrics), rows=len(metrics))
+    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
+        means = {tuple(result[name] for name in fields): 100 * result[metric] for result in results}
+        _draw_bars(axes, means, settings, systems, transformations)
+        axes.set_ylabel(f"{metric_label(metric)} (%)")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(transformations), frameon=False)
+    return figure
+
+
+def _draw_bars(
+    axes: Axes, means: dict[tuple[str, ...], float], settings: list[str], systems: list[str], groups: list[str]
+) -> None:
+    """Within a setting the systems stand beside each other, and within a system the transformations."""
+    system_width = len(groups) + 0.6
+    setting_width = len(systems) * system_width + 0.8
+    centres = {
+        (setting, system): number * setting_width + place * system_width
+        for number, setting in enumerate(settings)
+        for place, system in enumerate(systems)
+    }
+    for place, group in enumerate(groups):
+        shift = place - (len(groups) - 1) / 2
+        here = [pair for pair in centres if (*pair, group) in means]
+        heights = [means[(*pair, group)] for pair in here]
+        style = {"color": BAR_COLOURS[place], "hatch": HATCHES[place], "edgecolor": "black", "linewidth": 0.8}
+        bars = axes.bar([centres[pair] + shift for pair in here], heights, BAR_WIDTH, label=group, **style)
+        axes.bar_label(bars, [_percent(height) for height in heights], padding=2, fontsize=8)
+    axes.set_xticks(list(centres.values()), [system for _, system in centres], fontsize=9)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 25))
+    for number, setting in enumerate(settings):
+        middle = number * setting_width + (len(systems) - 1) * system_width / 2
+        below = {"xycoords": ("data", "axes fraction"), "xytext": (0, -22), "textcoords": "offset points"}
+        axes.annotate(setting, (middle, 0), **below, ha="center", va="top", fontweight="bold")
+        if number:
+            axes.axvline(number * setting_width - (system_width + 0.8) / 2, color="0.7", linewidth=0.8)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f}" if value in (0, 100) else f"{value:.1f}"
+
+
+def _training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:
+    figure, axes = _figure(8.5, 4.8)
+    last = []
+    for style, (name, history) in zip(_styles(histories), histories.items(), strict=True):
+        points = [(entry["step"], entry[metric]) for entry in history if metric in entry]
+        if not points:
+            logged = sorted({key for entry in history for key in entry})
+            raise ValueError(f"run {name!r} never logs {metric!r}; it logs {', '.join(logged) or 'nothing'}")
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=name, markevery=max(1, len(points) // 10), **style)
+        last.append(values[-1])
+    axes.set_xlabel("Training step")
+    axes.set_ylabel(metric_label(metric.removeprefix("eval_")))
+    _legend(axes, last)
+    return figure
+
+
+def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure that draws without a display, and its panel, or its panels one below the other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows)
+    for axes in np.atleast_1d(panels):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.88", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _styles(names: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A look of its own for each name."""
+    if not 1 <= len(names) <= len(MARKERS):
+        raise ValueError(f"1 to {len(MARKERS)} lines can be told apart, got {len(names)}: draw fewer")
+    return [
+        {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place],
+            "linestyle": LINES[place // len(COLOURS)],
+            "linewidth": 1.6,
+            "markersize": 9,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.6,
+            "clip_on": False,  # a marker at 0 is drawn whole
+        }
+        for place in range(len(names))
+    ]
+
+
+def _legend(axes: Axes, heights: Sequence[float]) -> None:
+    """Right of the plot, in the order in which the lines end there."""
+    handles, labels = axes.get_legend_handles_labels()
+    order = np.argsort(-np.asarray(heights), kind="stable")
+    axes.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        handlelength=3,
+    )
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from amer.evaluation import Report, SystemResult, plot_bars, plot_by_diversity, plot_training_curve
+from amer.evaluation.plots import MARKERS, _bars_figure, _diversity_figure, _training_figure
+
+SIMILARITY = np.linspace(0, 1, 16)
+BARS = [
+    {"setting": setting, "system": system, "transformation": kind, "mrecall@100": mean, "mrecall@10": mean / 2}
+    for setting in ("Single", "OOD")
+    for system, mean in (("Single-Query", 0.2), ("AMER", 1.0))
+    for kind in ("linear", "MLP")
+]
+HISTORIES = {"a": [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 9.0}, {"step": 3, "loss": 1.0}]}
+
+
+def report_of(count: int) -> Report:
+    values = np.random.default_rng(0).random((count, 16))
+    return Report([SystemResult(f"system {i}", {"mrecall@10": v}, 1) for i, v in enumerate(values)], SIMILARITY)
+
+
+def png_size(path) -> tuple[int, int]:
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
+
+def test_every_plot_is_a_png_of_150_dots_per_inch(tmp_path):
+    plot_by_diversity(report_of(2), "mrecall@10", tmp_path / "diversity.png")
+    plot_bars(BARS, ["mrecall@100"], tmp_path / "bars.png")
+    plot_training_curve(HISTORIES, "loss", tmp_path / "curve.png")
+    assert png_size(tmp_path / "diversity.png") == png_size(tmp_path / "curve.png") == (1275, 720)
+    assert png_size(tmp_path / "bars.png") == (900, 405)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_lines_are_the_quartile_means_and_eleven_systems_look_different():
+    report = report_of(11)
+    lines = _diversity_figure(report, "mrecall@10").axes[0].get_lines()
+    for line, means in zip(lines, report.by_quartile("mrecall@10").values(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
+    assert len({line.get_marker() for line in lines}) == 11
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
+
+
+def test_bars_stand_for_every_mean_without_overlap():
+    axes = _bars_figure(BARS, ["mrecall@100", "mrecall@10"]).axes
+    assert [panel.get_ylabel() for panel in axes] == ["MRecall@100 (%)", "MRecall@10 (%)"]
+    heights = {bar.get_label(): [patch.get_height() for patch in bar] for bar in axes[1].containers}
+    assert heights == {"linear": [10, 50, 10, 50], "MLP": [10, 50, 10, 50]}
+    lefts = sorted(patch.get_x() for bar in axes[1].containers for patch in bar)
+    assert min(np.diff(lefts)) > 0.8
+    assert len({patch.get_hatch() for bar in axes[0].containers for patch in bar}) == 2
+
+
+def test_a_training_curve_skips_entries_without_the_metric():
+    (line,) = _training_figure(HISTORIES, "loss").axes[0].get_lines()
+    assert line.get_xydata().tolist() == [[1, 2], [3, 1]]
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    path = tmp_path / "x.png"
+    with pytest.raises(ValueError, match=f"1 to {len(MARKERS)} lines"):
+        plot_by_diversity(report_of(12), "mrecall@10", path)
+    with pytest.raises(ValueError, match="choose from mrecall@10"):
+        plot_by_diversity(report_of(2), "recall@10", path)
+    with pytest.raises(ValueError, match="every result needs setting"):
+        plot_bars(BARS, ["mrecall@7"], path)
+    with pytest.raises(ValueError, match="up to 4 transformations"):
+        plot_bars([{**BARS[0], "transformation": str(i)} for i in range(5)], ["mrecall@10"], path)
+    with pytest.raises(ValueError, match="never logs 'accuracy'; it logs eval_loss, loss, step"):
+        plot_training_curve(HISTORIES, "accuracy", path)
+    assert not list(tmp_path.iterdir())

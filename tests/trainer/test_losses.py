@@ -1,0 +1,118 @@
+"""The tensor losses equal loops written from the equations, in value and in gradient."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from trainer.losses import matched_info_nce, mixture_info_nce
+from trainer.matching import match
+
+TEMPERATURE = 0.07
+
+
+def problem(seed: int = 0, batch: int = 5, m: int = 4, n: int = 23, dim: int = 6, ties: bool = False):
+    generator = torch.Generator().manual_seed(seed)
+    queries = normalize(torch.randn(batch, m, dim, generator=generator), dim=-1)
+    candidates = normalize(torch.randn(n, dim, generator=generator), dim=-1)
+    index = torch.stack([torch.randperm(n, generator=generator)[:m] for _ in range(batch)])
+    sizes = torch.randint(1, m + 1, (batch,), generator=generator)
+    mask = torch.arange(m) < sizes[:, None]
+    ignored = torch.rand(batch, n, generator=generator) < 0.2
+    ignored.scatter_(1, index, False)
+    if ties:
+        queries[:, 1:] = queries[:, :1]
+    return queries.requires_grad_(), candidates, index, mask, ignored.nonzero()
+
+
+def info_nce(query, target, candidates, row, ignored):
+    """Paper Eq. 1, one query vector of a row and its positive."""
+    left_out = {candidate for i, candidate in ignored.tolist() if i == row}
+    kept = [document for candidate, document in enumerate(candidates) if candidate not in left_out]
+    scores = [torch.exp(query @ document / TEMPERATURE) for document in kept]
+    return -torch.log(torch.exp(query @ candidates[target] / TEMPERATURE) / sum(scores))
+
+
+def matched_loop(queries, candidates, index, mask, ignored):
+    """Paper Eq. 2, over all matchings of each row."""
+    losses = []
+    for b in range(len(queries)):
+        targets = index[b][mask[b]].tolist()
+        costs = [[info_nce(queries[b, i], t, candidates, b, ignored) for t in targets] for i in range(len(targets))]
+        matchings = permutations(range(len(targets)))
+        best = min(matchings, key=lambda p: sum(costs[i][j].item() for i, j in enumerate(p)))  # noqa: B023
+        losses += [costs[i][j] for i, j in enumerate(best)]
+    return torch.stack(losses).mean()
+
+
+def mixture_loop(queries, candidates, index, mask, ignored):
+    losses = []
+    for b in range(len(queries)):
+        for t in index[b][mask[b]].tolist():
+            chances = [torch.exp(-info_nce(q, t, candidates, b, ignored)) for q in queries[b]]
+            losses.append(-torch.log(sum(chances) / len(chances)))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("fast", "slow"), [(matched_info_nce, matched_loop), (mixture_info_nce, mixture_loop)])
+def test_loss_and_gradient_equal_the_loop(fast, slow, seed):
+    queries, candidates, index, mask, ignored = problem(seed)
+    loss = fast(queries, candidates, index, mask, TEMPERATURE, ignored)
+    (gradient,) = torch.autograd.grad(loss, queries)
+    expected = slow(queries, candidates, index, mask, ignored)
+    (expected_gradient,) = torch.autograd.grad(expected, queries)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mixture_of_one_vector_is_info_nce_over_all_targets():
+    queries, candidates, index, mask, ignored = problem(1)
+    one = queries[:, :1]
+    losses = [
+        info_nce(one[b, 0], t, candidates, b, ignored) for b in range(len(one)) for t in index[b][mask[b]].tolist()
+    ]
+    loss = mixture_info_nce(one, candidates, index, mask, TEMPERATURE, ignored)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_the_order_of_the_targets_does_not_matter():
+    queries, candidates, index, mask, ignored = problem(2)
+    mask[:] = True
+    loss = matched_info_nce(queries, candidates, index, mask, TEMPERATURE, ignored)
+    again = matched_info_nce(queries, candidates, index.flip(1), mask, TEMPERATURE, ignored)
+    torch.testing.assert_close(loss, again)
+
+
+def test_ignored_candidates_leave_the_denominator():
+    queries, candidates, index, mask, ignored = problem(3)
+    with_all = matched_info_nce(queries, candidates, index, mask, TEMPERATURE)
+    assert matched_info_nce(queries, candidates, index, mask, TEMPERATURE, ignored) < with_all
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_assignment_costs_no_more_than_any_other(ties):
+    generator = torch.Generator().manual_seed(7)
+    costs = torch.randn(200, 5, 5, generator=generator)
+    if ties:
+        costs = costs.round()
+    sizes = torch.randint(1, 6, (200,), generator=generator)
+    mask = torch.arange(5) < sizes[:, None]
+    assignment = match(costs, mask)
+    for cost, size, chosen in zip(costs.tolist(), sizes.tolist(), assignment.tolist(), strict=True):
+        best = min(sum(cost[i][p[i]] for i in range(size)) for p in permutations(range(size)))
+        assert sorted(chosen[:size]) == list(range(size))
+        assert sum(cost[i][chosen[i]] for i in range(size)) == pytest.approx(best)
+        assert chosen[size:] == list(range(size, 5))
+
+
+def test_scores_that_are_not_finite_are_refused():
+    costs = torch.zeros(2, 2, 2)
+    costs[1, 0, 1] = torch.nan
+    with pytest.raises(ValueError, match="diverged"):
+        match(costs, torch.ones(2, 2, dtype=torch.bool))
+    masked = torch.tensor([[True, True], [True, False]])
+    assert match(costs, masked).tolist() == [[0, 1], [0, 1]]

@@ -1,0 +1,198 @@
+"""Training moves what it should, resumes exactly, validates by retrieval, and treats each row as if it were alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from amer.retrieval import ExactIndex
+from tests.conftest import build
+from trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
+
+OPTIONS = {
+    "per_device_train_batch_size": 6,
+    "learning_rate": 1e-2,
+    "report_to": "none",
+    "use_cpu": True,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "num_random_negatives": 16,
+    "logging_steps": 1,
+}
+
+
+def make_trainer(model, world, folder, max_targets=None, **options) -> AMERTrainer:
+    args = AMERTrainingArguments(output_dir=str(folder), max_targets=max_targets, **{**OPTIONS, **options})
+    return AMERTrainer(
+        model=model,
+        args=args,
+        train_dataset=world.dataset,
+        eval_dataset=world.dataset,
+        data_collator=AMERCollator(model, world.store, args.num_random_negatives, args.max_targets, args.seed),
+        compute_metrics=RetrievalMetrics(world.dataset, ExactIndex(world.store), args, ks=(2, 10)),
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"objective": "mixture"}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("anchored", [False, True])
+def test_training_moves_every_lora_matrix_and_both_projections_and_nothing_else(base, world, tmp_path, options, anchored):
+    model = build(base, anchored=anchored)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_trainer(model, world, tmp_path, max_steps=6, **options).train()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    expected = {name for name in before if "lora_" in name or name.startswith(("input_projection", "output_projection"))}
+    assert moved == expected and any("lora_A" in name for name in moved)
+
+
+def test_full_training_moves_the_decoder(llama, world, tmp_path):
+    model = build(llama, lora=None)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    make_trainer(model, world, tmp_path, max_steps=4).train()
+    assert all(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+def test_training_learns_the_small_world(llama, world, tmp_path):
+    trainer = make_trainer(build(llama), world, tmp_path, max_steps=200, learning_rate=1e-2)
+    start = trainer.evaluate()
+    trainer.train()
+    end = trainer.evaluate()
+    assert end["eval_loss"] < 0.6 * start["eval_loss"]
+    assert end["eval_mrecall@10"] > start["eval_mrecall@10"] + 0.2, (start, end)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_an_interrupted_run_resumes_to_the_same_bytes(llama, world, tmp_path, anchored):
+    lora = {"r": 4, "lora_dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}  # dropout draws random numbers too
+
+    def run(name, **options):
+        trainer = make_trainer(build(llama, lora=lora, anchored=anchored), world, tmp_path / name, max_steps=10, **options)
+        return trainer
+
+    whole = run("whole")
+    whole.train()
+    whole.save_model()
+    broken = run("broken", save_strategy="steps", save_steps=3)
+    broken.add_callback(StopAt(7))
+    broken.train()
+    resumed = run("broken", save_strategy="steps", save_steps=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-6"))
+    resumed.save_model()
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("broken", "whole"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def StopAt(step):  # noqa: N802
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step >= step
+
+    return Stop()
+
+
+def test_the_best_checkpoint_is_kept_and_retrieval_is_logged(llama, world, tmp_path):
+    trainer = make_trainer(
+        build(llama),
+        world,
+        tmp_path,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_recall@10",
+        greater_is_better=True,
+    )
+    trainer.train()
+    scores = [entry["eval_recall@10"] for entry in trainer.state.log_history if "eval_recall@10" in entry]
+    assert len(scores) == 3 and trainer.state.best_metric == max(scores)
+    assert trainer.evaluate()["eval_recall@10"] == max(scores)
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["prediction_probability"] for entry in logs] == pytest.approx([min(0.8, i / 6) for i in range(1, 7)])
+    assert all(entry["num_candidates"] > 6 for entry in logs)
+    checkpoint = tmp_path / "checkpoint-2"
+    saved = load_file(checkpoint / "model.safetensors")
+    assert all("lora_" in key or "projection" in key for key in saved)  # no base weight in a checkpoint
+    assert json.loads((checkpoint / "config.json").read_text())["model_type"] == "amer"
+
+
+def test_evaluation_is_the_retrieval_of_the_query_vectors(llama, world, tmp_path):
+    from amer.evaluation import evaluate_model
+
+    model = build(llama, document_encoder=world.store.encoder)
+    metrics = make_trainer(model, world, tmp_path).evaluate()
+    result = evaluate_model(model, world.dataset, ExactIndex(world.store), None, "model", ks=(2, 10))
+    for name, values in result.values.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(values.mean())
+
+
+def batch_loss(trainer, world, rows):
+    """Loss of some questions against the whole corpus, its gradient, and how many targets it is the mean of."""
+    model = trainer.model
+    batch = trainer.data_collator([world.dataset[row] for row in rows])
+    candidates = torch.from_numpy(world.vectors)
+    nearest = batch["candidates"] @ candidates.T
+    batch["target_index"] = nearest.argmax(dim=1)[batch["target_index"]]
+    batch["candidates"], batch["ignored"] = candidates, torch.empty(0, 2, dtype=torch.long)
+    model.zero_grad()
+    loss = trainer.compute_loss(model, batch)
+    loss.backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradient = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in trained])
+    return loss.detach(), gradient, int(batch["target_mask"].sum())
+
+
+def test_questions_of_unequal_m_in_one_batch_count_as_each_alone(llama, world, tmp_path):
+    trainer = make_trainer(build(llama).train(), world, tmp_path, scheduled_sampling="always_predicted")
+    trainer.state.max_steps = 1
+    rows = [0, 1, 2, 4, 5]
+    loss, gradient, count = batch_loss(trainer, world, rows)
+    alone = [batch_loss(trainer, world, [row]) for row in rows]
+    assert [number for *_, number in alone] == [1, 2, 3, 2, 3] and count == 11
+    torch.testing.assert_close(loss, sum(value * number for value, _, number in alone) / count)
+    expected = sum(g * n for _, g, n in alone) / count
+    assert (gradient - expected).abs().max() <= 2e-5 * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize(("schedule", "fed"), [("teacher_forcing", True), ("always_predicted", False)])
+def test_the_schedule_decides_what_the_decoder_reads(llama, world, tmp_path, schedule, fed):
+    model = build(llama).train()
+    trainer = make_trainer(model, world, tmp_path, scheduled_sampling=schedule)
+    trainer.state.max_steps = 1
+    batch = trainer.data_collator([world.dataset[row] for row in (2, 5)])  # three targets each
+    _, outputs = trainer.compute_loss(model, batch, return_outputs=True)
+    questions = {key: batch[key] for key in ("input_ids", "attention_mask", "prefix_ids")}
+    teacher = batch["candidates"][batch["target_index"]] if fed else None
+    expected = model(**questions, num_query_vectors=3, teacher_vectors=teacher)
+    torch.testing.assert_close(outputs.query_embeddings, expected.query_embeddings)
+
+
+def test_half_the_inputs_are_predicted_half_way(llama, world, tmp_path, monkeypatch):
+    model = build(llama).train()
+    trainer = make_trainer(model, world, tmp_path)
+    trainer.state.max_steps, trainer.state.global_step = 10, 5
+    masks = []
+    original = model.forward
+    monkeypatch.setattr(model, "forward", lambda **batch: masks.append(batch["teacher_mask"]) or original(**batch))
+    torch.manual_seed(0)
+    for _ in range(60):
+        trainer.compute_loss(model, trainer.data_collator([world.dataset[2]]))
+    share = torch.cat(masks).float().mean()
+    assert 0.4 < share < 0.6
+
+
+def test_arguments_that_cannot_be_are_refused(tmp_path):
+    for options, message in [
+        ({"objective": "ordered"}, "matched, mixture; got 'ordered'"),
+        ({"scheduled_sampling": "cosine"}, "got 'cosine'"),
+        ({"temperature": 0.0}, "positive"),
+        ({"max_targets": 0}, "at least 1"),
+        ({"num_random_negatives": -1}, "negative"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            AMERTrainingArguments(output_dir=str(tmp_path), **options)

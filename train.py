@@ -1,0 +1,150 @@
+"""Train an AMER retriever: `accelerate launch train.py configs/quickstart.yaml [--any_field value ...]`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from amer.data import RetrievalDataset, load_dataset_dir
+from amer.offline import resolve_model
+from amer.retrieval import DocumentStore, ExactIndex
+from modeling_amer import AMERModel
+from trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
+
+
+@dataclass
+class ModelArguments:
+    """The decoder and how it is adapted."""
+
+    base_model: str = field(default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required."})
+    base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
+    dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
+    num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
+    anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
+    prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
+    lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        metadata={"help": "Linear layers that get LoRA."},
+    )
+
+    @property
+    def lora(self) -> dict | None:
+        if self.lora_r is None:
+            return None
+        scale = {"r": self.lora_r, "lora_alpha": self.lora_alpha, "lora_dropout": self.lora_dropout}
+        return {**scale, "target_modules": list(self.lora_target_modules)}
+
+
+@dataclass
+class DataArguments:
+    """The questions and the documents."""
+
+    dataset: str = field(default="", metadata={"help": "Dataset directory (design: amer.data). Required."})
+    store: str = field(default="", metadata={"help": "Document store directory (amer.retrieval). Required."})
+    max_eval_queries: int | None = field(default=None, metadata={"help": "Validation questions used while training."})
+    eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
+
+
+Arguments = tuple[ModelArguments, DataArguments, AMERTrainingArguments]
+
+
+def parse(argv: list[str]) -> Arguments:
+    """YAML file first, command line over it.
+
+    Raises:
+        ValueError: a file that is not a YAML mapping, an unknown key in it, or a required field that is not set.
+    """
+    classes = (ModelArguments, DataArguments, AMERTrainingArguments)
+    parser = HfArgumentParser(classes, description=__doc__)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        known = {item.name for cls in classes for item in fields(cls)}
+        parser.set_defaults(**read_yaml(argv[0], known))
+        argv = argv[1:]
+    arguments = parser.parse_args_into_dataclasses(args=argv)
+    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
+        if not getattr(arguments[group], name):
+            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
+    return arguments
+
+
+def read_yaml(path: str, known: set[str]) -> dict:
+    """The mapping in a YAML file, whose keys must be known fields."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of field names to values, got {type(values).__name__}.")
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; see `python train.py --help`."
+            raise ValueError(f"{path}: unknown key {key!r}{hint}")
+    return values
+
+
+def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
+    """A new model on the base, for the documents of the store."""
+    return AMERModel.from_base(
+        resolve_model(args.base_model),
+        document_dim=store.dim,
+        num_query_vectors=args.num_query_vectors,
+        lora=args.lora,
+        anchored=args.anchored,
+        reads_text=reads_text,
+        prompt_template=args.prompt_template,
+        document_encoder=store.encoder,
+        revision=args.base_model_revision,
+        dtype=args.dtype,
+    )
+
+
+def build_trainer(
+    model: AMERModel,
+    args: AMERTrainingArguments,
+    store: DocumentStore,
+    splits: dict[str, RetrievalDataset],
+    max_eval_queries: int | None = None,
+    eval_ks: tuple[int, ...] = (10, 100),
+) -> AMERTrainer:
+    """A trainer on the `train` split, validated on the `validation` split if there is one."""
+    validation = splits.get("validation")
+    if validation is not None:
+        validation = validation.select(range(min(len(validation), max_eval_queries or len(validation)))).link(store)
+    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
+    return AMERTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"].link(store),
+        eval_dataset=validation,
+        data_collator=collator,
+        compute_metrics=validation and RetrievalMetrics(validation, ExactIndex(store), args, eval_ks),
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    model_args, data_args, args = parse(sys.argv[1:] if argv is None else argv)
+    set_seed(args.seed)
+    store = DocumentStore.open(data_args.store)
+    splits = load_dataset_dir(data_args.dataset)
+    model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
+    trainer = build_trainer(model, args, store, splits, data_args.max_eval_queries, tuple(data_args.eval_ks))
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint is None and Path(args.output_dir).is_dir():
+        checkpoint = get_last_checkpoint(args.output_dir)  # an interrupted run goes on where it was
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+
+
+if __name__ == "__main__":
+    main()

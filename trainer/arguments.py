@@ -1,0 +1,65 @@
+"""What can be set about training: everything of `TrainingArguments`, and the few fields that are AMER's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from trainer.sampling import SCHEDULES
+
+OBJECTIVES = ("matched", "mixture")
+
+
+@dataclass
+class AMERTrainingArguments(TrainingArguments):
+    """Arguments of [`AMERTrainer`].
+
+    Changed from `TrainingArguments`: `remove_unused_columns` is False and `label_names` empty, since the collator
+    reads whole dataset rows and the loss is the trainer's.
+
+    Raises:
+        ValueError: an unknown objective or schedule, a temperature that is not positive, a count below its least.
+    """
+
+    # Parameters that control the loss
+    objective: str = field(
+        default="matched",
+        metadata={"help": "matched: the paper's InfoNCE, query vectors matched to targets; mixture: all explain all."},
+    )
+    temperature: float = field(default=0.05, metadata={"help": "tau of Eq. 1."})
+    scheduled_sampling: str = field(
+        default="linear",
+        metadata={"help": "linear: the paper's min(0.8, step / total); always_predicted; teacher_forcing."},
+    )
+
+    # Parameters that control the data
+    max_targets: int | None = field(
+        default=None, metadata={"help": "Targets used of each question, drawn anew each time; 1 is Single-Query."}
+    )
+    num_random_negatives: int = field(
+        default=1024,
+        metadata={
+            "help": "Random documents of the whole corpus per process and forward pass, shared by its rows. "
+            "Gradient accumulation does not enlarge the candidates of a query."
+        },
+    )
+
+    # Changed defaults
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads whole rows."})
+    label_names: list[str] | None = field(default_factory=list, metadata={"help": "The loss needs no label column."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
+        if self.scheduled_sampling not in SCHEDULES:
+            raise ValueError(
+                f"scheduled_sampling must be one of {', '.join(SCHEDULES)}; got {self.scheduled_sampling!r}."
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}.")
+        if self.max_targets is not None and self.max_targets < 1:
+            raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
+        if self.num_random_negatives < 0:
+            raise ValueError(f"num_random_negatives must not be negative, got {self.num_random_negatives}.")

@@ -1,0 +1,44 @@
+"""Retrieval quality while training: search the corpus with the validation questions' query vectors."""
+
+from __future__ import annotations
+
+from functools import partial
+from transformers import EvalPrediction
+
+from amer.data import RetrievalDataset
+from amer.evaluation import evaluate_run
+from amer.retrieval import mixture, round_robin
+from amer.retrieval.index import Index
+from trainer.arguments import AMERTrainingArguments
+
+
+class RetrievalMetrics:
+    """`compute_metrics` of the Trainer: Recall@k and MRecall@k (paper §2) of the evaluation questions.
+
+    Args:
+        dataset: the evaluation split, linked to the store behind the index.
+        index: searches the whole corpus.
+        args: the objective decides how the m ranked lists become one.
+        ks: cut-offs.
+
+    Raises:
+        ValueError: the dataset is not linked to a store.
+    """
+
+    def __init__(
+        self, dataset: RetrievalDataset, index: Index, args: AMERTrainingArguments, ks: tuple[int, ...] = (10, 100)
+    ) -> None:
+        if dataset.target_rows is None:
+            raise ValueError("The evaluation dataset has no target rows: link it to the store first.")
+        self.targets = dataset.target_rows
+        self.index = index
+        self.ks = ks
+        self.fuse = partial(mixture, temperature=args.temperature) if args.objective == "mixture" else round_robin
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Means over the questions; `predictions (n, m, dim)` query vectors, `label_ids (n,)` dataset rows."""
+        depth, query_embeddings = max(self.ks), prediction.predictions
+        rows, scores = self.index.search(query_embeddings, depth)
+        fused = self.fuse(rows, scores, depth, query_embeddings, self.index.store)
+        targets = [self.targets[row] for row in prediction.label_ids]
+        return {name: float(values.mean()) for name, values in evaluate_run(fused.rows, targets, self.ks).items()}
