@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.offline import resolve_model
@@ -50,7 +50,9 @@ class DataArguments:
 
     dataset: str = field(default="", metadata={"help": "Dataset directory (design: amer.data). Required."})
     store: str = field(default="", metadata={"help": "Document store directory (amer.retrieval). Required."})
-    max_eval_queries: int | None = field(default=None, metadata={"help": "Validation questions used while training."})
+    max_eval_queries: int | None = field(
+        default=None, metadata={"help": "Use the first so many validation questions."}
+    )
     eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
 
 
@@ -64,23 +66,32 @@ def parse(argv: list[str]) -> Arguments:
         ValueError: a file that is not a YAML mapping, an unknown key in it, or a required field that is not set.
     """
     classes = (ModelArguments, DataArguments, AMERTrainingArguments)
-    parser = HfArgumentParser(classes, description=__doc__)
     if argv and argv[0].endswith((".yaml", ".yml")):
         known = {item.name for cls in classes for item in fields(cls)}
-        parser.set_defaults(**read_yaml(argv[0], known))
-        argv = argv[1:]
-    arguments = parser.parse_args_into_dataclasses(args=argv)
+        argv = [*as_options(read_yaml(argv[0], known)), *argv[1:]]
+    arguments = HfArgumentParser(classes, description=__doc__).parse_args_into_dataclasses(args=argv)
     for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
         if not getattr(arguments[group], name):
             raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
     return arguments
 
 
+def as_options(values: dict) -> list[str]:
+    """The mapping as a command line, so that both are checked alike; an empty value leaves the field's default."""
+    options = []
+    for name, value in values.items():
+        if isinstance(value, list):
+            options += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            options.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return options
+
+
 def read_yaml(path: str, known: set[str]) -> dict:
     """The mapping in a YAML file, whose keys must be known fields."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of field names to values, got {type(values).__name__}.")
@@ -119,7 +130,7 @@ def build_trainer(
     """A trainer on the `train` split, validated on the `validation` split if there is one."""
     validation = splits.get("validation")
     if validation is not None:
-        validation = validation.select(range(min(len(validation), max_eval_queries or len(validation)))).link(store)
+        validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
     collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
     return AMERTrainer(
         model=model,
@@ -131,16 +142,28 @@ def build_trainer(
     )
 
 
+def last_checkpoint(folder: str) -> str | None:
+    """The latest checkpoint that was written whole: the Trainer writes its state last."""
+    whole = [file.parent for file in Path(folder).glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
 def main(argv: list[str] | None = None) -> None:
     model_args, data_args, args = parse(sys.argv[1:] if argv is None else argv)
     set_seed(args.seed)
     store = DocumentStore.open(data_args.store)
     splits = load_dataset_dir(data_args.dataset)
+    if "train" not in splits:
+        raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
+    if model_args.anchored and any(split.query_vectors is None for split in splits.values()):
+        raise ValueError(
+            f"An anchored model reads query_vector, which {data_args.dataset} lacks: see with_query_vectors."
+        )
     model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
     trainer = build_trainer(model, args, store, splits, data_args.max_eval_queries, tuple(data_args.eval_ks))
     checkpoint = args.resume_from_checkpoint
     if checkpoint is None and Path(args.output_dir).is_dir():
-        checkpoint = get_last_checkpoint(args.output_dir)  # an interrupted run goes on where it was
+        checkpoint = last_checkpoint(args.output_dir)  # an interrupted run goes on where it was
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()

@@ -19,7 +19,7 @@ class AMERConfig(PreTrainedConfig):
         num_query_vectors: query vectors emitted when the caller does not say how many (m_pred of paper §4.2).
         prompt_template: the whole prompt, special tokens included, with `{query}` where the question goes;
             None for a model that reads vectors only (the synthetic study, paper §5).
-        document_encoder: identity of the encoder of the documents: `name`, `revision`, `document_prompt`, `query_prompt`.
+        document_encoder: identity of the documents' encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
         lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
         weights: "adapter" if a saved model holds LoRA and projections only, "full" if it holds every weight.
         anchored: each output is `normalise(query_vector + output_projection(h))`, where `query_vector` is the

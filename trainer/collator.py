@@ -20,8 +20,8 @@ class AMERCollator:
 
     The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `query_vectors`), and
         - `candidates (n, dim)`: the documents of the batch, then the random negatives;
-        - `target_index (batch, m)`, `target_mask (batch, m)`: the row's targets as rows of `candidates`, real ones first;
-        - `ignored (pairs, 2)`: (row, candidate) where the candidate answers the row's question without being its target;
+        - `target_index (batch, m)`, `target_mask (batch, m)`: the targets as rows of `candidates`, real ones first;
+        - `ignored (pairs, 2)`: (row, candidate) where the candidate answers the row without being its target;
         - `query_index (batch,)`: the rows of the dataset.
 
     Args:
@@ -45,11 +45,15 @@ class AMERCollator:
     ) -> None:
         config = model.config
         if config.document_dim != store.dim:
-            raise ValueError(f"The model emits vectors of {config.document_dim}, the store holds vectors of {store.dim}.")
+            raise ValueError(
+                f"The model emits vectors of {config.document_dim}, the store holds vectors of {store.dim}."
+            )
         if config.document_encoder is not None:
             store.check_encoder(config.document_encoder)
         if not 0 <= num_random_negatives <= len(store):
-            raise ValueError(f"num_random_negatives must lie in 0 ... {len(store)} (the store), got {num_random_negatives}.")
+            raise ValueError(
+                f"num_random_negatives must lie in 0 ... {len(store)} (the store), got {num_random_negatives}."
+            )
         if max_targets is not None and max_targets < 1:
             raise ValueError(f"max_targets must be at least 1 or None, got {max_targets}.")
         self.tokenize = model.tokenize if config.reads_text else None
@@ -66,7 +70,9 @@ class AMERCollator:
         positives = [{row for cluster in example["target_rows"] for row in cluster} for example in examples]
         negatives = self._draw_negatives(set().union(*positives), rng)
         batch = self._read_questions(examples)
-        batch["candidates"] = torch.from_numpy(self.store.vectors(np.concatenate([documents, negatives]).astype(np.int64)))
+        batch["candidates"] = torch.from_numpy(
+            self.store.vectors(np.concatenate([documents, negatives]).astype(np.int64))
+        )
         batch["query_index"] = torch.tensor([example["index"] for example in examples])
         place = {row: position for position, row in enumerate(documents)}
         batch["target_index"] = torch.zeros(len(examples), max(map(len, targets)), dtype=torch.long)

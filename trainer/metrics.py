@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+
 from transformers import EvalPrediction
 
 from amer.data import RetrievalDataset

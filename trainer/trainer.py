@@ -82,7 +82,11 @@ class AMERTrainer(Trainer):
         return outputs, outputs.query_embeddings[:, :num_targets]
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Loss, the query vectors `(batch, m, dim)` and the dataset rows `(batch,)` they belong to."""
         inputs = self._prepare_inputs(inputs)

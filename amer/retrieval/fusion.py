@@ -110,9 +110,7 @@ def mixture(
     return Fused(*(np.take_along_axis(field, order, axis=1) for field in union))
 
 
-def _mixture_scores(
-    queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float
-) -> np.ndarray:
+def _mixture_scores(queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float) -> np.ndarray:
     """`(q, m, dim)` queries and `(q, u)` rows -> `(q, u)` scores, -inf at padding."""
     documents = torch.from_numpy(store.vectors(np.maximum(rows, 0)))
     scores = torch.logsumexp(queries @ documents.transpose(1, 2) / temperature, dim=1)

@@ -11,6 +11,7 @@ from tests.conftest import DIM, build
 QUESTIONS = ["bank", "a much longer question", "spring?"]
 
 
+# Hidden states of 16 are divided by their length, sqrt(16).
 def recompute(model, texts, query_vectors=None, m=3, teacher=None, teacher_mask=None):
     """The algorithm as the paper states it: one question at a time, the whole sequence read again for each vector."""
     rows = []
@@ -23,7 +24,7 @@ def recompute(model, texts, query_vectors=None, m=3, teacher=None, teacher_mask=
             anchor = normalize(query_vectors[i : i + 1], dim=-1)
         outputs = []
         for step in range(m):
-            hidden = model.backbone(inputs_embeds=torch.cat(parts, 1), use_cache=False).last_hidden_state[:, -1]
+            hidden = model.backbone(inputs_embeds=torch.cat(parts, 1), use_cache=False).last_hidden_state[:, -1] / 4
             outputs.append(normalize(model.output_projection(hidden) + anchor, dim=-1))
             fed = outputs[-1]
             if teacher is not None and teacher_mask[i, step]:
@@ -87,11 +88,13 @@ def test_vector_questions_enter_through_the_input_projection_as_the_first_positi
     with torch.no_grad():
         parts, outputs = [model.input_projection(vectors)[:, None]], []
         for _ in range(3):
-            hidden = model.backbone(inputs_embeds=torch.cat(parts, 1)).last_hidden_state[:, -1]
+            hidden = model.backbone(inputs_embeds=torch.cat(parts, 1)).last_hidden_state[:, -1] / 4
             outputs.append(normalize(model.output_projection(hidden), dim=-1))
             parts.append(model.input_projection(outputs[-1])[:, None])
         torch.testing.assert_close(model(query_vectors=vectors).query_embeddings, torch.stack(outputs, 1))
-        torch.testing.assert_close(model.encode_query(query_vectors=vectors.numpy(), batch_size=3), torch.stack(outputs, 1))
+        torch.testing.assert_close(
+            model.encode_query(query_vectors=vectors.numpy(), batch_size=3), torch.stack(outputs, 1)
+        )
 
 
 def test_untrained_anchored_model_is_the_document_encoder(base):

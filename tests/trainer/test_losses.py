@@ -43,7 +43,7 @@ def matched_loop(queries, candidates, index, mask, ignored):
         targets = index[b][mask[b]].tolist()
         costs = [[info_nce(queries[b, i], t, candidates, b, ignored) for t in targets] for i in range(len(targets))]
         matchings = permutations(range(len(targets)))
-        best = min(matchings, key=lambda p: sum(costs[i][j].item() for i, j in enumerate(p)))  # noqa: B023
+        best = min(matchings, key=lambda p: sum(costs[i][j].item() for i, j in enumerate(p)))
         losses += [costs[i][j] for i, j in enumerate(best)]
     return torch.stack(losses).mean()
 

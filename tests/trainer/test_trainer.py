@@ -38,12 +38,16 @@ def make_trainer(model, world, folder, max_targets=None, **options) -> AMERTrain
 
 @pytest.mark.parametrize("options", [{}, {"objective": "mixture"}, {"gradient_checkpointing": True}], ids=str)
 @pytest.mark.parametrize("anchored", [False, True])
-def test_training_moves_every_lora_matrix_and_both_projections_and_nothing_else(base, world, tmp_path, options, anchored):
+def test_training_moves_every_lora_matrix_and_both_projections_and_nothing_else(
+    base, world, tmp_path, options, anchored
+):
     model = build(base, anchored=anchored)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     make_trainer(model, world, tmp_path, max_steps=6, **options).train()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    expected = {name for name in before if "lora_" in name or name.startswith(("input_projection", "output_projection"))}
+    expected = {
+        name for name in before if "lora_" in name or name.startswith(("input_projection", "output_projection"))
+    }
     assert moved == expected and any("lora_A" in name for name in moved)
 
 
@@ -68,7 +72,9 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(llama, world, tmp_path, an
     lora = {"r": 4, "lora_dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}  # dropout draws random numbers too
 
     def run(name, **options):
-        trainer = make_trainer(build(llama, lora=lora, anchored=anchored), world, tmp_path / name, max_steps=10, **options)
+        trainer = make_trainer(
+            build(llama, lora=lora, anchored=anchored), world, tmp_path / name, max_steps=10, **options
+        )
         return trainer
 
     whole = run("whole")
@@ -84,7 +90,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(llama, world, tmp_path, an
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def StopAt(step):  # noqa: N802
+def StopAt(step):
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):

@@ -1,0 +1,126 @@
+"""The whole path on real text: WordNet's senses, MiniLM's document vectors, SmolLM2 trained into an AMER retriever.
+
+Every stage is kept in the output folder and not done again; delete a folder to repeat its stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from training_jobs import ROOT, Job, history, run_all
+
+from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.wordnet import build_wordnet
+from amer.evaluation import (
+    Report,
+    SystemResult,
+    evaluate_embeddings,
+    plot_by_diversity,
+    plot_training_curve,
+    target_similarity,
+)
+from amer.files import read_json
+from amer.offline import resolve_model
+from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus
+from modeling_amer import AMERModel
+
+DECODER = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+SIZES = {"num_train": 5_000, "num_validation": 300, "num_test": None, "corpus_size": 25_000}
+SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
+NUM_QUERY_VECTORS = (1, 2, 3, 5)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "quickstart", help="folder for everything")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml", help="of the training")
+    parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    return parser.parse_args()
+
+
+def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
+    """Questions and corpus, the corpus encoded, and the encoder's own vector beside each question."""
+    dataset = folder / "dataset"
+    if not (folder / "senses").exists():
+        console.print("Building WordNet senses from the extract in the package")
+        build_wordnet(folder / "senses", **SIZES)
+    console.print(f"Document encoder {ENCODER}")
+    encoder = DocumentEncoder(ENCODER, model_path=resolve_model(ENCODER))
+    documents = pq.read_table(folder / "senses" / "documents.parquet")
+    console.print(f"Encoding {len(documents):,} glosses")
+    store = encode_corpus(documents, encoder, folder / "store")
+    if not dataset.exists():
+        console.print("Encoding the questions")
+        splits = {
+            name: split.with_query_vectors(encoder.encode_queries(split.queries))
+            for name, split in load_dataset_dir(folder / "senses" / "dataset").items()
+        }
+        info = read_json(folder / "senses" / "dataset" / "dataset.json")
+        save_dataset_dir(dataset, splits, {**info, "query_vectors": encoder.identity})
+    return dataset, store
+
+
+def training_jobs(arguments: argparse.Namespace, dataset: Path, store: DocumentStore) -> dict[str, Job]:
+    """AMER and Single-Query, each as in the paper and anchored; the long ones first."""
+    where = {"base_model": resolve_model(DECODER), "dataset": dataset, "store": store.path}
+    systems = {
+        "AMER": {},
+        "AMER anchored": {"anchored": True},
+        "Single-Query": SINGLE_QUERY,
+        "Single-Query anchored": {**SINGLE_QUERY, "anchored": True},
+    }
+    return {
+        name: Job(name, arguments.config, arguments.output / name.lower().replace(" ", "-"), {**where, **overrides})
+        for name, overrides in systems.items()
+    }
+
+
+def evaluate(job: Job, test: RetrievalDataset, index: ExactIndex) -> list[SystemResult]:
+    """Test figures of a trained model; AMER's first m vectors are those of a search with m."""
+    model = AMERModel.from_pretrained(job.output)
+    most = 1 if "max_targets" in job.overrides else max(NUM_QUERY_VECTORS)
+    vectors = test.query_vectors if model.config.anchored else None
+    query_embeddings = model.encode_query(test.queries, vectors, num_query_vectors=most, show_progress_bar=True)
+    return [
+        evaluate_embeddings(query_embeddings[:, :m], test, index, job.name if most == 1 else f"{job.name}, m = {m}")
+        for m in NUM_QUERY_VECTORS
+        if m <= most
+    ]
+
+
+def main() -> None:
+    arguments, console, started = parse_arguments(), Console(), time.perf_counter()
+    dataset, store = build_data(arguments.output / "data", console)
+    jobs = training_jobs(arguments, dataset, store)
+    run_all(list(jobs.values()), console, arguments.parallel)
+
+    console.print("Searching and evaluating the test questions")
+    test, index = load_dataset_dir(dataset)["test"].link(store), ExactIndex(store)
+    systems = [evaluate_embeddings(test.query_vectors[:, None], test, index, "off-the-shelf MiniLM")]
+    for name in ("Single-Query", "AMER", "Single-Query anchored", "AMER anchored"):
+        systems += evaluate(jobs[name], test, index)
+    metadata = {
+        "dataset": f"WordNet 3.0 senses, {len(test):,} test lemmas",
+        "corpus": f"{len(store):,} glosses",
+        "decoder": DECODER,
+        "document encoder": ENCODER,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+    }
+    references = ("Single-Query", "off-the-shelf MiniLM", "Single-Query anchored")
+    report = Report(systems, target_similarity(test.target_rows, store), references, metadata)
+    report.save(arguments.output)
+    plot_by_diversity(report, "mrecall@100", arguments.output / "by_diversity.png")
+    histories = {name: history(job) for name, job in jobs.items()}
+    plot_training_curve(histories, "eval_recall@100", arguments.output / "training.png")
+    console.print(report.table())
+    console.print(f"Everything is in {arguments.output}; this took {time.perf_counter() - started:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The paper's synthetic study in small (§5, Figure 3): can one vector, and can five, find five targets far apart?
+
+Builds the data, trains AMER and the Single-Query baseline on each transformation, and reports MRecall on the test set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from training_jobs import ROOT, Job, history, run_all
+from transformers import LlamaConfig, LlamaModel
+
+from amer.data import load_dataset_dir
+from amer.data.synthetic import build_synthetic
+from amer.evaluation import evaluate_model, plot_bars, plot_training_curve
+from amer.files import read_json, write_json
+from amer.retrieval import DocumentStore, ExactIndex
+from modeling_amer import AMERModel
+
+DECODER = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+SYSTEMS = {"Single-Query": {"max_targets": 1, "num_query_vectors": 1}, "AMER": {}}
+METRICS = ("mrecall@100", "mrecall@10")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "synthetic", help="folder for everything")
+    parser.add_argument("--settings", nargs="+", default=["single"], choices=["single", "multi", "ood"])
+    parser.add_argument("--transformations", nargs="+", default=["linear", "mlp"], choices=["linear", "mlp"])
+    parser.add_argument("--dim", type=int, default=32, help="size of the vectors (paper: 1024)")
+    parser.add_argument("--num_train", type=int, default=20_000, help="training queries, a tenth for validation")
+    parser.add_argument("--num_test", type=int, default=1_000, help="test queries")
+    parser.add_argument("--corpus_size", type=int, default=200_000, help="targets and random vectors")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "synthetic.yaml", help="of the training")
+    parser.add_argument(
+        "--base_model", help="decoder to train (paper: Llama-3.2-1B-Instruct); a small random one if not given"
+    )
+    parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    return parser.parse_args()
+
+
+def random_decoder(folder: Path) -> Path:
+    """A small Llama of random weights, saved as any base model is."""
+    if not folder.exists():
+        torch.manual_seed(0)
+        LlamaModel(LlamaConfig(**DECODER, vocab_size=8)).save_pretrained(folder)
+    return folder
+
+
+def evaluate(job: Job, data: Path) -> dict[str, float]:
+    """MRecall and Recall on the test split; kept, since evaluating does not change a trained model."""
+    kept = job.output / "test.json"
+    if not kept.is_file():
+        store = DocumentStore.open(data / "store")
+        model = AMERModel.from_pretrained(job.output)
+        test = load_dataset_dir(data / "dataset")["test"]
+        result = evaluate_model(model, test, ExactIndex(store), None, job.name, batch_size=512)
+        write_json(kept, {name: float(values.mean()) for name, values in result.values.items()})
+    return read_json(kept)
+
+
+def main() -> None:
+    arguments, console, started = parse_arguments(), Console(), time.perf_counter()
+    output = arguments.output
+    base = arguments.base_model or random_decoder(output / "decoder")
+    jobs = {}
+    for system in ("AMER", "Single-Query"):  # the long ones first
+        for setting in arguments.settings:
+            for transformation in arguments.transformations:
+                data = output / "data" / f"{transformation}-{setting}"
+                if not data.exists():
+                    console.print(f"Building {data}")
+                    sizes = {
+                        name: getattr(arguments, name) for name in ("dim", "num_train", "num_test", "corpus_size")
+                    }
+                    build_synthetic(data, transformation=transformation, setting=setting, **sizes)
+                where = {"base_model": base, "dataset": data / "dataset", "store": data / "store"}
+                name = f"{system} {transformation} {setting}"
+                folder = output / name.replace(" ", "-").lower()
+                job = Job(name, arguments.config, folder, {**where, **SYSTEMS[system]})
+                jobs[setting, system, transformation] = job, data
+    run_all([job for job, _ in jobs.values()], console, arguments.parallel)
+    results = [
+        {"setting": setting, "system": system, "transformation": transformation, **evaluate(job, data)}
+        for (setting, system, transformation), (job, data) in sorted(
+            jobs.items(), key=lambda item: item[0][1] == "AMER"
+        )
+    ]
+    report(results, {job.name: history(job) for job, _ in jobs.values()}, arguments, console)
+    console.print(f"Everything is in {output}; this took {time.perf_counter() - started:.0f} s.")
+
+
+def report(results: list[dict], histories: dict[str, list], arguments: argparse.Namespace, console: Console) -> None:
+    """The table of Figure 3 on the terminal, its bars and the training curves as pictures, the numbers as JSON."""
+    table = Table(title=f"Figure 3 in small: d = {arguments.dim}, corpus of {arguments.corpus_size:,}, test set, in %")
+    for column in ("Setting", "Transformation", "System", "MRecall@10", "MRecall@100", "Recall@10"):
+        table.add_column(column, justify="right" if "@" in column else "left")
+    for row in results:
+        figures = [f"{100 * row[name]:.1f}" for name in ("mrecall@10", "mrecall@100", "recall@10")]
+        table.add_row(row["setting"], row["transformation"], row["system"], *figures)
+    console.print(table)
+    described = json.loads(json.dumps(vars(arguments), default=str))
+    write_json(arguments.output / "results.json", {"arguments": described, "results": results})
+    plot_bars(results, METRICS, arguments.output / "figure3.png")
+    plot_training_curve(histories, "eval_mrecall@10", arguments.output / "training.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The command line of training: what it reads, what it refuses, what it leaves behind, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import train
+from amer.data import RetrievalDataset, save_dataset_dir
+from amer.retrieval import write_store
+from modeling_amer import AMERModel
+from tests.conftest import DIM
+
+ROOT = Path(train.__file__).parent
+ENCODER = {"name": "hand-made", "revision": None, "document_prompt": "", "query_prompt": ""}
+REQUIRED = ["--base_model", "some/base", "--dataset", "some/dataset", "--store", "some/store"]
+OPTIONS = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 6,
+    "learning_rate": 1e-2,
+    "num_query_vectors": 2,
+    "num_random_negatives": 8,
+    "eval_ks": [2, 10],
+    "lora_r": 4,
+    "lora_dropout": 0.1,  # draws random numbers, which a resumed run has to draw as well
+    "lora_target_modules": ["q_proj", "v_proj"],
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "logging_steps": 1,
+    "report_to": "none",
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+# train.py as it is, killed in the sixth step.
+KILLED = """
+import os, runpy, signal
+from trainer import AMERTrainer
+step = AMERTrainer.training_step
+def training_step(self, *args, **kwargs):
+    if self.state.global_step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *args, **kwargs)
+AMERTrainer.training_step = training_step
+runpy.run_path("train.py", run_name="__main__")
+"""
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def write_yaml(folder: Path, text: str) -> str:
+    file = folder / "some.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+# -------------------------------------------------------------------------------------------- reading the command line
+
+
+def test_values_come_from_the_yaml_file(tmp_path):
+    file = write_yaml(
+        tmp_path,
+        "base_model: base\ndataset: data\nstore: store\nlearning_rate: 1e-3\nmax_steps: 7\nlora_r: 8\nanchored: true\n"
+        "lora_target_modules: [q_proj, v_proj]\neval_ks: [1, 5]\nobjective: mixture\nmax_targets: 1\n",
+    )
+    model, data, args = train.parse([file])
+    assert (model.base_model, data.dataset, data.store) == ("base", "data", "store")
+    assert args.learning_rate == 1e-3 and isinstance(args.learning_rate, float)  # YAML reads 1e-3 as a string
+    assert (args.max_steps, args.objective, args.max_targets, data.eval_ks) == (7, "mixture", 1, [1, 5])
+    assert model.anchored is True
+    assert model.lora == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+
+
+def test_the_command_line_wins_over_the_yaml_file(tmp_path):
+    file = write_yaml(
+        tmp_path, "lora_r: 8\nlearning_rate: 1e-3\nlora_target_modules: [a]\neval_ks: [1]\nanchored: true\nseed: 1\n"
+    )
+    lists = ["--lora_target_modules", "b", "c", "--eval_ks", "2", "20"]
+    model, data, args = train.parse(
+        [file, *REQUIRED, *lists, "--lora_r", "16", "--learning_rate", "5e-4", "--anchored", "false"]
+    )
+    assert model.lora["r"] == 16 and model.lora["target_modules"] == ["b", "c"] and model.anchored is False
+    assert data.eval_ks == [2, 20] and args.learning_rate == 5e-4 and args.seed == 1
+
+
+def test_without_a_yaml_file_the_whole_decoder_is_trained():
+    model, data, args = train.parse([*REQUIRED, "--output_dir", "somewhere"])
+    assert model.lora is None and not model.anchored and data.eval_ks == [10, 100]
+    assert args.output_dir == "somewhere" and args.scheduled_sampling == "linear"
+
+
+@pytest.mark.parametrize("missing", ["base_model", "dataset", "store"])
+def test_a_required_field_that_is_not_set_is_named(missing):
+    at = REQUIRED.index(f"--{missing}")
+    with pytest.raises(ValueError, match=f"^{missing} is not set"):
+        train.parse(REQUIRED[:at] + REQUIRED[at + 2 :])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lernrate: 1\nseed: 2\n", "unknown key 'lernrate'"),
+        ("learning_rates: 1e-3\n", "unknown key 'learning_rates'; did you mean learning_rate"),
+        ("num_query_vector: 3\n", "unknown key 'num_query_vector'; did you mean num_query_vectors"),
+        ("1: 2\n", "unknown key 1"),
+        ("seed: [1\n", "not valid YAML"),
+        ("- seed\n", "must hold a mapping .* got list"),
+        ("", "must hold a mapping .* got NoneType"),
+    ],
+)
+def test_a_yaml_file_that_cannot_be_used_is_refused_by_name(tmp_path, text, message):
+    file = write_yaml(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as caught:
+        train.parse([file, *REQUIRED])
+    assert file in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["objective: ordered", "max_steps: 2.5", "lora_r: true", "learning_rate: fast", "eval_ks: [ten]"]
+)
+def test_a_value_that_a_field_cannot_have_is_refused_by_name(tmp_path, capsys, text):
+    with pytest.raises((ValueError, SystemExit)) as caught:  # argparse explains on stderr and exits
+        train.parse([write_yaml(tmp_path, text), *REQUIRED])
+    assert text.partition(":")[0] in (capsys.readouterr().err.rpartition("error:")[2] or str(caught.value))
+
+
+def test_one_value_where_a_list_belongs_is_a_list_of_one(tmp_path):
+    model, data, _ = train.parse([write_yaml(tmp_path, "eval_ks: 10\nlora_target_modules: q_proj\n"), *REQUIRED])
+    assert data.eval_ks == [10] and model.lora_target_modules == ["q_proj"]
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path / "some.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"some\.yaml"):
+        train.parse([str(tmp_path / "some.yaml"), *REQUIRED])
+
+
+def test_a_missing_yaml_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        train.parse(["nowhere.yaml", *REQUIRED])
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(ValueError, match="--lernrate"):
+        train.parse([*REQUIRED, "--lernrate", "1"])
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_configuration_that_is_shipped_parses(file):
+    values = yaml.safe_load(file.read_text())
+    model, data, args = train.parse([str(file), *REQUIRED])
+    for name in values.keys() - {"base_model", "dataset", "store", "report_to"}:
+        holder = next(group for group in (model, data, args) if hasattr(group, name))
+        value, given = getattr(holder, name), values[name]
+        assert value == (type(value)(given) if isinstance(value, float) else given), name
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> SimpleNamespace:
+    """40 documents; questions with three targets each, as text with vectors (`text`) and as vectors only."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    vectors = rng.normal(size=(40, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"d{i}" for i in range(40)]
+    table = pa.table({"id": ids, "title": [""] * 40, "text": [f"text {i}" for i in range(40)]})
+    write_store(folder / "store", table, vectors, ENCODER, dtype="float32")
+
+    def split(size: int, text: bool) -> RetrievalDataset:
+        return RetrievalDataset(
+            query_ids=[f"q{i}" for i in range(size)],
+            queries=[f"question {'x' * i}" for i in range(size)] if text else None,
+            query_vectors=rng.normal(size=(size, DIM)).astype(np.float32),
+            targets=[[[f"d{(3 * i + j) % 40}"] for j in range(3)] for i in range(size)],
+            answers=[[] for _ in range(size)],
+        )
+
+    for name, text in (("text", True), ("vectors", False)):
+        save_dataset_dir(folder / name, {"train": split(12, text), "validation": split(6, text)}, {})
+    return SimpleNamespace(text=folder / "text", vectors=folder / "vectors", store=folder / "store")
+
+
+def command(folder: Path, base: str, dataset: Path, **options) -> list[str]:
+    """A YAML file with all of it, and the command line that reads it and writes to `folder`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    where = {"base_model": base, "dataset": str(dataset), "store": str(dataset.parent / "store")}
+    file = folder.with_name(f"{folder.name}.yaml")
+    values = {**OPTIONS, **where, **options}
+    file.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}))
+    return [str(file), "--output_dir", str(folder)]
+
+
+def history(folder: Path) -> list[dict]:
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(llama, data, tmp_path_factory) -> Path:
+    """The output of six steps, never interrupted, with checkpoints after two and four."""
+    folder = tmp_path_factory.mktemp("unbroken") / "out"
+    train.main(command(folder, llama, data.text))
+    return folder
+
+
+def test_a_trained_model_loads_with_what_it_was_trained_for(unbroken, llama):
+    model = AMERModel.from_pretrained(unbroken)
+    config = model.config
+    assert config.document_encoder == ENCODER and config.document_dim == DIM and config.num_query_vectors == 2
+    assert config.base_model_name_or_path == llama and config.lora["r"] == 4
+    vectors = model.encode_query(["question", "another question"])
+    assert vectors.shape == (2, 2, DIM) and torch.allclose(vectors.norm(dim=-1), torch.ones(2, 2))
+    assert all(value.any() for name, value in model.state_dict().items() if "lora_B" in name)  # they start at zero
+    assert [entry["step"] for entry in history(unbroken) if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama, data, tmp_path):
+    folder, arguments = tmp_path / "out", command(tmp_path / "out", llama, data.text)
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launched = subprocess.run([*LAUNCH, str(tmp_path / "killed.py"), *arguments], cwd=ROOT, env=environment)
+    assert launched.returncode != 0
+    assert {path.name for path in folder.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    made = (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns
+    train.main(arguments)
+    assert weights(folder) == weights(unbroken)
+    assert (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == made  # not done a second time
+
+
+def test_a_checkpoint_that_was_not_written_whole_is_passed_over(unbroken, llama, data, tmp_path):
+    arguments = command(tmp_path / "out", llama, data.text, save_steps=3)
+    train.main(arguments)
+    for name in ("checkpoint-6/trainer_state.json", "checkpoint-6/optimizer.pt", "model.safetensors"):
+        (tmp_path / "out" / name).unlink()  # the state is what a checkpoint ends with
+    train.main(arguments)
+    assert weights(tmp_path / "out") == weights(unbroken)
+
+
+def test_the_best_checkpoint_is_what_is_saved(llama, data, tmp_path):
+    """Best is here what has the highest loss, so that it is the first checkpoint and not the last."""
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    train.main(
+        command(tmp_path / "out", llama, data.text, eval_strategy="steps", eval_steps=2, max_eval_queries=4, **best)
+    )
+    evaluations = [entry for entry in history(tmp_path / "out") if "eval_loss" in entry]
+    assert [entry["step"] for entry in evaluations] == [2, 4, 6]
+    assert max(evaluations, key=lambda entry: entry["eval_loss"])["step"] == 2
+    assert {f"eval_{name}@{k}" for name in ("recall", "mrecall") for k in (2, 10)} <= evaluations[0].keys()
+    assert all(entry["eval_recall@2"] * 4 * 3 % 1 == pytest.approx(0, abs=1e-6) for entry in evaluations)  # of 4
+    assert weights(tmp_path / "out") == weights(tmp_path / "out" / "checkpoint-2")
+    assert weights(tmp_path / "out") != weights(tmp_path / "out" / "checkpoint-6")
+
+
+def test_questions_that_are_vectors_train_the_whole_decoder_without_a_tokenizer(llama, data, tmp_path):
+    train.main(command(tmp_path / "out", llama, data.vectors, lora_r=None, save_strategy="no"))
+    model = AMERModel.from_pretrained(tmp_path / "out")
+    assert model.tokenizer is None and model.config.prompt_template is None and model.config.weights == "full"
+    assert not list((tmp_path / "out").glob("tokenizer*"))
+    assert model.encode_query(query_vectors=torch.ones(3, DIM)).shape == (3, 2, DIM)
+    base, trained = load_file(Path(llama) / "model.safetensors"), model.backbone.state_dict()
+    assert all(not torch.equal(trained[key], value) for key, value in base.items() if "layers" in key)
+
+
+def test_single_query_is_one_vector_and_one_target_a_question(llama, data, tmp_path):
+    single = {"max_targets": 1, "num_query_vectors": 1, "num_random_negatives": 0}
+    train.main(command(tmp_path / "out", llama, data.text, save_strategy="no", **single))
+    assert AMERModel.from_pretrained(tmp_path / "out").encode_query("question").shape == (1, DIM)
+    assert all(entry["num_candidates"] <= 4 for entry in history(tmp_path / "out") if "loss" in entry)
+
+
+def test_an_anchored_model_is_trained_on_the_vectors_beside_the_questions(llama, data, tmp_path):
+    train.main(command(tmp_path / "out", llama, data.text, anchored=True, save_strategy="no"))
+    model = AMERModel.from_pretrained(tmp_path / "out")
+    anchor = torch.nn.functional.normalize(torch.ones(1, DIM), dim=-1)
+    similarity = model.encode_query(["question"], query_vectors=anchor)[0] @ anchor[0]
+    assert model.config.anchored and (similarity > 0.5).all() and (similarity < 0.999).all()
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nobody/no-such-decoder", "empty"])
+def test_a_base_model_that_is_not_there_is_named_and_nothing_is_written(data, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match=name):
+        train.main(command(tmp_path / "out", name, data.text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_without_training_questions_is_refused(llama, data, tmp_path):
+    splits = train.load_dataset_dir(data.text)
+    save_dataset_dir(tmp_path / "tests", {"test": splits["validation"]}, {})
+    with pytest.raises(ValueError, match=r"tests.*train"):
+        train.main([*command(tmp_path / "out", llama, tmp_path / "tests"), "--store", str(data.store)])
+
+
+def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
+    splits = {name: replace(split, query_vectors=None) for name, split in train.load_dataset_dir(data.text).items()}
+    save_dataset_dir(tmp_path / "text", splits, {})
+    with pytest.raises(ValueError, match="with_query_vectors"):
+        train.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
