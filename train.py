@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from amer.data import RetrievalDataset, load_dataset_dir
+from amer.files import read_json, write_json
 from amer.offline import resolve_model
 from amer.retrieval import DocumentStore, ExactIndex
 from modeling_amer import AMERModel
@@ -73,6 +74,12 @@ def parse(argv: list[str]) -> Arguments:
     for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
         if not getattr(arguments[group], name):
             raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
+    model_args, _, args = arguments
+    if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
+        raise ValueError(
+            f"max_targets is {args.max_targets}, so vectors after that are never trained: "
+            f"num_query_vectors cannot be {model_args.num_query_vectors}; set both, for Single-Query to 1."
+        )
     return arguments
 
 
@@ -106,7 +113,7 @@ def read_yaml(path: str, known: set[str]) -> dict:
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
     """A new model on the base, for the documents of the store."""
     return AMERModel.from_base(
-        resolve_model(args.base_model),
+        args.base_model if args.base_model_revision else resolve_model(args.base_model),
         document_dim=store.dim,
         num_query_vectors=args.num_query_vectors,
         lora=args.lora,
@@ -132,13 +139,16 @@ def build_trainer(
     if validation is not None:
         validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
     collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
+    metrics = None
+    if validation is not None:
+        metrics = RetrievalMetrics(validation, ExactIndex(store, args.device), args, eval_ks)
     return AMERTrainer(
         model=model,
         args=args,
         train_dataset=splits["train"].link(store),
         eval_dataset=validation,
         data_collator=collator,
-        compute_metrics=validation and RetrievalMetrics(validation, ExactIndex(store), args, eval_ks),
+        compute_metrics=metrics,
     )
 
 
@@ -146,6 +156,36 @@ def last_checkpoint(folder: str) -> str | None:
     """The latest checkpoint that was written whole: the Trainer writes its state last."""
     whole = [file.parent for file in Path(folder).glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def check_same_run(
+    folder: Path,
+    checkpoint: str | None,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AMERTrainingArguments,
+) -> None:
+    """Note what is trained here; a checkpoint of something else is not gone on with.
+
+    Raises:
+        ValueError: the folder holds a checkpoint of other settings; names them.
+    """
+    own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    settings = {**asdict(model_args), **asdict(data_args), **{name: getattr(args, name) for name in sorted(own)}}
+    note = folder / "run.json"
+    if checkpoint is not None and note.is_file():
+        before = read_json(note)
+        differing = [
+            f"{name} (was {before.get(name)!r}, now {value!r})"
+            for name, value in settings.items()
+            if before.get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a checkpoint of other settings: {', '.join(differing)}; use another output_dir."
+            )
+    if args.process_index == 0:
+        write_json(note, settings)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -161,9 +201,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
     trainer = build_trainer(model, args, store, splits, data_args.max_eval_queries, tuple(data_args.eval_ks))
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint is None and Path(args.output_dir).is_dir():
-        checkpoint = last_checkpoint(args.output_dir)  # an interrupted run goes on where it was
+    checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir)  # an interrupted run goes on
+    check_same_run(Path(args.output_dir), checkpoint, model_args, data_args, args)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()

@@ -24,9 +24,13 @@ class AMERConfig(PreTrainedConfig):
         weights: "adapter" if a saved model holds LoRA and projections only, "full" if it holds every weight.
         anchored: each output is `normalise(query_vector + output_projection(h))`, where `query_vector` is the
             document encoder's own embedding of the question; untrained, the model *is* that encoder.
+        objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
+            "mixture" (logsumexp at `loss_temperature`).
+        loss_temperature: tau of the training loss (Eq. 1).
+        initializer_range: standard deviation of the untrained projections.
 
     Raises:
-        ValueError: a size below one, an unknown `weights`, or a template without exactly one `{query}`.
+        ValueError: a size below one, an unknown `weights` or `objective`, or a template without exactly one `{query}`.
     """
 
     model_type = "amer"
@@ -44,6 +48,8 @@ class AMERConfig(PreTrainedConfig):
         lora: dict[str, Any] | None = None,
         weights: str = "full",
         anchored: bool = False,
+        objective: str = "matched",
+        loss_temperature: float = 0.05,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
@@ -60,6 +66,8 @@ class AMERConfig(PreTrainedConfig):
         self.lora = lora
         self.weights = weights
         self.anchored = anchored
+        self.objective = objective
+        self.loss_temperature = loss_temperature
         self.initializer_range = initializer_range
         super().__init__(**kwargs)
         self._check()
@@ -81,7 +89,9 @@ class AMERConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
         if self.weights not in ("adapter", "full"):
             raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
-        if self.weights == "adapter" and self.lora is None:
-            raise ValueError('weights="adapter" needs a `lora` dictionary; without LoRA the weights are "full".')
+        if self.objective not in ("matched", "mixture"):
+            raise ValueError(f'objective must be "matched" or "mixture", got {self.objective!r}.')
+        if (self.weights == "adapter") != (self.lora is not None):
+            raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
             raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")

@@ -12,6 +12,7 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -117,10 +118,11 @@ class AMERModel(PreTrainedModel):
             `query_embeddings (batch, m, dim)`, unit length, float32.
 
         Raises:
-            ValueError: no question, m < 1, or vectors of another size than the documents'.
+            ValueError: m < 1, not the inputs this model reads, vectors of another size than the documents', or
+                padding on the right.
         """
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
-        self._check_inputs(input_ids, query_vectors, num_query_vectors)
+        self._check_inputs(input_ids, attention_mask, query_vectors, num_query_vectors)
         inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
         # Under gradient checkpointing the layers drop the cache without a word, so everything is read again each step.
         recompute = self.training and any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
@@ -140,22 +142,40 @@ class AMERModel(PreTrainedModel):
         output = AMEROutput(query_embeddings=torch.stack(outputs, dim=1))
         return output if return_dict is not False else output.to_tuple()
 
-    def _check_inputs(self, input_ids, query_vectors, num_query_vectors: int) -> None:
-        if not isinstance(num_query_vectors, int) or num_query_vectors < 1:
+    def _check_inputs(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        query_vectors: torch.Tensor | None,
+        num_query_vectors: int,
+    ) -> None:
+        if not isinstance(num_query_vectors, Integral) or num_query_vectors < 1:
             raise ValueError(f"num_query_vectors must be an integer of at least 1, got {num_query_vectors!r}.")
-        if query_vectors is None and self.config.anchored:
+        if (input_ids is not None) != self.config.reads_text:
             raise ValueError(
-                "An anchored model also reads the document encoder's embedding of each question: "
-                "pass query_vectors (batch, dim), or search through amer.retrieval.Searcher, which makes them."
+                "This model reads its questions as text: pass input_ids."
+                if self.config.reads_text
+                else "This model reads vectors only: it has no prompt_template, so it takes no input_ids."
             )
-        if input_ids is None and query_vectors is None:
-            raise ValueError("No question was given: pass input_ids, query_vectors, or both.")
+        if (query_vectors is not None) != self.config.reads_vectors:
+            raise ValueError(
+                "This model also reads the document encoder's embedding of each question: "
+                "pass query_vectors (batch, dim), or search through amer.retrieval.Searcher, which makes them."
+                if self.config.reads_vectors
+                else "This model is not anchored and reads text only: it takes no query_vectors."
+            )
+        if attention_mask is not None and not attention_mask[:, -1].all():
+            raise ValueError(
+                "attention_mask ends in 0: the decoder reads on from the last position, so pad on the left."
+            )
         if query_vectors is not None and query_vectors.shape[1:] != (self.config.document_dim,):
             raise ValueError(
                 f"query_vectors have shape {tuple(query_vectors.shape)}, expected (batch, {self.config.document_dim})."
             )
 
-    def _embed(self, input_ids, attention_mask, query_vectors) -> tuple[torch.Tensor, torch.Tensor]:
+    def _embed(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, query_vectors: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or both."""
         parts, masks = [], []
         if input_ids is not None:
@@ -167,7 +187,9 @@ class AMERModel(PreTrainedModel):
             masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
         return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
 
-    def _read_prefix(self, prefix_ids, inputs, mask, cache) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read_prefix(
+        self, prefix_ids: torch.Tensor, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the shared prefix into the cache, once for all rows; without a cache, before each row."""
         batch = len(inputs)
         mask = torch.cat([mask.new_ones(batch, prefix_ids.shape[1]), mask], dim=1)
@@ -190,7 +212,9 @@ class AMERModel(PreTrainedModel):
         ).last_hidden_state
 
     @staticmethod
-    def _feed_back(predicted, step: int, teacher_vectors, teacher_mask) -> torch.Tensor:
+    def _feed_back(
+        predicted: torch.Tensor, step: int, teacher_vectors: torch.Tensor | None, teacher_mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """The vector `(batch, dim)` that the decoder reads next: scheduled sampling's choice, row by row."""
         if teacher_vectors is None:
             return predicted
@@ -228,33 +252,26 @@ class AMERModel(PreTrainedModel):
             `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string.
 
         Raises:
-            ValueError: an empty question, none at all, m < 1, vectors that are not finite or of another size or count.
+            ValueError: an empty question, none at all, m or batch_size < 1, not what this model reads, or vectors
+                that are not finite, zero, or of another size or count.
         """
         if isinstance(texts, str):
             return self.encode_query([texts], query_vectors, num_query_vectors, batch_size, show_progress_bar)[0]
-        if texts is None and query_vectors is None:
-            raise ValueError("No question was given: pass texts, query_vectors, or both.")
-        if query_vectors is not None:
-            query_vectors = torch.as_tensor(query_vectors, dtype=torch.float32)
-            if not torch.isfinite(query_vectors).all():
-                raise ValueError("query_vectors hold NaN or infinite values.")
-            if texts is not None and len(texts) != len(query_vectors):
-                raise ValueError(f"{len(texts)} texts were given with {len(query_vectors)} query_vectors.")
+        query_vectors = _checked_questions(texts, query_vectors, batch_size)
         count = len(query_vectors) if texts is None else len(texts)
-        if count == 0:
-            raise ValueError("No questions were given; pass at least one.")
         order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: len(texts[i]))
-        was_training = self.training
+        was_training, encoded = self.training, []
         self.eval()
-        encoded = []
-        for start in logging.tqdm(range(0, count, batch_size), desc="Encoding", disable=not show_progress_bar):
-            rows = order[start : start + batch_size]
-            batch = {} if texts is None else self.tokenize([texts[row] for row in rows])
-            if query_vectors is not None:
-                batch["query_vectors"] = query_vectors[rows]
-            batch = {name: value.to(self.device) for name, value in batch.items()}
-            encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
-        self.train(was_training)
+        try:
+            for start in logging.tqdm(range(0, count, batch_size), desc="Encoding", disable=not show_progress_bar):
+                rows = order[start : start + batch_size]
+                batch = {} if texts is None else self.tokenize([texts[row] for row in rows])
+                if query_vectors is not None:
+                    batch["query_vectors"] = query_vectors[rows]
+                batch = {name: value.to(self.device) for name, value in batch.items()}
+                encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
+        finally:
+            self.train(was_training)
         return torch.cat(encoded)[torch.tensor(order).argsort()]
 
     # ----------------------------------------------------------------------------------------- building and loading
@@ -308,7 +325,7 @@ class AMERModel(PreTrainedModel):
             weights="full" if lora is None else "adapter",
             anchored=anchored,
         )
-        return cls(config, backbone, tokenizer)._place_projections()
+        return cls(config, backbone, tokenizer)._place_projections().eval()
 
     @classmethod
     def from_pretrained(
@@ -323,7 +340,8 @@ class AMERModel(PreTrainedModel):
     ) -> AMERModel | tuple[AMERModel, dict[str, Any]]:
         """Load a trained model; an adapter fetches its base from where the configuration says.
 
-        `base_model_name_or_path=` and every other field of the configuration can be overridden here.
+        `base_model_name_or_path=` and every other field of the configuration can be overridden here. The decoder comes
+        back in the precision it was trained in, unless `dtype` says otherwise.
 
         Raises:
             OSError: a file of the model or its base model is not there.
@@ -333,18 +351,21 @@ class AMERModel(PreTrainedModel):
             kwargs.pop(key, None)
         where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
+        decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
         if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
         if config.weights == "full":
             place["revision"] = revision or "main"
-            options = {**hub_options, **kwargs, **place, "use_safetensors": True}
+            options = {**hub_options, **kwargs, **decoder_options, **place, "use_safetensors": True}
             options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to refuse by name below
             model, info = super().from_pretrained(where, *model_args, config=config, **options)
             _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         else:
-            kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or "auto")
+            decoder_options.setdefault("dtype", config.text_config.dtype or "auto")
             base, commit = config.base_model_name_or_path, config.base_model_revision
-            backbone = _load_base(base, revision=commit, **{**hub_options, **kwargs})
+            backbone = _load_base(base, revision=commit, **{**hub_options, **kwargs, **decoder_options})
             model = cls(config, backbone)._place_projections().eval()
             info = model._load_adapter(cached_file(where, "model.safetensors", **place, **hub_options))
         config.name_or_path = str(where)
@@ -418,6 +439,26 @@ class AMERModel(PreTrainedModel):
         self.input_projection.to(device)
         self.output_projection.to(device)
         return self
+
+
+def _checked_questions(texts: Sequence[str] | None, query_vectors: Any, batch_size: int) -> torch.Tensor | None:
+    """The query vectors as a float32 tensor `(n, dim)`, once questions and batch size are in order."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if texts is None and query_vectors is None:
+        raise ValueError("No question was given: pass texts, query_vectors, or both.")
+    if len(texts if texts is not None else query_vectors) == 0:
+        raise ValueError("No questions were given; pass at least one.")
+    if query_vectors is None:
+        return None
+    query_vectors = torch.as_tensor(query_vectors, dtype=torch.float32)
+    if not torch.isfinite(query_vectors).all() or (query_vectors == 0).all(dim=-1).any():
+        raise ValueError(
+            "query_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
+        )
+    if texts is not None and len(texts) != len(query_vectors):
+        raise ValueError(f"{len(texts)} texts were given with {len(query_vectors)} query_vectors.")
+    return query_vectors
 
 
 def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -65,35 +66,35 @@ def evaluate(job: Job, data: Path) -> dict[str, float]:
     return read_json(kept)
 
 
+def build_data(arguments: argparse.Namespace, transformation: str, setting: str, console: Console) -> Path:
+    """Dataset and store of one transformation and setting; other sizes are another folder."""
+    sizes = {name: getattr(arguments, name) for name in ("dim", "num_train", "num_test", "corpus_size")}
+    folder = arguments.output / "data" / "-".join([transformation, setting, *map(str, sizes.values())])
+    if not folder.exists():
+        console.print(f"Building {folder}")
+        build_synthetic(folder, transformation=transformation, setting=setting, **sizes)
+    return folder
+
+
 def main() -> None:
     arguments, console, started = parse_arguments(), Console(), time.perf_counter()
-    output = arguments.output
-    base = arguments.base_model or random_decoder(output / "decoder")
-    jobs = {}
-    for system in ("AMER", "Single-Query"):  # the long ones first
-        for setting in arguments.settings:
-            for transformation in arguments.transformations:
-                data = output / "data" / f"{transformation}-{setting}"
-                if not data.exists():
-                    console.print(f"Building {data}")
-                    sizes = {
-                        name: getattr(arguments, name) for name in ("dim", "num_train", "num_test", "corpus_size")
-                    }
-                    build_synthetic(data, transformation=transformation, setting=setting, **sizes)
-                where = {"base_model": base, "dataset": data / "dataset", "store": data / "store"}
-                name = f"{system} {transformation} {setting}"
-                folder = output / name.replace(" ", "-").lower()
-                job = Job(name, arguments.config, folder, {**where, **SYSTEMS[system]})
-                jobs[setting, system, transformation] = job, data
-    run_all([job for job, _ in jobs.values()], console, arguments.parallel)
+    base = arguments.base_model or random_decoder(arguments.output / "decoder")
+    runs = {}  # (setting, system, transformation) -> job and its data, the long ones first
+    choices = (arguments.settings, arguments.transformations)
+    for system, setting, transformation in product(reversed(SYSTEMS), *choices):
+        data = build_data(arguments, transformation, setting, console)
+        name = f"{system} {transformation} {setting}"
+        overrides = {"base_model": base, "dataset": data / "dataset", "store": data / "store", **SYSTEMS[system]}
+        job = Job(name, arguments.config, arguments.output / name.replace(" ", "-").lower(), overrides)
+        runs[setting, system, transformation] = job, data
+    run_all([job for job, _ in runs.values()], console, arguments.parallel)
+    console.print("Searching and evaluating the test questions")
     results = [
-        {"setting": setting, "system": system, "transformation": transformation, **evaluate(job, data)}
-        for (setting, system, transformation), (job, data) in sorted(
-            jobs.items(), key=lambda item: item[0][1] == "AMER"
-        )
+        {**dict(zip(("setting", "system", "transformation"), key, strict=True)), **evaluate(*runs[key])}
+        for key in product(arguments.settings, SYSTEMS, arguments.transformations)
     ]
-    report(results, {job.name: history(job) for job, _ in jobs.values()}, arguments, console)
-    console.print(f"Everything is in {output}; this took {time.perf_counter() - started:.0f} s.")
+    report(results, {job.name: history(job) for job, _ in runs.values()}, arguments, console)
+    console.print(f"Everything is in {arguments.output}; this took {time.perf_counter() - started:.0f} s.")
 
 
 def report(results: list[dict], histories: dict[str, list], arguments: argparse.Namespace, console: Console) -> None:

@@ -46,8 +46,13 @@ def run_all(jobs: list[Job], console: Console, parallel: int = 2) -> None:
     """
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ThreadPoolExecutor(parallel) as pool:
-        for future in [pool.submit(_run, job, console, threads) for job in jobs]:
-            future.result()
+        futures = [pool.submit(_run, job, console, threads) for job in jobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:  # a failure or an interrupt: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def history(job: Job) -> list[dict[str, float]]:
@@ -71,11 +76,12 @@ def _run(job: Job, console: Console, threads: int) -> None:
     command = [sys.executable, *launch, str(ROOT / "train.py"), str(job.config), *arguments]
     started, log = time.perf_counter(), job.output / "train.log"
     console.print(f"[bold]{job.name}[/]: training, log in {log}")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment = {"CUDA_VISIBLE_DEVICES": "0", **os.environ}  # one process, one GPU
+    environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     with (
         log.open("w", buffering=1, encoding="utf-8") as lines,
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
     ):
         for line in process.stdout:

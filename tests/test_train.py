@@ -237,7 +237,7 @@ def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     launched = subprocess.run([*LAUNCH, str(tmp_path / "killed.py"), *arguments], cwd=ROOT, env=environment)
     assert launched.returncode != 0
-    assert {path.name for path in folder.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    assert {path.name for path in folder.iterdir()} == {"run.json", "checkpoint-2", "checkpoint-4"}
     made = (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns
     train.main(arguments)
     assert weights(folder) == weights(unbroken)
@@ -315,3 +315,15 @@ def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
     save_dataset_dir(tmp_path / "text", splits, {})
     with pytest.raises(ValueError, match="with_query_vectors"):
         train.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(unbroken, llama, data):
+    before = weights(unbroken)
+    with pytest.raises(ValueError, match=r"temperature \(was 0.05, now 0.5\).*another output_dir"):
+        train.main([*command(unbroken, llama, data.text), "--temperature", "0.5"])
+    assert weights(unbroken) == before
+
+
+def test_vectors_that_would_never_be_trained_are_refused(llama, data, tmp_path):
+    with pytest.raises(ValueError, match=r"max_targets is 1.*num_query_vectors cannot be 2"):
+        train.main(command(tmp_path / "out", llama, data.text, max_targets=1))

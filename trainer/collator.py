@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from amer.retrieval.store import DocumentStore
-from modeling_amer import AMERModel
+from modeling_amer import AMERModel, tokenize_queries
 
 
 class AMERCollator:
@@ -39,7 +40,7 @@ class AMERCollator:
         self,
         model: AMERModel,
         store: DocumentStore,
-        num_random_negatives: int = 0,
+        num_random_negatives: int,
         max_targets: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -56,7 +57,9 @@ class AMERCollator:
             )
         if max_targets is not None and max_targets < 1:
             raise ValueError(f"max_targets must be at least 1 or None, got {max_targets}.")
-        self.tokenize = model.tokenize if config.reads_text else None
+        self.tokenize = None
+        if config.reads_text:  # not the model's own method, which would carry the model into data-loading workers
+            self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
         self.reads_vectors = config.reads_vectors
         self.store = store
         self.num_random_negatives = num_random_negatives

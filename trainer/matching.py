@@ -20,8 +20,8 @@ def match(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: a cost that is not finite, as a diverged model gives.
     """
-    values = costs.detach().float().cpu()
-    if not torch.isfinite(values[mask.cpu()[:, :, None] & mask.cpu()[:, None, :]]).all():
+    values, mask = costs.detach().float().cpu(), mask.cpu()
+    if not torch.isfinite(values[mask[:, :, None] & mask[:, None, :]]).all():
         raise ValueError("The scores to match are not finite: training has diverged; lower the learning rate.")
     assignment = torch.arange(costs.shape[1]).repeat(costs.shape[0], 1)
     for row, size in enumerate(mask.sum(dim=1).tolist()):

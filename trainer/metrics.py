@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from transformers import EvalPrediction
 
 from amer.data import RetrievalDataset
 from amer.evaluation import evaluate_run
-from amer.retrieval import mixture, round_robin
+from amer.retrieval import trained_fusion
 from amer.retrieval.index import Index
 from trainer.arguments import AMERTrainingArguments
 
@@ -34,10 +32,15 @@ class RetrievalMetrics:
         self.targets = dataset.target_rows
         self.index = index
         self.ks = ks
-        self.fuse = partial(mixture, temperature=args.temperature) if args.objective == "mixture" else round_robin
+        self.fuse = trained_fusion(args.objective, args.temperature)
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Means over the questions; `predictions (n, m, dim)` query vectors, `label_ids (n,)` dataset rows."""
+        if len(prediction.label_ids) != len(self.targets):
+            raise ValueError(
+                f"{len(prediction.label_ids)} questions were evaluated, these metrics know the targets of "
+                f"{len(self.targets)}: they belong to one dataset, make others for another."
+            )
         depth, query_embeddings = max(self.ks), prediction.predictions
         rows, scores = self.index.search(query_embeddings, depth)
         fused = self.fuse(rows, scores, depth, query_embeddings, self.index.store)

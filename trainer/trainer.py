@@ -31,9 +31,10 @@ class AMERTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
-        self.can_return_loss = True
         self.model_accepts_loss_kwargs = False  # else gradient accumulation is scaled by a count we do not use
         self._num_candidates = 0
+        config = self.accelerator.unwrap_model(self.model).config
+        config.objective, config.loss_temperature = self.args.objective, self.args.temperature
 
     @property
     def prediction_probability(self) -> float:

@@ -13,7 +13,7 @@ from amer.data import RetrievalDataset
 from amer.evaluation.diversity import low_similarity_third
 from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
 from amer.evaluation.significance import paired_bootstrap
-from amer.retrieval.fusion import Fused, Fusion, round_robin
+from amer.retrieval.fusion import Fused, Fusion, round_robin, trained_fusion
 from amer.retrieval.index import Index
 
 
@@ -108,7 +108,7 @@ def evaluate_model(
     name: str,
     ks: Sequence[int] = (10, 100),
     batch_size: int = 64,
-    fusion: Fusion = round_robin,
+    fusion: Fusion | None = None,
     show_progress_bar: bool = False,
 ) -> SystemResult:
     """Encode, search and fuse a dataset.
@@ -121,7 +121,7 @@ def evaluate_model(
         name: of the system.
         ks: cut-offs.
         batch_size: queries encoded at a time.
-        fusion: how m lists become one.
+        fusion: how m lists become one; by default what belongs to the objective the model was trained for.
         show_progress_bar: of the encoding.
 
     Raises:
@@ -134,6 +134,7 @@ def evaluate_model(
     query_embeddings = model.encode_query(
         **inputs, num_query_vectors=num_query_vectors, batch_size=batch_size, show_progress_bar=show_progress_bar
     )
+    fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
     fused = _search(query_embeddings, index, max(ks), fusion)
     seconds = (time.perf_counter() - started) / len(dataset)
     values = evaluate_run(fused.rows, linked.target_rows, ks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amer.retrieval.encoder import DocumentEncoder
 from amer.retrieval.encoding import encode_corpus
-from amer.retrieval.fusion import Fused, mixture, round_robin
+from amer.retrieval.fusion import Fused, mixture, round_robin, trained_fusion
 from amer.retrieval.index import ExactIndex, FaissIndex
 from amer.retrieval.searcher import Hit, Searcher
 from amer.retrieval.store import DocumentStore, write_store
@@ -20,5 +20,6 @@ __all__ = [
     "encode_corpus",
     "mixture",
     "round_robin",
+    "trained_fusion",
     "write_store",
 ]

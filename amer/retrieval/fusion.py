@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Fused(NamedTuple):
 
 Fusion = Callable[[np.ndarray, np.ndarray, int, np.ndarray, DocumentStore], Fused]
 """`(rows, scores, k, query_embeddings, store) -> Fused`: `round_robin`, `partial(mixture, temperature=...)`."""
+
+
+def trained_fusion(objective: str, temperature: float) -> Fusion:
+    """The fusion that belongs to a training objective: `round_robin` for "matched", `mixture` for "mixture"."""
+    return partial(mixture, temperature=temperature) if objective == "mixture" else round_robin
 
 
 def round_robin(

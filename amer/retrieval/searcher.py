@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from amer.retrieval.encoder import DocumentEncoder
-from amer.retrieval.fusion import Fused, Fusion, round_robin
+from amer.retrieval.fusion import Fused, Fusion, trained_fusion
 from amer.retrieval.index import Index
 from amer.retrieval.store import DocumentStore
 
@@ -29,7 +29,7 @@ class Searcher:
     """Answers questions with documents.
 
     Attributes:
-        model: has `encode_query` and `config.document_encoder`, `config.document_dim`, `config.anchored`.
+        model: has `encode_query` and an `AMERConfig`.
         index: searches the store.
         store: where the documents are.
         encoder: embeds the questions for an anchored model; None for another.
@@ -71,7 +71,7 @@ class Searcher:
         questions: str | Sequence[str],
         k: int = 10,
         num_query_vectors: int | None = None,
-        fusion: Fusion = round_robin,
+        fusion: Fusion | None = None,
         batch_size: int = 64,
     ) -> list[list[Hit]]:
         """The documents of each question, best first; arguments as in `run`.
@@ -93,7 +93,7 @@ class Searcher:
         questions: str | Sequence[str],
         k: int = 10,
         num_query_vectors: int | None = None,
-        fusion: Fusion = round_robin,
+        fusion: Fusion | None = None,
         batch_size: int = 64,
     ) -> Fused:
         """The store rows of each question, without their texts.
@@ -102,7 +102,8 @@ class Searcher:
             questions: one or several.
             k: documents a question, and length of the list searched for each query vector.
             num_query_vectors: m; the model's own by default.
-            fusion: `round_robin`, or `functools.partial(mixture, temperature=...)`.
+            fusion: how m lists become one; by default what belongs to the objective the model was trained for,
+                `round_robin` or `functools.partial(mixture, temperature=...)`.
             batch_size: questions encoded at a time.
 
         Returns:
@@ -116,6 +117,8 @@ class Searcher:
             raise ValueError("no question was given: pass at least one")
         query_embeddings = self._encode(questions, num_query_vectors, batch_size)
         rows, scores = self.index.search(query_embeddings, k)
+        config = self.model.config
+        fusion = fusion or trained_fusion(config.objective, config.loss_temperature)
         return fusion(rows, scores, k, query_embeddings, self.store)
 
     def _encode(self, questions: list[str], num_query_vectors: int | None, batch_size: int) -> np.ndarray:

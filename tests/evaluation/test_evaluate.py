@@ -43,7 +43,11 @@ class Model:
 
     def __init__(self, reads_text: bool = True, reads_vectors: bool = False, encoder: dict | None = None) -> None:
         self.config = SimpleNamespace(
-            reads_text=reads_text, reads_vectors=reads_vectors, document_encoder=encoder or ENCODER
+            objective="matched",
+            loss_temperature=0.05,
+            reads_text=reads_text,
+            reads_vectors=reads_vectors,
+            document_encoder=encoder or ENCODER,
         )
 
     def encode_query(self, texts, query_vectors, num_query_vectors, batch_size, show_progress_bar) -> torch.Tensor:

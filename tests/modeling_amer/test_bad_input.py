@@ -15,7 +15,9 @@ from tests.conftest import DIM, build
         ({"num_query_vectors": 0}, "num_query_vectors must be an integer of at least 1"),
         ({"document_dim": -3}, "document_dim must be an integer of at least 1"),
         ({"weights": "some"}, '"adapter" or "full"'),
-        ({"weights": "adapter"}, "needs a `lora` dictionary"),
+        ({"weights": "adapter"}, "goes with a `lora` dictionary"),
+        ({"lora": {"r": 4}}, "goes with a `lora` dictionary"),
+        ({"objective": "ordered"}, '"matched" or "mixture"'),
         ({"prompt_template": "no place"}, "exactly once"),
         ({"prompt_template": "{query} {query}"}, "exactly once"),
     ],
@@ -32,14 +34,35 @@ def test_config_refuses(field, message):
         ({"texts": []}, "No questions"),
         ({}, "No question was given"),
         ({"texts": [" "]}, "Question 0 is empty"),
-        ({"texts": ["x"], "query_vectors": torch.zeros(1, DIM + 1)}, rf"\(1, {DIM + 1}\), expected \(batch, {DIM}\)"),
-        ({"texts": ["x"], "query_vectors": torch.zeros(2, DIM)}, "1 texts were given with 2 query_vectors"),
-        ({"texts": ["x"], "query_vectors": torch.full((1, DIM), torch.nan)}, "NaN"),
+        ({"texts": ["x"], "batch_size": -1}, "batch_size must be at least 1"),
+        ({"texts": ["x"], "query_vectors": torch.ones(1, DIM)}, "not anchored"),
     ],
 )
 def test_encode_query_refuses(llama, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(llama).encode_query(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.ones(1, DIM + 1), rf"\(1, {DIM + 1}\), expected \(batch, {DIM}\)"),
+        (torch.ones(2, DIM), "1 texts were given with 2 query_vectors"),
+        (torch.full((1, DIM), torch.nan), "NaN"),
+        (torch.zeros(1, DIM), "zero vector"),
+    ],
+)
+def test_an_anchored_model_refuses_vectors_that_cannot_be(llama, vectors, message):
+    model = build(llama, anchored=True).train()
+    with pytest.raises(ValueError, match=message):
+        model.encode_query(["x"], query_vectors=vectors)
+    assert model.training  # as it was
+
+
+def test_padding_on_the_right_is_refused(llama):
+    ids = torch.tensor([[1, 2, 3]])
+    with pytest.raises(ValueError, match="pad on the left"):
+        build(llama)(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]]))
 
 
 def test_an_anchored_model_asks_for_its_query_vectors(llama):
@@ -48,5 +71,8 @@ def test_an_anchored_model_asks_for_its_query_vectors(llama):
 
 
 def test_a_vector_model_has_no_tokenizer(llama):
+    model = build(llama, reads_text=False)
     with pytest.raises(ValueError, match="vectors only"):
-        build(llama, reads_text=False).encode_query(["x"])
+        model.encode_query(["x"])
+    with pytest.raises(ValueError, match="vectors only"):
+        model(input_ids=torch.tensor([[1]]), query_vectors=torch.ones(1, DIM))

@@ -106,7 +106,7 @@ def test_untrained_anchored_model_is_the_document_encoder(base):
 
 
 def test_encode_query_keeps_the_order_and_does_not_depend_on_the_batch(base):
-    model = build(base)
+    model = build(base).train()
     questions = ["x" * n for n in (9, 1, 30, 4, 17, 2)]
     alone = torch.stack([model.encode_query(question, num_query_vectors=2) for question in questions])
     for batch_size in (1, 2, 6, 64):

@@ -37,12 +37,30 @@ def save_and_encode_in_a_fresh_process(model, folder):
     return here, torch.from_numpy(np.load(folder / "out.npy"))
 
 
-@pytest.mark.parametrize("options", [{"lora": LORA}, {"lora": None}, {"lora": LORA, "anchored": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora": LORA},
+        {"lora": None},
+        {"lora": LORA, "anchored": True},
+        {"lora": LORA, "dtype": torch.bfloat16},
+        {"lora": None, "dtype": torch.bfloat16},
+    ],
+    ids=["adapter", "full", "anchored", "adapter-bfloat16", "full-bfloat16"],
+)
 def test_round_trip_is_bit_identical_in_a_fresh_process(base, options, tmp_path):
     model = build(base, document_encoder={"name": "encoder", "revision": None}, **options)
     torch.nn.init.normal_(model.output_projection.weight, std=0.3)
     here, there = save_and_encode_in_a_fresh_process(model, tmp_path)
     assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
+def test_precision_and_attention_can_be_chosen_at_load(llama, lora, tmp_path):
+    build(llama, lora=lora).save_pretrained(tmp_path)
+    model = AMERModel.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    assert model.backbone.dtype == torch.bfloat16 and model.input_projection.weight.dtype == torch.float32
+    assert model.backbone.config._attn_implementation == "eager"
 
 
 def test_an_adapter_holds_lora_and_projections_only(llama, tmp_path):

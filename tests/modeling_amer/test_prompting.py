@@ -36,7 +36,7 @@ def test_shorter_questions_are_padded_on_the_left():
     assert encoded["input_ids"][:, -1].tolist() == [tokenizer.eos_token_id] * 2
 
 
-def test_braces_and_special_text_in_a_question_are_only_text():
+def test_braces_in_a_question_are_only_text():
     tokenizer = tiny_tokenizer()
     encoded = tokenize_queries(tokenizer, "<bos>{query}", ["what is {query} {0}?"])
     assert tokenizer.decode(encoded["input_ids"][0]) == "what is {query} {0}?"

@@ -23,7 +23,9 @@ class AxisModel:
 
     def __init__(self, dim: int = 4, anchored: bool = False, document_encoder: dict | None = None) -> None:
         encoder = document_encoder or ENCODER
-        self.config = SimpleNamespace(document_encoder=encoder, document_dim=dim, anchored=anchored)
+        self.config = SimpleNamespace(
+            document_encoder=encoder, document_dim=dim, anchored=anchored, objective="matched", loss_temperature=0.05
+        )
         self.anchors: np.ndarray | None = None
 
     def encode_query(self, texts, query_vectors=None, num_query_vectors=None, batch_size=64, show_progress_bar=False):

@@ -11,7 +11,9 @@ from trainer import AMERCollator
 
 
 def collate(model, world, rows, **options):
-    return AMERCollator(model, world.store, **options)([world.dataset[row] for row in rows])
+    return AMERCollator(model, world.store, **{"num_random_negatives": 0, **options})(
+        [world.dataset[row] for row in rows]
+    )
 
 
 def candidate_rows(batch, world):
@@ -101,19 +103,19 @@ def test_anchored_models_get_text_and_vector(llama, world):
 )
 def test_counts_that_cannot_be_are_refused(model, world, options, message):
     with pytest.raises(ValueError, match=message):
-        AMERCollator(model, world.store, **options)
+        AMERCollator(model, world.store, **{"num_random_negatives": 0, **options})
 
 
 def test_a_store_of_another_size_or_encoder_is_refused(llama, world):
     with pytest.raises(ValueError, match="vectors of 5, the store holds vectors of 8"):
-        AMERCollator(build(llama, document_dim=5), world.store)
+        AMERCollator(build(llama, document_dim=5), world.store, 0)
     stranger = {"name": "another", "revision": None, "document_prompt": "", "query_prompt": ""}
     with pytest.raises(ValueError, match="another"):
-        AMERCollator(build(llama, document_encoder=stranger), world.store)
+        AMERCollator(build(llama, document_encoder=stranger), world.store, 0)
 
 
 def test_a_dataset_without_the_vectors_the_model_reads_is_refused(llama, world):
-    collator = AMERCollator(build(llama, anchored=True), world.store)
+    collator = AMERCollator(build(llama, anchored=True), world.store, 0)
     example = {key: value for key, value in world.dataset[0].items() if key != "query_vector"}
     with pytest.raises(ValueError, match="with_query_vectors"):
         collator([example])

@@ -178,18 +178,41 @@ def test_the_schedule_decides_what_the_decoder_reads(llama, world, tmp_path, sch
     torch.testing.assert_close(outputs.query_embeddings, expected.query_embeddings)
 
 
-def test_half_the_inputs_are_predicted_half_way(llama, world, tmp_path, monkeypatch):
+def test_a_fifth_of_the_inputs_is_predicted_after_a_fifth_of_the_steps(llama, world, tmp_path, monkeypatch):
     model = build(llama).train()
     trainer = make_trainer(model, world, tmp_path)
-    trainer.state.max_steps, trainer.state.global_step = 10, 5
+    trainer.state.max_steps, trainer.state.global_step = 10, 2
     masks = []
     original = model.forward
     monkeypatch.setattr(model, "forward", lambda **batch: masks.append(batch["teacher_mask"]) or original(**batch))
     torch.manual_seed(0)
     for _ in range(60):
         trainer.compute_loss(model, trainer.data_collator([world.dataset[2]]))
-    share = torch.cat(masks).float().mean()
-    assert 0.4 < share < 0.6
+    share_of_gold = torch.cat(masks).float().mean()
+    assert 0.7 < share_of_gold < 0.9
+
+
+def test_gradient_accumulation_averages(llama, world, tmp_path):
+    def logged_loss(steps):
+        options = {"gradient_accumulation_steps": steps, "max_steps": 1, "scheduled_sampling": "always_predicted"}
+        trainer = make_trainer(build(llama), world, tmp_path / str(steps), **options)
+        trainer.train()
+        return trainer.state.log_history[0]["loss"]
+
+    assert logged_loss(4) == pytest.approx(logged_loss(1), rel=0.3)
+
+
+def test_the_model_remembers_what_it_was_trained_for(llama, world, tmp_path):
+    trainer = make_trainer(build(llama), world, tmp_path, objective="mixture", temperature=0.1, max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["objective"], config["loss_temperature"]) == ("mixture", 0.1)
+
+
+def test_metrics_of_another_dataset_are_refused(llama, world, tmp_path):
+    with pytest.raises(ValueError, match="another"):
+        make_trainer(build(llama), world, tmp_path).evaluate(world.dataset.select(range(5)))
 
 
 def test_arguments_that_cannot_be_are_refused(tmp_path):
