@@ -234,19 +234,19 @@ class AMERModel(PreTrainedModel):
     def encode_query(
         self,
         texts: str | Sequence[str] | None = None,
-        query_vectors: Any = None,
         num_query_vectors: int | None = None,
         batch_size: int = 64,
         show_progress_bar: bool = False,
+        query_vectors: Any = None,
     ) -> torch.Tensor:
         """Query embeddings of many questions: batched by length, cached, in the order given.
 
         Args:
             texts: the questions; one string gives one question without the batch axis.
-            query_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
             num_query_vectors: m; the configuration's by default.
             batch_size: questions decoded at a time.
             show_progress_bar: show how many batches are done.
+            query_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
 
         Returns:
             `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string.
@@ -256,7 +256,7 @@ class AMERModel(PreTrainedModel):
                 that are not finite, zero, or of another size or count.
         """
         if isinstance(texts, str):
-            return self.encode_query([texts], query_vectors, num_query_vectors, batch_size, show_progress_bar)[0]
+            return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, query_vectors)[0]
         query_vectors = _checked_questions(texts, query_vectors, batch_size)
         count = len(query_vectors) if texts is None else len(texts)
         order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: len(texts[i]))

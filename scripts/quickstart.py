@@ -86,7 +86,7 @@ def evaluate(job: Job, test: RetrievalDataset, index: ExactIndex) -> list[System
     model = AMERModel.from_pretrained(job.output)
     most = 1 if "max_targets" in job.overrides else max(NUM_QUERY_VECTORS)
     vectors = test.query_vectors if model.config.anchored else None
-    query_embeddings = model.encode_query(test.queries, vectors, num_query_vectors=most, show_progress_bar=True)
+    query_embeddings = model.encode_query(test.queries, most, show_progress_bar=True, query_vectors=vectors)
     return [
         evaluate_embeddings(query_embeddings[:, :m], test, index, job.name if most == 1 else f"{job.name}, m = {m}")
         for m in NUM_QUERY_VECTORS

@@ -82,7 +82,7 @@ def run(senses, smollm2, tmp_path_factory) -> SimpleNamespace:
 
         def build_and_keep(*args, **kwargs):
             model = build_model(*args, **kwargs)
-            untrained = model.eval().encode_query(senses.test.queries, senses.test.query_vectors)
+            untrained = model.eval().encode_query(senses.test.queries, query_vectors=senses.test.query_vectors)
             before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
             built.append(SimpleNamespace(model=model, before=before, untrained=untrained))
             return model
@@ -138,12 +138,16 @@ def test_a_saved_model_gives_the_same_bits_in_a_fresh_process(run, anchors, tmp_
     np.save(tmp_path / "anchors.npy", anchors)
     files = [run.output, tmp_path / "anchors.npy", tmp_path / "out.npy"]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *map(str, files), *QUESTIONS], check=True)
-    assert np.array_equal(np.load(tmp_path / "out.npy"), run.model.encode_query(QUESTIONS, anchors).numpy())
+    assert np.array_equal(
+        np.load(tmp_path / "out.npy"), run.model.encode_query(QUESTIONS, query_vectors=anchors).numpy()
+    )
 
 
 def test_a_batch_with_the_cache_decodes_as_each_question_read_in_full(loaded, anchors):
-    batch = loaded.encode_query(QUESTIONS, anchors)
-    alone = torch.cat([loaded.encode_query([q], a[None]) for q, a in zip(QUESTIONS, anchors, strict=True)])
+    batch = loaded.encode_query(QUESTIONS, query_vectors=anchors)
+    alone = torch.cat(
+        [loaded.encode_query([q], query_vectors=a[None]) for q, a in zip(QUESTIONS, anchors, strict=True)]
+    )
     torch.testing.assert_close(batch, alone, atol=1e-4, rtol=0)
     inputs = loaded.tokenize(QUESTIONS[:1])
     ids = torch.cat([inputs["prefix_ids"], inputs["input_ids"]], dim=1)
