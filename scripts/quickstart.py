@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from amer.evaluation import (
 )
 from amer.files import read_json
 from amer.offline import resolve_model
-from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus
+from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus, trained_fusion
 from modeling_amer import AMERModel
 
 DECODER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SIZES = {"num_train": 5_000, "num_validation": 300, "num_test": None, "corpus_size": 25_000}
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
+MIXTURES = {"AMER anchored mixture, m = 3": 3, "AMER anchored mixture, m = 1": 1}
 NUM_QUERY_VECTORS = (1, 2, 3, 5)
 
 
@@ -67,30 +69,38 @@ def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
 
 
 def training_jobs(arguments: argparse.Namespace, dataset: Path, store: DocumentStore) -> dict[str, Job]:
-    """AMER and Single-Query, each as in the paper and anchored; the long ones first."""
+    """AMER and Single-Query, bare and anchored, and the anchored mixture of three and of one; the long ones first."""
     where = {"base_model": resolve_model(DECODER), "dataset": dataset, "store": store.path}
+    mixture = {"anchored": True, "objective": "mixture"}
     systems = {
         "AMER": {},
         "AMER anchored": {"anchored": True},
+        **{name: {**mixture, "num_query_vectors": m} for name, m in MIXTURES.items()},
         "Single-Query": SINGLE_QUERY,
         "Single-Query anchored": {**SINGLE_QUERY, "anchored": True},
     }
     return {
-        name: Job(name, arguments.config, arguments.output / name.lower().replace(" ", "-"), {**where, **overrides})
+        name: Job(
+            name,
+            arguments.config,
+            arguments.output / "-".join(re.findall(r"\w+", name.lower())),
+            {**where, **overrides},
+        )
         for name, overrides in systems.items()
     }
 
 
 def evaluate(job: Job, test: RetrievalDataset, index: ExactIndex) -> list[SystemResult]:
-    """Test figures of a trained model; AMER's first m vectors are those of a search with m."""
+    """Test figures of a trained model; AMER as in the paper is searched with each number of vectors."""
     model = AMERModel.from_pretrained(job.output)
-    most = 1 if "max_targets" in job.overrides else max(NUM_QUERY_VECTORS)
-    vectors = test.query_vectors if model.config.anchored else None
-    query_embeddings = model.encode_query(test.queries, most, show_progress_bar=True, query_vectors=vectors)
-    return [
-        evaluate_embeddings(query_embeddings[:, :m], test, index, job.name if most == 1 else f"{job.name}, m = {m}")
+    config, vectors = model.config, test.query_vectors if model.config.anchored else None
+    query_embeddings = model.encode_query(test.queries, show_progress_bar=True, query_vectors=vectors)
+    fusion = trained_fusion(config.objective, config.loss_temperature)
+    if config.objective == "mixture" or config.num_query_vectors == 1:
+        return [evaluate_embeddings(query_embeddings, test, index, job.name, fusion=fusion)]
+    return [  # the first m of five vectors are those of a search with m
+        evaluate_embeddings(query_embeddings[:, :m], test, index, f"{job.name}, m = {m}", fusion=fusion)
         for m in NUM_QUERY_VECTORS
-        if m <= most
     ]
 
 
@@ -103,7 +113,7 @@ def main() -> None:
     console.print("Searching and evaluating the test questions")
     test, index = load_dataset_dir(dataset)["test"].link(store), ExactIndex(store)
     systems = [evaluate_embeddings(test.query_vectors[:, None], test, index, "off-the-shelf MiniLM")]
-    for name in ("Single-Query", "AMER", "Single-Query anchored", "AMER anchored"):
+    for name in ("Single-Query", "AMER", "Single-Query anchored", "AMER anchored", *MIXTURES):
         systems += evaluate(jobs[name], test, index)
     metadata = {
         "dataset": f"WordNet 3.0 senses, {len(test):,} test lemmas",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
 LINES = ("-", "--", ":")  # the next one when the colours come round again
 BAR_COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7")
 HATCHES = ("", "///", "...", "xxx")  # one for each of them
@@ -34,7 +34,7 @@ def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str])
     """One line a system over the quarters of the queries by target similarity (paper Figure 1).
 
     Args:
-        report: of up to 11 systems.
+        report: of up to 13 systems.
         metric: such as "mrecall@100".
         path: of the PNG.
 

@@ -38,13 +38,13 @@ def test_every_plot_is_a_png_of_150_dots_per_inch(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_lines_are_the_quartile_means_and_eleven_systems_look_different():
-    report = report_of(11)
+def test_lines_are_the_quartile_means_and_thirteen_systems_look_different():
+    report = report_of(13)
     lines = _diversity_figure(report, "mrecall@10").axes[0].get_lines()
     for line, means in zip(lines, report.by_quartile("mrecall@10").values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
-    assert len({line.get_marker() for line in lines}) == 11
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
+    assert len({line.get_marker() for line in lines}) == 13
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
 
 
 def test_bars_stand_for_every_mean_without_overlap():
@@ -65,7 +65,7 @@ def test_a_training_curve_skips_entries_without_the_metric():
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     path = tmp_path / "x.png"
     with pytest.raises(ValueError, match=f"1 to {len(MARKERS)} lines"):
-        plot_by_diversity(report_of(12), "mrecall@10", path)
+        plot_by_diversity(report_of(len(MARKERS) + 1), "mrecall@10", path)
     with pytest.raises(ValueError, match="choose from mrecall@10"):
         plot_by_diversity(report_of(2), "recall@10", path)
     with pytest.raises(ValueError, match="every result needs setting"):
