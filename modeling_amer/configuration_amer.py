@@ -7,6 +7,8 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+OBJECTIVES = ("matched", "mixture")
+
 
 class AMERConfig(PreTrainedConfig):
     """What has to be known to rebuild an [`AMERModel`] and to search with it.
@@ -89,8 +91,8 @@ class AMERConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
         if self.weights not in ("adapter", "full"):
             raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
-        if self.objective not in ("matched", "mixture"):
-            raise ValueError(f'objective must be "matched" or "mixture", got {self.objective!r}.')
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
         if (self.weights == "adapter") != (self.lora is not None):
             raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from modeling_amer.configuration_amer import OBJECTIVES
 from trainer.sampling import SCHEDULES
-
-OBJECTIVES = ("matched", "mixture")
 
 
 @dataclass

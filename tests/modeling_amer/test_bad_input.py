@@ -17,7 +17,7 @@ from tests.conftest import DIM, build
         ({"weights": "some"}, '"adapter" or "full"'),
         ({"weights": "adapter"}, "goes with a `lora` dictionary"),
         ({"lora": {"r": 4}}, "goes with a `lora` dictionary"),
-        ({"objective": "ordered"}, '"matched" or "mixture"'),
+        ({"objective": "ordered"}, "matched, mixture; got 'ordered'"),
         ({"prompt_template": "no place"}, "exactly once"),
         ({"prompt_template": "{query} {query}"}, "exactly once"),
     ],

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 import training_jobs
+from rich.console import Console
 
 STUB = """
 import argparse, json, pathlib, sys
