@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -40,7 +41,7 @@ def run(tmp_path, monkeypatch):
             training_jobs.Job(name, config, tmp_path / name, {"rate": rate})
             for name, rate in zip(names, rates, strict=True)
         ]
-        console = Console(record=True, width=200, file=(tmp_path / "terminal.txt").open("w"))
+        console = Console(record=True, width=200, file=io.StringIO())
         training_jobs.run_all(jobs, console, parallel)
         return jobs, console.export_text()
 
