@@ -49,7 +49,7 @@ class ModelArguments:
 class DataArguments:
     """The questions and the documents."""
 
-    dataset: str = field(default="", metadata={"help": "Dataset directory (design: amer.data). Required."})
+    dataset: str = field(default="", metadata={"help": "Dataset directory (amer.data.load_dataset_dir). Required."})
     store: str = field(default="", metadata={"help": "Document store directory (amer.retrieval). Required."})
     max_eval_queries: int | None = field(
         default=None, metadata={"help": "Use the first so many validation questions."}
