@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from .staging_amer import settle
 
 OBJECTIVES = ("matched", "mixture")
 
@@ -29,6 +33,7 @@ class AMERConfig(PreTrainedConfig):
         objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
+        checksums: weights file -> its sha256, written by `save_pretrained` and checked by `from_pretrained`.
         initializer_range: standard deviation of the untrained projections.
 
     Raises:
@@ -52,12 +57,13 @@ class AMERConfig(PreTrainedConfig):
         anchored: bool = False,
         objective: str = "matched",
         loss_temperature: float = 0.05,
+        checksums: dict[str, str] | None = None,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
             text_config = dict(text_config)
-            text_config = CONFIG_MAPPING[text_config.pop("model_type", "llama")](**text_config)
+            text_config = _decoder_config(**text_config)
         self.text_config = CONFIG_MAPPING["llama"]() if text_config is None else text_config
         self.base_model_name_or_path = base_model_name_or_path
         self.base_model_revision = base_model_revision
@@ -70,6 +76,7 @@ class AMERConfig(PreTrainedConfig):
         self.anchored = anchored
         self.objective = objective
         self.loss_temperature = loss_temperature
+        self.checksums = checksums
         self.initializer_range = initializer_range
         super().__init__(**kwargs)
         self._check()
@@ -84,6 +91,22 @@ class AMERConfig(PreTrainedConfig):
         """Whether a question reaches the decoder as a vector, alone or after its text."""
         return self.anchored or not self.reads_text
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The saved fields; a save into that folder that was cut short is finished first."""
+        if os.path.isdir(pretrained_model_name_or_path):
+            settle(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON holds them, without the folder the decoder came from and how it was quantized here."""
+        fields = super().to_dict()
+        for name in ("_name_or_path", "quantization_config"):
+            fields["text_config"].pop(name, None)
+        return fields
+
     def _check(self) -> None:
         for name in ("document_dim", "num_query_vectors"):
             value = getattr(self, name)
@@ -97,3 +120,12 @@ class AMERConfig(PreTrainedConfig):
             raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
             raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")
+
+
+def _decoder_config(model_type: str = "llama", **fields: Any) -> PreTrainedConfig:
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"This version of transformers does not know the decoder {model_type!r}; a newer one may. "
+            "Decoders that bring their own code are not supported."
+        )
+    return CONFIG_MAPPING[model_type](**fields)

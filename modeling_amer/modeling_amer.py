@@ -8,28 +8,22 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import cached_file, extract_commit_hash, logging
+from transformers.utils import logging
 
 from .configuration_amer import AMERConfig
-from .prompting_amer import default_prompt_template, tokenize_queries
-
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")
+from .persistence_amer import AMERPreTrainedModel
+from .prompting_amer import tokenize_queries
 
 
 @dataclass
@@ -51,21 +45,11 @@ class Projection(nn.Linear):
             return super().forward(vectors.to(self.weight.dtype))
 
 
-class AMERModel(PreTrainedModel):
+class AMERModel(AMERPreTrainedModel):
     """Autoregressive Multi-Embedding Retriever (paper §4): question in, m query embeddings out.
 
     Build a new one with [`AMERModel.from_base`], load a trained one with `from_pretrained`.
     """
-
-    config_class = AMERConfig
-    base_model_prefix = "backbone"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = {"input_projection", "output_projection"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -139,7 +123,11 @@ class AMERModel(PreTrainedModel):
                 mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             hidden = self._read(inputs, mask, cache)[:, -1] / self.scale
             outputs.append(normalize(self.output_projection(hidden) + anchor, dim=-1))
-        output = AMEROutput(query_embeddings=torch.stack(outputs, dim=1))
+        query_embeddings = torch.stack(outputs, dim=1)
+        if self.training and num_query_vectors == 1 and query_vectors is None:
+            # A single vector feeds nothing back, but distributed training waits for a gradient of every parameter.
+            query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
+        output = AMEROutput(query_embeddings=query_embeddings)
         return output if return_dict is not False else output.to_tuple()
 
     def _check_inputs(
@@ -274,155 +262,6 @@ class AMERModel(PreTrainedModel):
             self.train(was_training)
         return torch.cat(encoded)[torch.tensor(order).argsort()]
 
-    # ----------------------------------------------------------------------------------------- building and loading
-
-    @classmethod
-    def from_base(
-        cls,
-        base_model_name_or_path: str,
-        document_dim: int,
-        num_query_vectors: int = 5,
-        lora: dict[str, Any] | None = None,
-        anchored: bool = False,
-        reads_text: bool = True,
-        prompt_template: str | None = None,
-        document_encoder: dict[str, Any] | None = None,
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> AMERModel:
-        """A new AMER model on a pretrained decoder, its projections untrained.
-
-        Args:
-            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer.
-            document_dim: size of the document embeddings.
-            num_query_vectors: m at inference.
-            lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
-            anchored: see [`AMERConfig`].
-            reads_text: False for questions that are vectors only (the synthetic study, paper §5).
-            prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
-            document_encoder: identity of the document encoder.
-            revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
-
-        Raises:
-            OSError: the base model is not there.
-        """
-        backbone = _load_base(base_model_name_or_path, revision=revision, **kwargs)
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        tokenizer = None
-        if reads_text:
-            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, revision=revision, **hub_options)
-            prompt_template = prompt_template or default_prompt_template(tokenizer)
-        config = AMERConfig(
-            text_config=copy.deepcopy(backbone.config),
-            base_model_name_or_path=str(base_model_name_or_path),
-            base_model_revision=_commit(base_model_name_or_path, revision, hub_options),
-            document_dim=document_dim,
-            num_query_vectors=num_query_vectors,
-            prompt_template=prompt_template if reads_text else None,
-            document_encoder=document_encoder,
-            lora=lora,
-            weights="full" if lora is None else "adapter",
-            anchored=anchored,
-        )
-        return cls(config, backbone, tokenizer)._place_projections().eval()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike,
-        *model_args: Any,
-        config: AMERConfig | None = None,
-        revision: str | None = None,
-        subfolder: str = "",
-        output_loading_info: bool = False,
-        **kwargs: Any,
-    ) -> AMERModel | tuple[AMERModel, dict[str, Any]]:
-        """Load a trained model; an adapter fetches its base from where the configuration says.
-
-        `base_model_name_or_path=` and every other field of the configuration can be overridden here. The decoder comes
-        back in the precision it was trained in, unless `dtype` says otherwise.
-
-        Raises:
-            OSError: a file of the model or its base model is not there.
-            ValueError: the weights file lacks a tensor, holds a foreign one, or one of another shape.
-        """
-        for key in ("_from_auto", "_from_pipeline", "adapter_kwargs", "state_dict", "use_safetensors"):
-            kwargs.pop(key, None)
-        where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        if "torch_dtype" in kwargs:
-            kwargs["dtype"] = kwargs.pop("torch_dtype")
-        decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
-        if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
-            config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
-        if config.weights == "full":
-            place["revision"] = revision or "main"
-            options = {**hub_options, **kwargs, **decoder_options, **place, "use_safetensors": True}
-            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to refuse by name below
-            model, info = super().from_pretrained(where, *model_args, config=config, **options)
-            _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
-        else:
-            decoder_options.setdefault("dtype", config.text_config.dtype or "auto")
-            base, commit = config.base_model_name_or_path, config.base_model_revision
-            backbone = _load_base(base, revision=commit, **{**hub_options, **kwargs, **decoder_options})
-            model = cls(config, backbone)._place_projections().eval()
-            info = model._load_adapter(cached_file(where, "model.safetensors", **place, **hub_options))
-        config.name_or_path = str(where)
-        if config.prompt_template is not None:
-            options = {**place, **hub_options, "config": config.text_config}
-            model.tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        return (model, info) if output_loading_info else model
-
-    def _load_adapter(self, file: str) -> dict[str, Any]:
-        state, own = load_file(file), self.state_dict()
-        missing = [key for key in own if key not in state and key not in self._keys_to_ignore_on_save]
-        unexpected = [key for key in state if key not in own]
-        mismatched = [key for key in state if key in own and state[key].shape != own[key].shape]
-        _refuse(file, missing, unexpected, mismatched)
-        self.load_state_dict(state, strict=False)
-        return {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save configuration, weights and tokenizer; an adapter without its base."""
-        super().save_pretrained(save_directory, **kwargs)
-        if self.tokenizer is not None and kwargs.get("is_main_process", True):
-            self.tokenizer.save_pretrained(save_directory)
-
-    # ------------------------------------------------------------------------------------------------- adaptation
-
-    def _add_lora(self) -> None:
-        self.backbone.requires_grad_(False)
-        self.backbone.add_adapter(LoraConfig(**self.config.lora))
-        for name, parameter in self.backbone.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()
-
-    def _refresh_keys_to_ignore(self) -> None:
-        """Keep the frozen base out of saved adapters; the Trainer then also knows that it may be missing on resume."""
-        frozen = (key for key in self.state_dict() if key.startswith("backbone.") and "lora_" not in key)
-        self._keys_to_ignore_on_save = set(frozen) if self.config.weights == "adapter" else set()
-
-    def merge_and_unload(self) -> AMERModel:
-        """Fold LoRA into the decoder: a plain model that holds every weight.
-
-        Raises:
-            ValueError: the decoder is quantized or in half precision, where merging would change the vectors.
-        """
-        if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
-            raise ValueError(
-                f"Merging needs the base in float32, this one is {self.backbone.dtype}: load with dtype=torch.float32."
-            )
-        for name, module in list(self.backbone.named_modules()):
-            if isinstance(module, BaseTunerLayer):
-                module.merge(safe_merge=True)
-                self.backbone.set_submodule(name, module.get_base_layer())
-        self.backbone._hf_peft_config_loaded = False
-        del self.backbone.peft_config
-        self.config.weights, self.config.lora = "full", None
-        self._refresh_keys_to_ignore()
-        return self
-
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
 
@@ -433,12 +272,6 @@ class AMERModel(PreTrainedModel):
         super()._init_weights(module)
         if self.config.anchored and module is self.output_projection:
             init.zeros_(module.weight)  # untrained, the output is the anchor
-
-    def _place_projections(self) -> AMERModel:
-        device = self.get_input_embeddings().weight.device
-        self.input_projection.to(device)
-        self.output_projection.to(device)
-        return self
 
 
 def _checked_questions(texts: Sequence[str] | None, query_vectors: Any, batch_size: int) -> torch.Tensor | None:
@@ -459,31 +292,3 @@ def _checked_questions(texts: Sequence[str] | None, query_vectors: Any, batch_si
     if texts is not None and len(texts) != len(query_vectors):
         raise ValueError(f"{len(texts)} texts were given with {len(query_vectors)} query_vectors.")
     return query_vectors
-
-
-def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
-    if base is None:
-        raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
-    try:
-        return AutoModel.from_pretrained(base, **kwargs)
-    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
-        raise OSError(
-            f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
-            f"or a folder that holds one, as base_model_name_or_path. ({error})"
-        ) from error
-
-
-def _commit(base: str, revision: str | None, hub_options: dict[str, Any]) -> str | None:
-    """The commit that a revision of a Hub repository stands for today; a folder has none."""
-    if os.path.isdir(base):
-        return None
-    return extract_commit_hash(cached_file(base, "config.json", revision=revision, **hub_options), None) or revision
-
-
-def _refuse(where: str | os.PathLike, missing, unexpected, mismatched) -> None:
-    """An AMER model with random weights in it looks like a working one, so what does not fit is an error."""
-    if missing or unexpected or mismatched:
-        raise ValueError(
-            f"The weights in {where} do not fit this model: missing {sorted(missing)[:5]}, "
-            f"unexpected {sorted(unexpected)[:5]}, of another shape {sorted(map(str, mismatched))[:5]}."
-        )

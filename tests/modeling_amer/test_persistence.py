@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -97,9 +98,14 @@ def test_merging_in_half_precision_is_refused(llama):
 
 
 def rewrite(folder, change):
+    """Change the weights, and the checksum with them."""
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    checksum = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    config["checksums"] = {"model.safetensors": checksum}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])

@@ -1,0 +1,483 @@
+"""Where an AMER model comes from and where it goes: a base, a folder, the Hub.
+
+A saved adapter holds LoRA and projections; the frozen base is fetched from where it always was, at the commit the
+adapter was trained on. What does not fit is refused: a retriever with random weights in it looks like a working one.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file, extract_commit_hash, logging
+
+from .configuration_amer import AMERConfig
+from .probe_amer import PROBE_FILE, Probe
+from .prompting_amer import default_prompt_template
+from .staging_amer import WEIGHTS, staged
+
+if TYPE_CHECKING:
+    # Never run: it makes the file travel with the code, for sentence-transformers to find.
+    from .sentence_transformers_amer import AMERModule  # noqa: F401
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
+AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs", "state_dict", "use_safetensors")
+WEIGHTS_FILE = "model.safetensors"
+ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
+
+logger = logging.get_logger(__name__)
+
+
+class AMERPreTrainedModel(PreTrainedModel):
+    """Building, loading, saving and publishing of [`AMERModel`]; the computation is there."""
+
+    config_class = AMERConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = {"input_projection", "output_projection"}  # noqa: RUF012
+
+    # ------------------------------------------------------------------------------------------------- building
+
+    @classmethod
+    def from_base(
+        cls,
+        base_model_name_or_path: str,
+        document_dim: int,
+        num_query_vectors: int = 5,
+        lora: dict[str, Any] | None = None,
+        anchored: bool = False,
+        reads_text: bool = True,
+        prompt_template: str | None = None,
+        document_encoder: dict[str, Any] | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> AMERPreTrainedModel:
+        """A new AMER model on a pretrained decoder, its projections untrained.
+
+        Args:
+            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer.
+            document_dim: size of the document embeddings.
+            num_query_vectors: m at inference.
+            lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
+            anchored: see [`AMERConfig`].
+            reads_text: False for questions that are vectors only (the synthetic study, paper §5).
+            prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
+            document_encoder: identity of the document encoder.
+            revision: commit, tag or branch of the base; the commit it stands for is recorded.
+            kwargs: passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+
+        Raises:
+            OSError: the base model is not there, or not in safetensors.
+            ValueError: LoRA options that would train weights an adapter does not save.
+        """
+        backbone = _load_base(base_model_name_or_path, revision=revision, **kwargs)
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        tokenizer = None
+        if reads_text:
+            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, revision=revision, **hub_options)
+            prompt_template = prompt_template or default_prompt_template(tokenizer)
+        config = AMERConfig(
+            text_config=copy.deepcopy(backbone.config),
+            base_model_name_or_path=str(base_model_name_or_path),
+            base_model_revision=_commit(base_model_name_or_path, revision, hub_options),
+            document_dim=document_dim,
+            num_query_vectors=num_query_vectors,
+            prompt_template=prompt_template if reads_text else None,
+            document_encoder=document_encoder,
+            lora=lora,
+            weights="full" if lora is None else "adapter",
+            anchored=anchored,
+        )
+        return cls(config, backbone, tokenizer)._place_projections().eval()
+
+    def _add_lora(self) -> None:
+        self.backbone.requires_grad_(False)
+        self.backbone.add_adapter(LoraConfig(**self.config.lora))
+        for name, parameter in self.backbone.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+            elif parameter.requires_grad:
+                raise ValueError(
+                    f"With lora={self.config.lora} the decoder's {name} would be trained, but an adapter holds LoRA "
+                    "matrices only: leave out `bias` and `modules_to_save`, or train the whole decoder (lora=None)."
+                )
+
+    def _refresh_keys_to_ignore(self) -> None:
+        """Keep the frozen base out of saved adapters; the Trainer then also knows that it may be missing on resume."""
+        frozen = (key for key in self.state_dict() if key.startswith("backbone.") and "lora_" not in key)
+        self._keys_to_ignore_on_save = set(frozen) if self.config.weights == "adapter" else set()
+
+    def _place_projections(self) -> AMERPreTrainedModel:
+        device = self.get_input_embeddings().weight.device
+        self.input_projection.to(device)
+        self.output_projection.to(device)
+        return self
+
+    # -------------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *model_args: Any,
+        config: AMERConfig | None = None,
+        revision: str | None = None,
+        subfolder: str = "",
+        verify: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> AMERPreTrainedModel | tuple[AMERPreTrainedModel, dict[str, Any]]:
+        """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
+
+        Every field of the configuration can be overridden here; with another `base_model_name_or_path` the pinned
+        commit does not hold, and `base_model_revision` can name one. The decoder comes back in the precision it was
+        trained in, unless `dtype` says otherwise. `revision` and `subfolder` are of this model alone; `token`,
+        `cache_dir` and `local_files_only` are for both; what else there is (`device_map`, `attn_implementation`,
+        `quantization_config`, ...) is for the decoder. Code of a base model is never run, whatever
+        `trust_remote_code` says of this one.
+
+        Args:
+            verify: encode the model's probe and refuse a model that does not reproduce it (see [`Probe`]).
+
+        Raises:
+            OSError: a file of the model or its base is not there, or not what was saved; names the file.
+            ValueError: the weights file lacks a tensor, holds a foreign one, or one of another shape; the probe is
+                not reproduced.
+        """
+        for key in (*AUTO_CLASS_OPTIONS, "trust_remote_code"):
+            kwargs.pop(key, None)
+        where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
+        decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
+        attention = getattr(config, "_attn_implementation_internal", None)
+        if attention is not None:  # AutoModel keeps the choice in the configuration
+            decoder_options.setdefault("attn_implementation", attention)
+        saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
+            config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
+        _check_files(where, saved.get("checksums") or {}, **place, **hub_options)
+        if config.weights == "full":
+            place["revision"] = revision or "main"
+            options = {**hub_options, **kwargs, **decoder_options, **place, "use_safetensors": True}
+            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to refuse by name below
+            model, info = super().from_pretrained(where, *model_args, config=config, **options)
+            _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+        else:
+            decoder_options.setdefault("dtype", config.text_config.dtype or "auto")
+            base, pin = (saved.get(f"base_model_{field}") for field in ("name_or_path", "revision"))
+            if config.base_model_name_or_path != base and config.base_model_revision == pin:
+                config.base_model_revision = None  # the pin is a commit of the other base
+            options = {**hub_options, **kwargs, **decoder_options, "revision": config.base_model_revision}
+            model = cls(config, _load_base(config.base_model_name_or_path, **options))._place_projections().eval()
+            info = model._load_adapter(cached_file(where, WEIGHTS_FILE, **place, **hub_options))
+        config.name_or_path = str(where)
+        if config.prompt_template is not None:
+            options = {**place, **hub_options, "config": config.text_config}
+            model.tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        if verify:
+            _check_probe(model, Probe.from_pretrained(where, **place, **hub_options))
+        return (model, info) if output_loading_info else model
+
+    def _load_adapter(self, file: str) -> dict[str, Any]:
+        try:
+            state = load_file(file)
+        except SafetensorError as error:
+            raise OSError(
+                f"{file} is truncated or not a safetensors file ({error}): fetch or save it again."
+            ) from error
+        own = self.state_dict()
+        missing = [key for key in own if key not in state and key not in self._keys_to_ignore_on_save]
+        unexpected = [key for key in state if key not in own]
+        mismatched = [key for key in state if key in own and state[key].shape != own[key].shape]
+        _refuse(file, missing, unexpected, mismatched)
+        self.load_state_dict(state, strict=False)
+        return {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+
+    # --------------------------------------------------------------------------------------------------- saving
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        **kwargs: Any,
+    ) -> None:
+        """Save everything that `AutoModel.from_pretrained(..., trust_remote_code=True)` needs, all of it or nothing.
+
+        Configuration, code, weights, tokenizer, a probe, and of an adapter also `adapter/` in the format of PEFT (in
+        the decoder's precision); an adapter without its base. Other files in the folder stay.
+
+        Args:
+            save_directory: the folder; a model in it is replaced.
+            is_main_process: False on the processes that only take part in gathering the weights.
+            state_dict: weights to save in place of the model's own, gathered from shards. Then no probe is written:
+                it would be taken with other weights, or wait for processes that are not here.
+            push_to_hub: push afterwards, as `push_to_hub` does with what else is given (`repo_id`, `token`, ...).
+            max_shard_size: of a model that holds every weight.
+
+        Raises:
+            ValueError: the query vectors are NaN or infinite.
+        """
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
+            self.save_pretrained(save_directory, is_main_process, state_dict, max_shard_size=max_shard_size)
+            if is_main_process:
+                self.push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
+            return
+        adapter = self.config.weights == "adapter"
+        size = ONE_FILE if adapter else max_shard_size
+        # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
+        with staged(save_directory) if is_main_process else tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            with self._own_class():
+                super().save_pretrained(folder, is_main_process, state_dict, max_shard_size=size, **kwargs)
+            if not is_main_process:
+                return
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(folder)
+                self._save_sentence_transformers(folder)
+            if adapter:
+                self._save_peft(folder / "adapter", load_file(folder / WEIGHTS_FILE))
+            if state_dict is None and not any(isinstance(parameter, DTensor) for parameter in self.parameters()):
+                Probe.take(self).save(folder / PROBE_FILE)
+            self.config.checksums = {file.name: _sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+            self.config.save_pretrained(folder)
+            for file in folder.rglob("*.safetensors"):  # written readable to their owner alone
+                file.chmod((folder / "config.json").stat().st_mode)
+
+    @contextmanager
+    def _own_class(self) -> Iterator[None]:
+        """FSDP2 gives the model a class of its own, whose code would be saved in place of ours."""
+        sharded = type(self)
+        if sharded.__module__.startswith("torch."):
+            self.__class__ = next(cls for cls in sharded.__mro__[1:] if cls.__name__ == "AMERModel")
+        try:
+            yield
+        finally:
+            self.__class__ = sharded
+
+    def _save_peft(self, folder: Path, state: dict[str, torch.Tensor]) -> None:
+        """LoRA once more as PEFT keeps it, for those who want the adapted decoder alone."""
+        config = copy.deepcopy(self.backbone.peft_config["default"])
+        config.base_model_name_or_path = self.config.base_model_name_or_path
+        config.revision = self.config.base_model_revision
+        config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
+        if isinstance(config.target_modules, set):  # whose order would differ from process to process
+            config.target_modules = sorted(config.target_modules)
+        config.save_pretrained(folder)
+        prefix = "backbone."
+        lora = {
+            f"base_model.model.{key.removeprefix(prefix).replace('.default', '')}": value.to(self.backbone.dtype)
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        save_file(lora, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    def _save_sentence_transformers(self, folder: Path) -> None:
+        """What sentence-transformers reads to open the folder as a `MultiVectorEncoder`."""
+        modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers_amer.AMERModule"}]
+        (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+        (folder / "config_sentence_transformers.json").write_text(
+            json.dumps({"model_type": "MultiVectorEncoder"}, indent=2) + "\n", encoding="utf-8"
+        )
+
+    # ----------------------------------------------------------------------------------------------- publishing
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """Publish the model in one commit: a push cut short leaves the repository as it was.
+
+        The repository's README.md stays as it is, but for `tags`; a repository without one gets a short card.
+        `scripts/push_to_hub.py` of the project writes the whole card.
+
+        Args:
+            repo_id: name on the Hub; created when missing.
+            commit_message: of the commit.
+            commit_description: of the commit.
+            private: visibility of a repository that is created; the organisation's default when None.
+            token: of the Hub.
+            revision: branch; created when missing.
+            create_pr: open a pull request instead of committing.
+            max_shard_size: of a model that holds every weight.
+            tags: added to the card.
+
+        Raises:
+            ValueError: the adapter's base is a folder, which nobody else has.
+        """
+        self.check_publishable()
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            if not api.file_exists(repo_id, "README.md", revision=revision):
+                self._short_card(repo_id, tags or []).save(Path(folder, "README.md"))
+            elif tags:
+                card = ModelCard.load(api.hf_hub_download(repo_id, "README.md", revision=revision))
+                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
+                card.save(Path(folder, "README.md"))
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or "Upload AMER model",
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=list(WEIGHTS),
+            )
+
+    def check_publishable(self) -> None:
+        """Refuse to publish what only this machine could load.
+
+        Raises:
+            ValueError: the adapter's base is a folder, which nobody else has.
+        """
+        base = self.config.base_model_name_or_path
+        if base is None or _is_repo_id(base):
+            return
+        if self.config.weights == "adapter":
+            raise ValueError(
+                f"The adapter's base is the folder {base}, which nobody else has. Load the model with "
+                "base_model_name_or_path= the base's name on the Hub, and verify=True to see that it is the same; or "
+                "publish every weight, after merge_and_unload()."
+            )
+        logger.warning(f"The base model is the folder {base}: its name is left out of what is published.")
+        self.config.base_model_name_or_path = None
+
+    def _short_card(self, repo_id: str, tags: list[str]) -> ModelCard:
+        data = ModelCardData(
+            library_name="transformers",
+            pipeline_tag="feature-extraction",
+            tags=list(dict.fromkeys(["amer", "retrieval", *tags])),
+            base_model=self.config.base_model_name_or_path,
+            base_model_relation="adapter" if self.config.weights == "adapter" else "finetune",
+        )
+        load = f'AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)'
+        return ModelCard(
+            f"---\n{data.to_yaml()}\n---\n\n# {repo_id.rpartition('/')[2]}\n\nAMER turns a question into several "
+            "query vectors, each searched on its own among documents of one vector each; it is not late interaction "
+            f"(ColBERT).\n\n```python\nfrom transformers import AutoModel\n\nmodel = {load}\n```\n"
+        )
+
+    # -------------------------------------------------------------------------------------------------- merging
+
+    def merge_and_unload(self) -> AMERPreTrainedModel:
+        """Fold LoRA into the decoder: a plain model that holds every weight.
+
+        Raises:
+            ValueError: the decoder is quantized or in half precision, where merging would change the vectors.
+        """
+        if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
+            raise ValueError(
+                f"Merging needs the base in float32, this one is {self.backbone.dtype}: load with dtype=torch.float32."
+            )
+        for name, module in list(self.backbone.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge(safe_merge=True)
+                self.backbone.set_submodule(name, module.get_base_layer())
+        self.backbone._hf_peft_config_loaded = False
+        del self.backbone.peft_config
+        self.config.weights, self.config.lora = "full", None
+        self._refresh_keys_to_ignore()
+        return self
+
+
+def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
+    if base is None:
+        raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
+    try:
+        return AutoModel.from_pretrained(base, use_safetensors=True, **kwargs)
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
+        raise OSError(
+            f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
+            f"or a folder that holds one, as base_model_name_or_path. ({error})"
+        ) from error
+
+
+def _commit(base: str, revision: str | None, hub_options: dict[str, Any]) -> str | None:
+    """The commit that a revision of a Hub repository stands for today; a folder has none."""
+    if os.path.isdir(base):
+        return None
+    return extract_commit_hash(cached_file(base, "config.json", revision=revision, **hub_options), None) or revision
+
+
+def _is_repo_id(name: str) -> bool:
+    """Whether a name is one on the Hub: not a folder of this machine, nor of the one it was written on."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not os.path.isdir(name)
+
+
+def _check_files(where: str | os.PathLike, checksums: dict[str, str], **options: Any) -> None:
+    for name, checksum in checksums.items():
+        file = cached_file(where, name, **options)
+        if _sha256(file) != checksum:
+            raise OSError(
+                f"{file} is not the file that was saved (its sha256 is not the one in config.json): fetch it again."
+            )
+
+
+def _sha256(file: str | os.PathLike) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:
+    report = probe.compare(model)
+    if not report.reproduced:
+        raise ValueError(
+            f"This model does not give the vectors it gave where it was saved: {report}. "
+            "Use the same base, precision and versions; without verify=True it loads as it is."
+        )
+
+
+def _refuse(where: str | os.PathLike, missing, unexpected, mismatched) -> None:
+    """An AMER model with random weights in it looks like a working one, so what does not fit is an error."""
+    if missing or unexpected or mismatched:
+        raise ValueError(
+            f"The weights in {where} do not fit this model: missing {sorted(missing)[:5]}, "
+            f"unexpected {sorted(unexpected)[:5]}, of another shape {sorted(map(str, mismatched))[:5]}."
+        )

@@ -1,0 +1,148 @@
+"""A probe: a few questions with the vectors a model gave them, kept beside its weights.
+
+Loading a model elsewhere (other library versions, another attention kernel, another copy of the base) succeeds whether
+or not the vectors are the same. The probe tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import peft
+import torch
+import transformers
+from torch.nn.functional import normalize
+from transformers.utils import cached_file
+
+if TYPE_CHECKING:
+    from .modeling_amer import AMERModel
+
+PROBE_FILE = "probe.json"
+QUESTIONS = ["bank", "Which actors played the same part in films of different decades?"]
+MIN_COSINE = {"float32": 1 - 1e-5}  # kernels differ in the last bits; a wrong base or a lost weight by far more
+MIN_COSINE_HALF = 0.99
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """How well a model reproduces the vectors of its probe.
+
+    Args:
+        reproduced: whether every query vector has the direction it had, up to the precision of the decoder.
+        max_difference: largest difference of two components; components lie between -1 and 1.
+        min_cosine: smallest cosine of a query vector with the one in the probe.
+        saved_with: versions, device and precision where the probe was taken.
+        here: the same of this machine and model.
+    """
+
+    reproduced: bool
+    max_difference: float
+    min_cosine: float
+    saved_with: dict[str, str]
+    here: dict[str, str]
+
+    def __str__(self) -> str:
+        differing = [
+            f"{name} {self.saved_with.get(name)} there, {value} here"
+            for name, value in self.here.items()
+            if self.saved_with.get(name) != value
+        ]
+        return (
+            f"{'reproduced' if self.reproduced else 'NOT reproduced'}: largest difference {self.max_difference:.2g}, "
+            f"smallest cosine {self.min_cosine:.6f}; {', '.join(differing) or 'same versions, device and precision'}"
+        )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Questions and their vectors.
+
+    Args:
+        questions: the questions as text; None for a model that reads vectors only.
+        query_vectors: the questions as vectors, `(n, dim)`; None for a model that reads text only. They are fixed
+            random vectors, so that a probe can be taken without the document encoder.
+        query_embeddings: what the model made of them, `(n, m, dim)`.
+        environment: versions, device and precision.
+    """
+
+    questions: list[str] | None
+    query_vectors: list[list[float]] | None
+    query_embeddings: list[list[list[float]]]
+    environment: dict[str, str]
+
+    @classmethod
+    def take(cls, model: AMERModel) -> Probe:
+        """Encode the questions.
+
+        Raises:
+            ValueError: the vectors are not finite: the model has diverged.
+        """
+        config, vectors = model.config, None
+        if config.reads_vectors:
+            generator = torch.Generator().manual_seed(0)
+            vectors = normalize(torch.randn(len(QUESTIONS), config.document_dim, generator=generator), dim=-1)
+        questions = QUESTIONS if config.reads_text else None
+        query_embeddings = model.encode_query(questions, query_vectors=vectors)
+        if not torch.isfinite(query_embeddings).all():
+            raise ValueError("The model's query vectors are NaN or infinite: it has diverged and is of no use.")
+        return cls(
+            questions=questions,
+            query_vectors=None if vectors is None else vectors.tolist(),
+            query_embeddings=query_embeddings.tolist(),
+            environment=_environment(model),
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Probe:
+        """The probe of a saved model; options (`revision`, `token`, ...) are those of transformers' `cached_file`.
+
+        Raises:
+            OSError: the model has none.
+            ValueError: the file is not a probe.
+        """
+        file = cached_file(pretrained_model_name_or_path, PROBE_FILE, **options)
+        try:
+            with open(file, encoding="utf-8") as stream:
+                return cls(**json.load(stream))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} is not the probe of an AMER model ({error}); save the model again.") from error
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write JSON; floats come back bit-identical."""
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(asdict(self), stream, ensure_ascii=False, allow_nan=False)
+
+    def compare(self, model: AMERModel) -> ProbeReport:
+        """Encode the same questions here and compare.
+
+        Raises:
+            ValueError: the model does not read what the probe asks, or has another `document_dim`.
+        """
+        there = torch.tensor(self.query_embeddings)
+        here = model.encode_query(
+            self.questions, num_query_vectors=there.shape[1], query_vectors=self.query_vectors, batch_size=len(there)
+        )
+        if here.shape != there.shape:
+            raise ValueError(f"The probe has vectors {tuple(there.shape)}, the model gives {tuple(here.shape)}.")
+        difference, cosine = (here - there).abs().max().item(), (here * there).sum(dim=-1).min().item()
+        bound = min(
+            MIN_COSINE.get(side["precision"], MIN_COSINE_HALF) for side in (self.environment, _environment(model))
+        )
+        return ProbeReport(cosine >= bound, difference, cosine, self.environment, _environment(model))
+
+
+def _environment(model: AMERModel) -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": model.device.type,
+        "precision": str(model.backbone.dtype).removeprefix("torch."),
+        "attention": str(model.backbone.config._attn_implementation),
+    }
