@@ -177,6 +177,10 @@ class AMERPreTrainedModel(PreTrainedModel):
         if attention is not None:  # AutoModel keeps the choice in the configuration
             decoder_options.setdefault("attn_implementation", attention)
         saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        if saved.get("model_type") != "amer":  # a folder without config.json would get a configuration of defaults
+            raise OSError(
+                f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
+            )
         if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
         _check_files(where, saved.get("checksums") or {}, **place, **hub_options)

@@ -6,6 +6,7 @@ into place, is finished by whoever comes next if the process dies.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,23 +32,24 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         An empty folder to write into. On success its files take their places, on any failure it is removed.
     """
     folder = Path(folder).resolve()
-    new = _can_appear_at_once(folder)
-    if not new:
+    beside = _can_appear_at_once(folder)
+    if beside:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    else:
         settle(folder)
         for leftover in (folder / JOURNAL, *folder.glob(f"{UNFINISHED}*")):
             shutil.rmtree(leftover, ignore_errors=True)
-    else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = (folder.parent if new else folder) / f"{UNFINISHED}{uuid.uuid4().hex}"
+    stage = (folder.parent if beside else folder) / f"{UNFINISHED}{uuid.uuid4().hex}"
     stage.mkdir()
     try:
         yield stage
-        if not new:
-            (stage / MANIFEST).write_text(json.dumps(_in_order(stage)), encoding="utf-8")
         for path in (*stage.rglob("*"), stage):
             _sync(path)
-        os.replace(stage, folder if new else folder / JOURNAL)
-        _sync(folder.parent if new else folder)
+        if not (beside and _appears(stage, folder)):
+            (stage / MANIFEST).write_text(json.dumps(_in_order(stage)), encoding="utf-8")
+            _sync(stage / MANIFEST)
+            os.replace(stage, folder / JOURNAL)
+            _sync(folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     settle(folder)
@@ -82,6 +84,18 @@ def _can_appear_at_once(folder: Path) -> bool:
         return True
     empty = folder.is_dir() and not any(folder.iterdir())
     return empty and os.access(folder.parent, os.W_OK) and not os.path.ismount(folder)
+
+
+def _appears(stage: Path, folder: Path) -> bool:
+    """Make the stage the folder; not where another process has meanwhile put a file of its own into it."""
+    try:
+        os.replace(stage, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    _sync(folder.parent)
+    return True
 
 
 def _in_order(stage: Path) -> list[str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo, HfApi, ModelCard
 from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
+from amer.files import write_json
+from modeling_amer.staging_amer import WEIGHTS
 from trainer.arguments import AMERTrainingArguments
 from trainer.losses import matched_info_nce, mixture_info_nce
 from trainer.sampling import prediction_probability
 
 TARGETS = ("candidates", "target_index", "target_mask", "ignored")
+# What a training leaves beside the model: its state, much of it pickled by the Trainer, and its notes and logs.
+NOT_PUBLISHED = (".*", "_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.log", "run.json", "job.json", "train*.json")
 
 
 class AMERTrainer(Trainer):
@@ -33,8 +45,10 @@ class AMERTrainer(Trainer):
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
         self.model_accepts_loss_kwargs = False  # else gradient accumulation is scaled by a count we do not use
         self._num_candidates = 0
-        config = self.accelerator.unwrap_model(self.model).config
-        config.objective, config.loss_temperature = self.args.objective, self.args.temperature
+        model = self.accelerator.unwrap_model(self.model)
+        model.config.objective, model.config.loss_temperature = self.args.objective, self.args.temperature
+        if self.args.push_to_hub:
+            model.check_publishable()  # now, and not after the training
 
     @property
     def prediction_probability(self) -> float:
@@ -105,3 +119,123 @@ class AMERTrainer(Trainer):
             if self.args.objective == "matched":
                 logs["prediction_probability"] = self.prediction_probability
         super().log(logs, start_time)
+
+    # ------------------------------------------------------------------------------------------------- publishing
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """The model with its tokenizer, and the arguments as JSON; the Trainer's own would pickle them."""
+        output_dir = output_dir or self.args.output_dir
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
+        if self.args.should_save:
+            write_json(Path(output_dir) / "training_args.json", json.loads(self.args.to_json_string()))
+
+    def create_model_card(
+        self,
+        language: str | list[str] | None = None,
+        license: str | None = None,
+        tags: list[str] | None = None,
+        report: dict[str, Any] | None = None,
+        system: str | None = None,
+    ) -> None:
+        """Write README.md and its pictures into the output folder; what people wrote into it stays.
+
+        Args:
+            language: of the questions and documents, for the card's metadata.
+            license: of the model, for the card's metadata.
+            tags: added to the card's metadata.
+            report: what `amer.evaluation.Report.to_dict` gives, for the card's figures.
+            system: name of this model in the report.
+        """
+        from hub_cards import training_record, write_model_card
+
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        config = self.accelerator.unwrap_model(self.model).config
+        repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
+        path = write_model_card(folder, config, repo_id, training_record(self), report, system)
+        given = {"language": language, "license": license}
+        if tags or any(given.values()):
+            card = ModelCard.load(path)
+            for name, value in given.items():
+                if value:
+                    setattr(card.data, name, value)
+            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(tags or [])]))
+            card.save(path)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """Publish the model with its card in one commit; what else lies in the output folder stays here.
+
+        Args:
+            commit_message: of the commit.
+            blocking: wait until it is done; else a future is returned.
+            token: of the Hub; `args.hub_token` by default.
+            revision: branch; `args.hub_revision` by default.
+            private: visibility of a repository that is created; `args.hub_private_repo` by default.
+            kwargs: see `create_model_card`.
+
+        Raises:
+            ValueError: the adapter's base is a folder, which nobody else has.
+        """
+        self.accelerator.unwrap_model(self.model).check_publishable()
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        return HfApi(token=token).upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=self.args.output_dir,
+            commit_message=commit_message,
+            run_as_future=not blocking,
+            ignore_patterns=list(NOT_PUBLISHED),
+            delete_patterns=list(WEIGHTS),
+            revision=revision or self.args.hub_revision,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint's model whole; the Trainer's own would push its weights without their code."""
+        pending = self.push_in_progress if self.is_world_process_zero() else None
+        busy = pending is not None and not pending.is_done()
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [self._push_copy(checkpoint_folder, message, ignored=NOT_PUBLISHED)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            path = "last-checkpoint" if last else Path(checkpoint_folder).name
+            jobs.append(self._push_copy(checkpoint_folder, f"{message}, checkpoint", path_in_repo=path))
+        self.push_in_progress = PushInProgress([*(pending.jobs if busy else []), *jobs])
+
+    def _push_copy(
+        self, folder: str, message: str, path_in_repo: str | None = None, ignored: tuple[str, ...] = ()
+    ) -> Future[CommitInfo]:
+        """Push in the background from a copy: the checkpoint itself may be deleted before the push is done."""
+        copy = tempfile.mkdtemp()
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*ignored), dirs_exist_ok=True)
+        job = HfApi(token=self.args.hub_token).upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=copy,
+            path_in_repo=path_in_repo,
+            commit_message=message,
+            run_as_future=True,
+            revision=self.args.hub_revision,
+        )
+        job.add_done_callback(lambda _: shutil.rmtree(copy, ignore_errors=True))
+        return job

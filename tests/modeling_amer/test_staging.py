@@ -96,6 +96,14 @@ def test_settling_can_be_killed_too(tmp_path, monkeypatch):
     assert step > len(NEW)
 
 
+def test_a_file_that_another_process_adds_meanwhile_stays(tmp_path):
+    with staged(tmp_path / "checkpoint") as stage:
+        write(stage, NEW)
+        write(tmp_path / "checkpoint", {"rng_state_1.pth": "of the other process"})
+    assert read(tmp_path / "checkpoint") == {**NEW, "rng_state_1.pth": "of the other process"}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path):
     write(tmp_path, OLD)
     with pytest.raises(RuntimeError), staged(tmp_path) as stage:

@@ -1,0 +1,210 @@
+"""What transformers, PEFT and tokenizers do in silence: one test for each trap of loading, saving and decoding.
+
+The traps that need a Hub are in tests/hub/test_model.py, those of several processes in
+tests/trainer/test_distributed.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+import modeling_amer
+from modeling_amer import AMERModel
+from tests.conftest import DIM, LORA, build, save_tiny_base
+
+CODE = sorted(Path(modeling_amer.__file__).parent.glob("*_amer.py"))
+
+
+def test_trap_02_gradient_checkpointing_in_training_does_not_lose_the_cache(base):
+    model = build(base).train()
+    batch = model.tokenize(["bank", "a longer question"])
+    plain = model(**batch).query_embeddings
+    model.gradient_checkpointing_enable()
+    assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    torch.testing.assert_close(model(**batch).query_embeddings, plain, atol=1e-5, rtol=0)
+
+
+def test_trap_03_untrained_lora_changes_nothing(base):
+    model = AMERModel.from_base(base, document_dim=DIM, lora=LORA)
+    matrices = {name: value for name, value in model.named_parameters() if "lora_B" in name}
+    assert matrices and not any(value.any() for value in matrices.values())
+    ids = torch.tensor([[5, 6, 7]])
+    original = AutoModel.from_pretrained(base)(ids).last_hidden_state
+    assert torch.equal(model.backbone(ids).last_hidden_state, original)
+
+
+def test_trap_04_building_a_config_leaves_the_attention_of_the_decoder(base, tmp_path):
+    model = build(base)
+    assert model.backbone.config._attn_implementation == "sdpa" and model.config.text_config is model.backbone.config
+    model.save_pretrained(tmp_path)
+    assert AMERModel.from_pretrained(tmp_path).backbone.config._attn_implementation == "sdpa"
+
+
+def test_trap_06_and_07_short_questions_beside_long_ones_keep_their_vectors(base):
+    model = build(base)
+    model.tokenizer.padding_side = "right"
+    alone, together = model.encode_query(["bank"]), model.encode_query(["bank", "a much longer question than that"])
+    torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
+
+
+def test_trap_15_the_code_can_travel():
+    """Flat files with `from .x import y`; what else they import is installed wherever the model can be used."""
+    names = {file.stem for file in CODE}
+    installed = {"torch", "numpy", "transformers", "peft", "safetensors", "huggingface_hub"}
+    allowed = installed | sys.stdlib_module_names
+    for file in CODE:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        optional = {id(node) for part in ast.walk(tree) if isinstance(part, ast.Try) for node in ast.walk(part)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1 and node.module in names, f"{file.name}:{node.lineno}"
+            elif isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in optional:
+                modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                assert {module.partition(".")[0] for module in modules} <= allowed, f"{file.name}:{node.lineno}"
+
+
+def test_trap_15_every_file_of_code_is_saved(llama, tmp_path):
+    build(llama).save_pretrained(tmp_path)
+    assert {file.name for file in CODE} == {file.name for file in tmp_path.glob("*.py")}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_amer.AMERConfig",
+        "AutoModel": "modeling_amer.AMERModel",
+    }
+
+
+def test_trap_20_no_path_of_this_machine_but_the_base_s_is_saved(llama, tmp_path):
+    build(llama, lora=None).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("base_model_name_or_path") == llama and llama not in json.dumps(config)
+
+
+def test_trap_21_saved_files_are_readable_and_carry_no_state_of_padding(llama, tmp_path):
+    model = build(llama)
+    model.encode_query(["bank", "a longer question"])
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["padding"] is None
+    modes = {path.name: path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}
+    assert {modes["config.json"]} == set(modes.values())
+
+
+def test_trap_22_how_the_base_was_quantized_is_not_saved(llama, tmp_path):
+    model = build(llama)
+    model.backbone.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    model.save_pretrained(tmp_path)
+    assert "quantization_config" not in (tmp_path / "config.json").read_text()
+    assert AMERModel.from_pretrained(tmp_path).encode_query("bank").equal(model.encode_query("bank"))
+
+
+def test_trap_23_forward_takes_what_other_libraries_pass(llama):
+    model = build(llama)
+    batch = model.tokenize(["bank"])
+    assert model(**batch, return_dict=True, task="query").query_embeddings.shape == (1, 3, DIM)
+    assert isinstance(model(**batch, return_dict=False), tuple)
+
+
+@pytest.mark.parametrize("options", [{"bias": "all"}, {"modules_to_save": ["norm"]}], ids=str)
+def test_lora_that_trains_more_than_an_adapter_saves_is_refused(options, tmp_path):
+    base = save_tiny_base(tmp_path, "qwen2")  # has biases
+    with pytest.raises(ValueError, match="LoRA matrices only"):
+        AMERModel.from_base(base, document_dim=DIM, lora={**LORA, **options})
+
+
+def test_peft_reads_the_adapter_folder(base, tmp_path):
+    """LoRA on the plain decoder, as anybody with PEFT loads it, gives the hidden states of ours."""
+    model = build(base)
+    model.save_pretrained(tmp_path)
+    theirs = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path, subfolder="adapter")
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(theirs(ids).last_hidden_state, model.backbone(ids).last_hidden_state)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == base and config["task_type"] == "FEATURE_EXTRACTION"
+
+
+def test_the_adapter_folder_is_in_the_precision_of_the_decoder(llama, tmp_path):
+    build(llama, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    for file, dtype in (("model.safetensors", torch.float32), ("adapter/adapter_model.safetensors", torch.bfloat16)):
+        lora = {key: value for key, value in load_file(tmp_path / file).items() if "lora_" in key}
+        assert lora and all(value.dtype == dtype for value in lora.values()), file
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
+def test_saving_what_was_loaded_gives_the_same_bytes(llama, lora, tmp_path):
+    build(llama, lora=lora).save_pretrained(tmp_path / "a")
+    AMERModel.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for path in (tmp_path / "a").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
+@pytest.mark.parametrize("harm", ["tampered", "truncated", "missing"])
+def test_damaged_weights_are_refused_with_their_name(llama, lora, harm, tmp_path):
+    build(llama, lora=lora).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    if harm == "tampered":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AMERModel.from_pretrained(tmp_path)
+
+
+def test_a_truncated_file_is_named_where_no_checksum_was_saved(llama, tmp_path):
+    build(llama).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["checksums"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(OSError, match=r"model\.safetensors is truncated"):
+        AMERModel.from_pretrained(tmp_path)
+
+
+def test_an_adapter_takes_the_place_of_a_full_model_of_many_files(llama, tmp_path):
+    build(llama, lora=None).save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    AMERModel.from_pretrained(tmp_path, verify=True)
+    (tmp_path / "notes.txt").write_text("the user's")
+    build(llama).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("model*.safetensors*")] == ["model.safetensors"]
+    assert (tmp_path / "notes.txt").read_text() == "the user's" and (tmp_path / "adapter").is_dir()
+    build(llama).merge_and_unload().save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("adapter/*"))
+
+
+def test_a_decoder_that_needs_its_own_code_is_refused(llama, tmp_path):
+    build(llama).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["model_type"] = "their-own"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not know the decoder 'their-own'"):
+        AMERModel.from_pretrained(tmp_path, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "llama"}], ids=["missing", "another"])
+def test_a_folder_without_an_amer_config_is_refused(llama, config, tmp_path):
+    build(llama, lora=None).save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OSError, match="holds no AMER model"):
+        AMERModel.from_pretrained(tmp_path)
+
+
+def test_the_tokenizer_comes_along(llama, tmp_path):
+    model = build(llama)
+    model.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
+    assert again("bank")["input_ids"] == model.tokenizer("bank")["input_ids"]

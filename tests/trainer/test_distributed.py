@@ -1,0 +1,61 @@
+"""Two real processes: training in step, checkpoints that resume, shards that are saved whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import modeling_amer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(llama, tmp_path_factory) -> Path:
+    """What tests/trainer/two_processes.py left behind, once it has come through."""
+    folder = tmp_path_factory.mktemp("two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = Path(__file__).with_name("two_processes.py")
+    done = subprocess.run(
+        [*launch, str(script), str(folder), llama],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr  # the first traceback tells
+    return folder
+
+
+def test_trap_12_one_query_vector_trains_under_checkpointing(folder):
+    """Runs, with both processes in step: tests/trainer/two_processes.py says what was looked at."""
+    assert (folder / "single").is_dir()
+
+
+def test_a_run_cut_in_two_ends_as_the_whole_one(folder):
+    whole, resumed = (load_file(folder / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys() and all(whole[key].equal(resumed[key]) for key in whole)
+
+
+def test_checkpoints_hold_the_adapter_and_no_pickled_arguments(folder):
+    checkpoint = folder / "whole" / "checkpoint-4"
+    assert not any("embed_tokens" in key for key in load_file(checkpoint / "model.safetensors"))
+    assert (checkpoint / "training_args.json").is_file() and not (checkpoint / "training_args.bin").exists()
+    assert (checkpoint / "probe.json").is_file() and (checkpoint / "modeling_amer.py").is_file()
+
+
+def test_trap_05_a_sharded_model_is_saved_with_our_code(folder):
+    code = {file.name for file in Path(modeling_amer.__file__).parent.glob("*_amer.py")}
+    assert {file.name for file in (folder / "sharded").glob("*.py")} == code
+    assert '"AutoModel": "modeling_amer.AMERModel"' in (folder / "sharded" / "config.json").read_text()
+    assert not (folder / "sharded" / "probe.json").exists()  # it would be taken by one process with its shard
+
+
+def test_resuming_warns_of_no_missing_weights(folder):
+    logs = "".join((folder / f"log-{rank}.txt").read_text() for rank in range(2))
+    assert "missing" not in logs and "not initialized" not in logs, logs
