@@ -13,8 +13,11 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.files import read_json, write_json
+from amer.hub import pull_folder
 from amer.offline import resolve_model
 from amer.retrieval import DocumentStore, ExactIndex
+from hub_cards import training_record
+from hub_cards.record import origin
 from modeling_amer import AMERModel
 from trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
 
@@ -49,8 +52,8 @@ class ModelArguments:
 class DataArguments:
     """The questions and the documents."""
 
-    dataset: str = field(default="", metadata={"help": "Dataset directory (amer.data.load_dataset_dir). Required."})
-    store: str = field(default="", metadata={"help": "Document store directory (amer.retrieval). Required."})
+    dataset: str = field(default="", metadata={"help": "Dataset: a directory, or a name on the Hub. Required."})
+    store: str = field(default="", metadata={"help": "Document store: a directory, or a name on the Hub. Required."})
     max_eval_queries: int | None = field(
         default=None, metadata={"help": "Use the first so many validation questions."}
     )
@@ -191,8 +194,9 @@ def check_same_run(
 def main(argv: list[str] | None = None) -> None:
     model_args, data_args, args = parse(sys.argv[1:] if argv is None else argv)
     set_seed(args.seed)
-    store = DocumentStore.open(data_args.store)
-    splits = load_dataset_dir(data_args.dataset)
+    store = DocumentStore.open(pull_folder(data_args.store))
+    dataset = pull_folder(data_args.dataset)
+    splits = load_dataset_dir(dataset)
     if "train" not in splits:
         raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
     if model_args.anchored and any(split.query_vectors is None for split in splits.values()):
@@ -201,10 +205,16 @@ def main(argv: list[str] | None = None) -> None:
         )
     model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
     trainer = build_trainer(model, args, store, splits, data_args.max_eval_queries, tuple(data_args.eval_ks))
+    trainer.sources = {
+        "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
+        "store": {**origin(data_args.store, store.path), **store.info},
+    }
     checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir)  # an interrupted run goes on
     check_same_run(Path(args.output_dir), checkpoint, model_args, data_args, args)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    if trainer.is_world_process_zero():
+        write_json(Path(args.output_dir) / "training_record.json", training_record(trainer, **trainer.sources))
     trainer.save_state()
 
 

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitInfo
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
-from transformers.utils import cached_file, extract_commit_hash, logging
+from transformers.utils import cached_file, extract_commit_hash
 
 from .configuration_amer import AMERConfig
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
-from .staging_amer import WEIGHTS, staged
+from .publishing_amer import check_base, push
+from .staging_amer import staged
 
 if TYPE_CHECKING:
     # Never run: it makes the file travel with the code, for sentence-transformers to find.
@@ -41,8 +40,6 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "prox
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs", "state_dict", "use_safetensors")
 WEIGHTS_FILE = "model.safetensors"
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
-
-logger = logging.get_logger(__name__)
 
 
 class AMERPreTrainedModel(PreTrainedModel):
@@ -346,26 +343,19 @@ class AMERPreTrainedModel(PreTrainedModel):
             ValueError: the adapter's base is a folder, which nobody else has.
         """
         self.check_publishable()
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
-            if not api.file_exists(repo_id, "README.md", revision=revision):
-                self._short_card(repo_id, tags or []).save(Path(folder, "README.md"))
-            elif tags:
-                card = ModelCard.load(api.hf_hub_download(repo_id, "README.md", revision=revision))
-                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
-                card.save(Path(folder, "README.md"))
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or "Upload AMER model",
+            return push(
+                Path(folder),
+                repo_id,
+                self.config,
+                commit_message=commit_message,
                 commit_description=commit_description,
+                private=private,
+                token=token,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=list(WEIGHTS),
+                tags=tags,
             )
 
     def check_publishable(self) -> None:
@@ -374,32 +364,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: the adapter's base is a folder, which nobody else has.
         """
-        base = self.config.base_model_name_or_path
-        if base is None or _is_repo_id(base):
-            return
-        if self.config.weights == "adapter":
-            raise ValueError(
-                f"The adapter's base is the folder {base}, which nobody else has. Load the model with "
-                "base_model_name_or_path= the base's name on the Hub, and verify=True to see that it is the same; or "
-                "publish every weight, after merge_and_unload()."
-            )
-        logger.warning(f"The base model is the folder {base}: its name is left out of what is published.")
-        self.config.base_model_name_or_path = None
-
-    def _short_card(self, repo_id: str, tags: list[str]) -> ModelCard:
-        data = ModelCardData(
-            library_name="transformers",
-            pipeline_tag="feature-extraction",
-            tags=list(dict.fromkeys(["amer", "retrieval", *tags])),
-            base_model=self.config.base_model_name_or_path,
-            base_model_relation="adapter" if self.config.weights == "adapter" else "finetune",
-        )
-        load = f'AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)'
-        return ModelCard(
-            f"---\n{data.to_yaml()}\n---\n\n# {repo_id.rpartition('/')[2]}\n\nAMER turns a question into several "
-            "query vectors, each searched on its own among documents of one vector each; it is not late interaction "
-            f"(ColBERT).\n\n```python\nfrom transformers import AutoModel\n\nmodel = {load}\n```\n"
-        )
+        check_base(self.config)
 
     # -------------------------------------------------------------------------------------------------- merging
 
@@ -441,15 +406,6 @@ def _commit(base: str, revision: str | None, hub_options: dict[str, Any]) -> str
     if os.path.isdir(base):
         return None
     return extract_commit_hash(cached_file(base, "config.json", revision=revision, **hub_options), None) or revision
-
-
-def _is_repo_id(name: str) -> bool:
-    """Whether a name is one on the Hub: not a folder of this machine, nor of the one it was written on."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not os.path.isdir(name)
 
 
 def _check_files(where: str | os.PathLike, checksums: dict[str, str], **options: Any) -> None:

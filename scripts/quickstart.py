@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import platform
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from training_jobs import ROOT, Job, history, run_all
 
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
-from amer.data.wordnet import build_wordnet
+from amer.data.wordnet import LICENSE, build_wordnet
 from amer.evaluation import (
     Report,
     SystemResult,
@@ -65,6 +66,7 @@ def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
         }
         info = read_json(folder / "senses" / "dataset" / "dataset.json")
         save_dataset_dir(dataset, splits, {**info, "query_vectors": encoder.identity})
+        shutil.copyfile(LICENSE, dataset / LICENSE.name)
     return dataset, store
 
 

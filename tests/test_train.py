@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -208,6 +209,10 @@ def history(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
+def record(folder: Path) -> dict:
+    return json.loads((folder / "training_record.json").read_text())
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
@@ -242,6 +247,61 @@ def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama
     train.main(arguments)
     assert weights(folder) == weights(unbroken)
     assert (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == made  # not done a second time
+    check_the_resumed_record(record(folder), record(unbroken), history(folder / "checkpoint-4"))
+
+
+def check_the_resumed_record(resumed: dict, whole: dict, checkpoint: list[dict]) -> None:
+    """It tells of all six steps, and its seconds are those of both parts."""
+    changing = {"date", "seconds", "log_history"}
+    same = whole.keys() - changing
+    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
+    losses = [
+        {entry["step"]: entry["loss"] for entry in of["log_history"] if "loss" in entry} for of in (resumed, whole)
+    ]
+    assert losses[0] == pytest.approx(losses[1]) and len(losses[0]) == 6
+    (last,) = [entry for entry in resumed["log_history"] if "train_runtime" in entry]
+    assert resumed["seconds"] == pytest.approx(checkpoint[-1]["seconds"] + last["train_runtime"], abs=1)
+    assert resumed["seconds"] > last["train_runtime"]
+
+
+def test_a_record_of_the_training_is_written(unbroken, data):
+    written = record(unbroken)
+    assert written["steps"] == 6 and written["batch"]["effective"] == 4 and written["seconds"] > 0
+    assert written["settings"]["learning_rate"] == 1e-2 and written["settings"]["objective"] == "matched"
+    assert 8 <= written["candidates_per_query"]["least"] <= written["candidates_per_query"]["most"] <= 4 * 3 + 8
+    model = AMERModel.from_pretrained(unbroken)
+    trained = sum(
+        value.numel() for name, value in model.state_dict().items() if "lora" in name or "projection" in name
+    )
+    assert written["parameters"] == {"trained": trained, "all": model.num_parameters()}
+    assert written["dataset"]["name"] == "text"
+    splits = written["dataset"]["splits"]
+    assert (splits["train"]["queries"], splits["validation"]["queries"]) == (12, 6)
+    assert written["store"]["count"] == 40 and written["store"]["encoder"] == ENCODER
+    assert "checksums" not in written["store"]
+    assert written["log_history"] == history(unbroken)
+
+
+def test_a_finished_run_that_is_started_again_keeps_its_record(unbroken, llama, data, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "out")
+    trained = history(unbroken / "checkpoint-6")[-1]["seconds"]
+    train.main(command(tmp_path / "out", llama, data.text))
+    again = record(tmp_path / "out")
+    assert trained <= again["seconds"] < trained + 1 and again["steps"] == 6
+    assert [entry["step"] for entry in again["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+
+
+def test_dataset_and_store_may_be_names_on_the_hub(llama, data, tmp_path, monkeypatch):
+    snapshots = {}
+    for name in ("text", "store"):
+        snapshots[f"org/{name}"] = tmp_path / name / ("a" * 40)
+        shutil.copytree(getattr(data, name), snapshots[f"org/{name}"])
+    monkeypatch.setattr(train, "pull_folder", lambda name: snapshots[name.partition("@")[0]])
+    arguments = command(tmp_path / "out", llama, data.text, save_strategy="no", max_steps=1)
+    train.main([*arguments, "--dataset", "org/text@v1", "--store", "org/store"])
+    written = record(tmp_path / "out")
+    assert written["dataset"]["repo_id"] == "org/text" and written["dataset"]["revision"] == "a" * 40
+    assert written["store"]["repo_id"] == "org/store" and written["store"]["count"] == 40
 
 
 def test_a_checkpoint_that_was_not_written_whole_is_passed_over(unbroken, llama, data, tmp_path):

@@ -14,9 +14,11 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress
+from transformers.utils import PushInProgress, logging
 
 from amer.files import write_json
+from amer.hub import push_folder
+from hub_cards import TrainingClock, training_record, write_model_card
 from modeling_amer.staging_amer import WEIGHTS
 from trainer.arguments import AMERTrainingArguments
 from trainer.losses import matched_info_nce, mixture_info_nce
@@ -26,12 +28,17 @@ TARGETS = ("candidates", "target_index", "target_mask", "ignored")
 # What a training leaves beside the model: its state, much of it pickled by the Trainer, and its notes and logs.
 NOT_PUBLISHED = (".*", "_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.log", "run.json", "job.json", "train*.json")
 
+logger = logging.get_logger(__name__)
+
 
 class AMERTrainer(Trainer):
     """Trains an [`AMERModel`] on batches of an [`AMERCollator`] (paper §4.1).
 
     The Single-Query baseline is the same trainer with a collator of `max_targets=1`. Evaluation logs `eval_loss`
     with predictions fed back, and what `compute_metrics` (see `RetrievalMetrics`) says of the query vectors.
+
+    Attributes:
+        sources: for the card: `dataset` and `store`, what dataset.json and store.json say of the training's.
 
     Raises:
         ValueError: several GPUs in one process, which would tear a batch apart; use `accelerate launch`.
@@ -45,6 +52,9 @@ class AMERTrainer(Trainer):
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
         self.model_accepts_loss_kwargs = False  # else gradient accumulation is scaled by a count we do not use
         self._num_candidates = 0
+        self.sources: dict[str, dict[str, Any]] = {}
+        self.add_callback(TrainingClock())
+        self._hub = HfApi()  # one, for its pushes in the background come one after another
         model = self.accelerator.unwrap_model(self.model)
         model.config.objective, model.config.loss_temperature = self.args.objective, self.args.temperature
         if self.args.push_to_hub:
@@ -147,14 +157,12 @@ class AMERTrainer(Trainer):
             report: what `amer.evaluation.Report.to_dict` gives, for the card's figures.
             system: name of this model in the report.
         """
-        from hub_cards import training_record, write_model_card
-
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
         config = self.accelerator.unwrap_model(self.model).config
         repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
-        path = write_model_card(folder, config, repo_id, training_record(self), report, system)
+        path = write_model_card(folder, config, repo_id, training_record(self, **self.sources), report, system)
         given = {"language": language, "license": license}
         if tags or any(given.values()):
             card = ModelCard.load(path)
@@ -196,46 +204,54 @@ class AMERTrainer(Trainer):
             return None
         self.create_model_card(**kwargs)
         self._finish_current_push()
-        return HfApi(token=token).upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
-            commit_message=commit_message,
-            run_as_future=not blocking,
-            ignore_patterns=list(NOT_PUBLISHED),
-            delete_patterns=list(WEIGHTS),
-            revision=revision or self.args.hub_revision,
-        )
+        job = self._push_model(self.args.output_dir, commit_message, token, revision)
+        return job.result() if blocking else job
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's model whole; the Trainer's own would push its weights without their code."""
-        pending = self.push_in_progress if self.is_world_process_zero() else None
-        busy = pending is not None and not pending.is_done()
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
         if busy and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         message = f"Training in progress, step {self.state.global_step}"
-        jobs = [self._push_copy(checkpoint_folder, message, ignored=NOT_PUBLISHED)]
+        jobs = [self._push_model(checkpoint_folder, message)]
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            path = "last-checkpoint" if last else Path(checkpoint_folder).name
-            jobs.append(self._push_copy(checkpoint_folder, f"{message}, checkpoint", path_in_repo=path))
-        self.push_in_progress = PushInProgress([*(pending.jobs if busy else []), *jobs])
+            checkpoint = self._hub.upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=checkpoint_folder,
+                path_in_repo="last-checkpoint" if last else Path(checkpoint_folder).name,
+                commit_message=f"{message}, checkpoint",
+                token=self.args.hub_token,
+                run_as_future=True,
+                revision=self.args.hub_revision,
+            )
+            jobs.append(checkpoint)
+        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else []), *jobs])
 
-    def _push_copy(
-        self, folder: str, message: str, path_in_repo: str | None = None, ignored: tuple[str, ...] = ()
+    def _push_model(
+        self, folder: str, message: str | None, token: str | None = None, revision: str | None = None
     ) -> Future[CommitInfo]:
-        """Push in the background from a copy: the checkpoint itself may be deleted before the push is done."""
+        """Push the model in a folder in the background, from a copy: the folder may change before the push is done."""
         copy = tempfile.mkdtemp()
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*ignored), dirs_exist_ok=True)
-        job = HfApi(token=self.args.hub_token).upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=copy,
-            path_in_repo=path_in_repo,
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*NOT_PUBLISHED), dirs_exist_ok=True)
+        job = self._hub.run_as_future(
+            push_folder,
+            copy,
+            self.hub_model_id,
+            branch=revision or self.args.hub_revision,
             commit_message=message,
-            run_as_future=True,
-            revision=self.args.hub_revision,
+            token=token or self.args.hub_token,
+            delete_patterns=WEIGHTS,
         )
-        job.add_done_callback(lambda _: shutil.rmtree(copy, ignore_errors=True))
+        job.add_done_callback(lambda done: _pushed(done, copy))
         return job
+
+
+def _pushed(job: Future[CommitInfo], copy: str) -> None:
+    """Remove the copy that was pushed; a push in the background that failed is at least told."""
+    shutil.rmtree(copy, ignore_errors=True)
+    if not job.cancelled() and job.exception() is not None:
+        logger.warning(f"A push to the Hub failed: {job.exception()}")

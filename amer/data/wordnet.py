@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from amer.data.dataset import SPLITS, RetrievalDataset, save_dataset_dir
 from amer.files import atomic_directory, atomic_write
 
 EXTRACT = Path(__file__).parent / "wordnet_extract"
+LICENSE = EXTRACT / "LICENSE.WordNet"
 """WordNet 3.0 as shipped in the package; made by `write_extract`."""
 
 PARTS_OF_SPEECH = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
@@ -173,6 +175,8 @@ def build_wordnet(
     with atomic_directory(path) as folder:
         save_dataset_dir(folder / "dataset", splits, info)
         pq.write_table(documents, folder / "documents.parquet", compression="zstd")
+        for copy in (folder, folder / "dataset"):  # which the licence asks to be with every copy
+            shutil.copyfile(LICENSE, copy / LICENSE.name)
 
 
 def _choose(items: list[str], number: int | None, name: str, rng: np.random.Generator) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amer.evaluation.answers import answer_mrecall_at_k, answer_recall_at_k, normalise_answer
 from amer.evaluation.diversity import low_similarity_third, similarity_quartiles, target_similarity
 from amer.evaluation.evaluate import SystemResult, evaluate_embeddings, evaluate_model, evaluate_run, summarise
-from amer.evaluation.plots import plot_bars, plot_by_diversity, plot_training_curve
+from amer.evaluation.plots import plot_bars, plot_by_diversity, plot_quartiles, plot_training_curve, plot_training_run
 from amer.evaluation.recall import mrecall_at_k, recall_at_k
 from amer.evaluation.report import Report
 from amer.evaluation.significance import BootstrapResult, paired_bootstrap
@@ -25,7 +25,9 @@ __all__ = [
     "paired_bootstrap",
     "plot_bars",
     "plot_by_diversity",
+    "plot_quartiles",
     "plot_training_curve",
+    "plot_training_run",
     "recall_at_k",
     "similarity_quartiles",
     "summarise",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amer.evaluation.diversity import similarity_quartiles
 from amer.evaluation.report import Report, metric_label
 from amer.files import atomic_write
 
@@ -27,6 +26,7 @@ LINES = ("-", "--", ":")  # the next one when the colours come round again
 BAR_COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7")
 HATCHES = ("", "///", "...", "xxx")  # one for each of them
 BAR_WIDTH = 0.8  # of the space between two bars
+LOSSES = {"loss": "training", "eval_loss": "validation"}
 QUARTERS = ("most diverse", "second", "third", "least diverse")
 
 
@@ -41,7 +41,27 @@ def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str])
     Raises:
         ValueError: the report lacks the metric, or has more systems than markers.
     """
-    _save(_diversity_figure(report, metric), path)
+    plot_quartiles(report.by_quartile(metric), metric, path, report.quartile_ranges())
+
+
+def plot_quartiles(
+    quartiles: Mapping[str, Sequence[float]],
+    metric: str,
+    path: str | os.PathLike[str],
+    ranges: Sequence[Sequence[float]] | None = None,
+) -> None:
+    """The same from what `results.json` holds.
+
+    Args:
+        quartiles: of up to 13 systems: the mean (0 to 1) in each quarter, from the most diverse targets to the least.
+        metric: such as "mrecall@100".
+        path: of the PNG.
+        ranges: least and greatest target similarity of each quarter, written below it.
+
+    Raises:
+        ValueError: more systems than markers, or none.
+    """
+    _save(_diversity_figure(quartiles, metric, ranges), path)
 
 
 def plot_bars(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> None:
@@ -75,15 +95,28 @@ def plot_training_curve(
     _save(_training_figure(histories, metric), path)
 
 
-def _diversity_figure(report: Report, metric: str) -> Figure:
-    quarters = report.by_quartile(metric)
+def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """One run: its training and validation loss, and below them its validation metrics where it logged any.
+
+    Args:
+        history: `trainer.state.log_history`.
+        path: of the PNG.
+
+    Raises:
+        ValueError: the history holds no loss.
+    """
+    _save(_run_figure(history), path)
+
+
+def _diversity_figure(
+    quarters: Mapping[str, Sequence[float]], metric: str, ranges: Sequence[Sequence[float]] | None
+) -> Figure:
     figure, axes = _figure(8.5, 4.8)
-    spread = np.linspace(-0.16, 0.16, len(quarters)) if len(quarters) > 1 else [0.0]  # so that markers do not hide
+    spread = 0.027 * (np.arange(len(quarters)) - (len(quarters) - 1) / 2)  # so that markers do not hide
     for shift, style, (name, means) in zip(spread, _styles(quarters), quarters.items(), strict=True):
         axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
-    parts = [report.similarity[similarity_quartiles(report.similarity) == place] for place in range(4)]
-    ticks = [f"{name}\n{part.min():.2f} to {part.max():.2f}" for name, part in zip(QUARTERS, parts, strict=True)]
-    axes.set_xticks(range(4), ticks)
+    below = [f"\n{low:.2f} to {high:.2f}" for low, high in ranges] if ranges else [""] * 4
+    axes.set_xticks(range(4), [f"{name}{text}" for name, text in zip(QUARTERS, below, strict=True)])
     axes.set_xlabel("Quarter of the queries by mean cosine between targets")
     axes.set_ylabel(f"{metric_label(metric)} (%)")
     axes.set_ylim(bottom=0)
@@ -160,6 +193,33 @@ def _training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]], met
     axes.set_ylabel(metric_label(metric.removeprefix("eval_")))
     _legend(axes, last)
     return figure
+
+
+def _run_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
+    keys = list(dict.fromkeys(key for entry in history for key in entry))
+    losses = {name: _points(history, key) for key, name in LOSSES.items() if key in keys}
+    metrics = {key: _points(history, key) for key in keys if "recall@" in key}
+    if not losses:
+        raise ValueError(f"the history holds neither {' nor '.join(LOSSES)}; it holds {', '.join(keys) or 'nothing'}")
+    panels = [("Loss", losses)]
+    if metrics:
+        label = {key: metric_label(key.removeprefix("eval_")) for key in metrics}
+        panels.append(("Validation (%)", {label[key]: (x, [100 * y for y in ys]) for key, (x, ys) in metrics.items()}))
+    figure, axes = _figure(8.5, 3.0 * len(panels), rows=len(panels))
+    for panel, (title, lines) in zip(np.atleast_1d(axes), panels, strict=True):
+        for style, (name, (steps, values)) in zip(_styles(lines), lines.items(), strict=True):
+            panel.plot(steps, values, label=name, markevery=max(1, len(steps) // 10), **style)
+        panel.set_ylabel(title)
+        panel.set_xlim(0, 1.02 * max(entry["step"] for entry in history))
+        _legend(panel, [values[-1] for _, values in lines.values()])
+    panel.set_xlabel("Training step")
+    return figure
+
+
+def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a logged figure; what was not a number is passed over."""
+    points = [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:

@@ -91,6 +91,12 @@ class Report:
             for system in self.systems
         }
 
+    def quartile_ranges(self) -> list[list[float]]:
+        """Least and greatest target similarity in each quarter of the queries, from the most diverse to the least."""
+        quarter = similarity_quartiles(self.similarity)
+        parts = [self.similarity[quarter == place] for place in range(4)]
+        return [[float(part.min()), float(part.max())] for part in parts]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the per-query values, as JSON holds it."""
         quartiles = {metric: self.by_quartile(metric) for metric in self.metrics}
@@ -110,6 +116,7 @@ class Report:
             "queries": len(self.similarity),
             "low_similarity_queries": self._count("low_similarity"),
             "mean_target_similarity": float(np.mean(self.similarity)),
+            "quartile_ranges": self.quartile_ranges(),
             "references": list(self.references),
             "resamples": self.resamples,
             "seed": self.seed,

@@ -110,7 +110,11 @@ SMALL = {"num_train": 6, "num_validation": 0, "num_test": 4, "corpus_size": 60}
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*.*")
+        if file.is_file() and file.suffix != ".WordNet"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +199,9 @@ def test_the_dict_folder_gives_the_counts_and_the_dataset_of_the_extract(tmp_pat
     build_wordnet(tmp_path / "parsed", source=DICT, **SMALL)
     assert files(tmp_path / "packaged") == files(tmp_path / "parsed")
     assert module.query_lemmas(whole) == module.query_lemmas(wordnet)
+
+
+def test_the_licence_is_with_every_copy(tmp_path):
+    build_wordnet(tmp_path / "senses", num_train=5, num_validation=1, num_test=1, corpus_size=100)
+    for folder in (tmp_path / "senses", tmp_path / "senses" / "dataset"):
+        assert "WordNet" in (folder / "LICENSE.WordNet").read_text()

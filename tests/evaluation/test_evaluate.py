@@ -109,6 +109,14 @@ def test_query_vectors_at_hand_are_evaluated_alike(index):
     given = evaluate_embeddings(queries, DATASET, index, "given", ks=(2,))
     expected = evaluate_model(Model(), DATASET, index, 2, "model", ks=(2,))
     np.testing.assert_array_equal(given.values["recall@2"], expected.values["recall@2"])
+    assert given.seconds_per_query is None  # what the encoding took is not known
+
+
+def test_what_an_encoding_took_beforehand_is_added(index):
+    queries = torch.eye(DIM)[torch.tensor([[0], [2]])]
+    given = evaluate_embeddings(queries, DATASET, index, "given", ks=(2,), encoding_seconds=100)
+    model = evaluate_model(Model(), DATASET, index, 2, "model", ks=(2,), encoding_seconds=100)
+    assert 100 < given.seconds_per_query < 101 and 100 < model.seconds_per_query < 101
 
 
 def test_a_summary_compares_on_both_subsets():

@@ -5,8 +5,16 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from amer.evaluation import Report, SystemResult, plot_bars, plot_by_diversity, plot_training_curve
-from amer.evaluation.plots import MARKERS, _bars_figure, _diversity_figure, _training_figure
+from amer.evaluation import (
+    Report,
+    SystemResult,
+    plot_bars,
+    plot_by_diversity,
+    plot_quartiles,
+    plot_training_curve,
+    plot_training_run,
+)
+from amer.evaluation.plots import MARKERS, _bars_figure, _diversity_figure, _run_figure, _training_figure
 
 SIMILARITY = np.linspace(0, 1, 16)
 BARS = [
@@ -40,7 +48,7 @@ def test_every_plot_is_a_png_of_150_dots_per_inch(tmp_path):
 
 def test_lines_are_the_quartile_means_and_thirteen_systems_look_different():
     report = report_of(13)
-    lines = _diversity_figure(report, "mrecall@10").axes[0].get_lines()
+    lines = _diversity_figure(report.by_quartile("mrecall@10"), "mrecall@10", None).axes[0].get_lines()
     for line, means in zip(lines, report.by_quartile("mrecall@10").values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
     assert len({line.get_marker() for line in lines}) == 13
@@ -62,6 +70,34 @@ def test_a_training_curve_skips_entries_without_the_metric():
     assert line.get_xydata().tolist() == [[1, 2], [3, 1]]
 
 
+def test_a_report_from_its_file_is_drawn_as_the_report_itself(tmp_path):
+    report = report_of(2)
+    plot_by_diversity(report, "mrecall@10", tmp_path / "report.png")
+    results = report.to_dict()
+    quartiles = {name: system["metrics"]["mrecall@10"]["quartiles"] for name, system in results["systems"].items()}
+    plot_quartiles(quartiles, "mrecall@10", tmp_path / "file.png", results["quartile_ranges"])
+    assert (tmp_path / "file.png").read_bytes() == (tmp_path / "report.png").read_bytes()
+    (axes,) = _diversity_figure(quartiles, "mrecall@10", results["quartile_ranges"]).axes
+    assert axes.get_xticklabels()[0].get_text() == "most diverse\n0.00 to 0.20"
+    assert _diversity_figure(quartiles, "mrecall@10", None).axes[0].get_xticklabels()[3].get_text() == "least diverse"
+
+
+def test_a_run_is_drawn_with_its_losses_above_its_validation_metrics():
+    history = [
+        {"step": 1, "loss": 2.0, "grad_norm": 9.0},
+        {"step": 2, "loss": None},
+        {"step": 2, "eval_loss": 3.0, "eval_recall@10": 0.25},
+        {"step": 4, "loss": 1.0},
+        {"step": 4, "train_loss": 1.5},
+    ]
+    losses, metrics = _run_figure(history).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for panel in (losses, metrics) for line in panel.get_lines()}
+    assert drawn == {"training": [[1, 2], [4, 1]], "validation": [[2, 3]], "Recall@10": [[2, 25]]}
+    assert (losses.get_ylabel(), metrics.get_ylabel()) == ("Loss", "Validation (%)")
+    assert losses.get_xlim() == metrics.get_xlim()
+    assert len(_run_figure(history[:1]).axes) == 1
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     path = tmp_path / "x.png"
     with pytest.raises(ValueError, match=f"1 to {len(MARKERS)} lines"):
@@ -74,4 +110,6 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
         plot_bars([{**BARS[0], "transformation": str(i)} for i in range(5)], ["mrecall@10"], path)
     with pytest.raises(ValueError, match="never logs 'accuracy'; it logs eval_loss, loss, step"):
         plot_training_curve(HISTORIES, "accuracy", path)
+    with pytest.raises(ValueError, match="neither loss nor eval_loss; it holds step"):
+        plot_training_run([{"step": 1}], path)
     assert not list(tmp_path.iterdir())

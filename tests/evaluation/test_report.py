@@ -31,6 +31,7 @@ def test_the_json_holds_means_gains_and_p_values(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == report.to_dict()
     assert (results["queries"], results["low_similarity_queries"]) == (40, 14)
+    assert results["quartile_ranges"] == [[SIMILARITY[first], SIMILARITY[first + 9]] for first in (0, 10, 20, 30)]
     amer = results["systems"]["[AMER]"]
     assert (amer["searches_per_query"], amer["seconds_per_query"]) == (2, 0.0125)
     metric = amer["metrics"]["mrecall@10"]

@@ -1,0 +1,42 @@
+"""The metric's page as a Space: ranked lists and targets in, both figures out.
+
+Not `evaluate.utils.launch_gradio_widget`: it leaves `k` at 100, more than any list on a page holds, and calls parts of
+gradio that version 4 removed.
+"""
+
+import json
+from pathlib import Path
+
+import evaluate
+import gradio as gr
+
+from tests import test_cases
+
+FOLDER = Path(__file__).parent
+metric = evaluate.load(str(FOLDER / "mrecall.py"))
+
+
+def compute(predictions: str, references: str, k: float) -> dict[str, float]:
+    """The figures of lists written as JSON."""
+    try:
+        return metric.compute(predictions=json.loads(predictions), references=json.loads(references), k=int(k))
+    except (ValueError, TypeError) as error:  # not JSON, lists of another shape, a k that does not fit
+        raise gr.Error(str(error)) from error
+
+
+page = gr.Interface(
+    fn=compute,
+    inputs=[
+        gr.Textbox(label="predictions: per query the ids of the retrieved documents, best first", lines=4),
+        gr.Textbox(label="references: per query its targets, each a list of ids of documents that cover it", lines=4),
+        gr.Number(label="k", value=10, precision=0),
+    ],
+    outputs=gr.JSON(label="figures"),
+    examples=[[json.dumps(case["predictions"]), json.dumps(case["references"]), case["k"]] for case in test_cases],
+    title="MRecall@k",
+    description=metric.description,
+    article=(FOLDER / "README.md").read_text(encoding="utf-8").split("---", 2)[-1],
+)
+
+if __name__ == "__main__":
+    page.launch()

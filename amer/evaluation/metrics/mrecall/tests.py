@@ -1,0 +1,28 @@
+"""Small cases with their figures: the examples of the Space, and what the suite of AMER checks the metric against."""
+
+test_cases = [
+    {  # two targets, one of them found at k = 2
+        "predictions": [["a", "x", "b"]],
+        "references": [[["a", "c"], ["b"]]],
+        "k": 2,
+        "result": {"mrecall": 0.0, "recall": 0.5},
+    },
+    {  # both found at k = 3
+        "predictions": [["a", "x", "b"]],
+        "references": [[["a", "c"], ["b"]]],
+        "k": 3,
+        "result": {"mrecall": 1.0, "recall": 1.0},
+    },
+    {  # more targets than k: two of three are all that two documents can cover
+        "predictions": [["a", "b"], ["x", "y"]],
+        "references": [[["a"], ["b"], ["c"]], [["z"], ["y"]]],
+        "k": 2,
+        "result": {"mrecall": 0.5, "recall": (2 / 3 + 1 / 2) / 2},
+    },
+    {  # one document in the clusters of two targets finds both
+        "predictions": [["a"]],
+        "references": [[["a", "b"], ["a"]]],
+        "k": 1,
+        "result": {"mrecall": 1.0, "recall": 1.0},
+    },
+]

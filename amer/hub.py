@@ -1,0 +1,211 @@
+"""Folders on the Hugging Face Hub: pushed whole or not at all, and pulled by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+
+MAIN = "main"
+CARD = "README.md"
+HIDDEN = (".*", "*/.*")  # the temporaries of amer.files among them
+LEFTOVERS = ("checkpoint-*", "*/checkpoint-*", "*__pycache__*")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+
+def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> dict[str, int]:
+    """What `push_folder` would push, after the check that it makes; asks no network.
+
+    Hidden files, checkpoints and pickles stay out. A dataset directory or a document store is opened and read whole,
+    so that a damaged one is never published.
+
+    Args:
+        folder: what to push.
+        card: the text of its README.md, in place of the one in `folder`.
+
+    Returns:
+        The path of every file in the repository and its size in bytes.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file of the dataset or store is missing.
+        OSError: a file of the store is truncated or damaged; names it.
+        ValueError: nothing to push, or a file of the dataset or store breaks its contract; names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give the one to push")
+    _read_whole(folder)
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = filter_repo_objects(paths, ignore_patterns=[*HIDDEN, *LEFTOVERS, *PICKLES])
+    files = {path: (folder / path).stat().st_size for path in kept}
+    if not files:
+        raise ValueError(f"{folder} holds nothing to push: no file but hidden ones, checkpoints and pickles")
+    return files if card is None else {**files, CARD: len(card.encode())}
+
+
+def push_folder(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    repo_type: str = "model",
+    private: bool = True,
+    branch: str | None = None,
+    tag: str | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+    delete_patterns: Sequence[str] | None = None,
+    card: str | None = None,
+) -> CommitInfo:
+    """Push a folder in one commit: a push that is killed leaves the repository as it was.
+
+    Not `HfApi.upload_folder`, which with `hf_xet` installed cuts a large folder into several commits.
+
+    Args:
+        folder: what to push, see `files_to_push`.
+        repo_id: `namespace/name`; the repository is created when there is none.
+        repo_type: "model", "dataset", or "space" (with the gradio SDK).
+        private: who sees a repository that is created here; one that exists stays as visible as it is.
+        branch: where the commit goes; created from "main" when missing. "main" by default.
+        tag: put on the commit; must be new.
+        commit_message: first line of the commit.
+        token: of the Hub; the one logged in with by default.
+        delete_patterns: files of the repository that match one of them and are not pushed again are deleted in the
+            same commit.
+        card: the text of README.md, in place of the one in `folder`.
+
+    Returns:
+        The commit; the branch's last one when nothing has changed.
+
+    Raises:
+        OSError: no such folder, damaged files (see `files_to_push`), nobody is logged in, or the Hub refuses.
+        ValueError: `repo_id` is none, the tag exists, nothing to push, or files break their contract.
+    """
+    files = files_to_push(folder, card)
+    check_repo_id(repo_id)
+    api = HfApi(token=token or True)  # True: nobody logged in is an error
+    branch, repo = branch or MAIN, {"repo_id": repo_id, "repo_type": repo_type}
+    api.create_repo(**repo, private=private, exist_ok=True, space_sdk="gradio" if repo_type == "space" else None)
+    _prepare_refs(api, repo, branch, tag)
+    head = api.repo_info(**repo, revision=branch)
+    operations = [*_deletions(head.siblings, files, delete_patterns), *_additions(Path(folder), files, card)]
+    commit = api.create_commit(
+        **repo,
+        operations=operations,
+        commit_message=commit_message or f"Upload {repo_type}",
+        revision=branch,
+        parent_commit=head.sha,  # what is deleted was decided there
+    )
+    if tag is not None:
+        api.create_tag(**repo, tag=tag, revision=commit.oid)
+    return commit
+
+
+def pull_folder(name: str | os.PathLike[str], repo_type: str = "dataset", revision: str | None = None) -> Path:
+    """The folder of a name: a local one as it is, or a snapshot of a repository of the Hub.
+
+    A snapshot lies in the Hub's cache, so that the same name works offline afterwards.
+
+    Args:
+        name: a folder, or `namespace/name` or `namespace/name@revision` on the Hub.
+        repo_type: "dataset" (also a document store), "model" or "space".
+        revision: branch, tag or commit of the repository, if not given in `name`.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a repository that can be read from here.
+        ValueError: a revision of a local folder, or two revisions.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"{name} is a folder here and has no revision {revision!r}: leave the revision out")
+        return folder
+    repo_id, at, named = str(name).partition("@")
+    if at and revision is not None:
+        raise ValueError(f"{name} names a revision already: leave revision={revision!r} out")
+    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or repo_id.endswith("/"):
+        raise FileNotFoundError(f"{name} is not a folder here: give one, or the name of a {repo_type}, as org/name")
+    try:
+        return Path(snapshot_download(repo_id, repo_type=repo_type, revision=named or revision))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{name} is neither a folder here nor a {repo_type} on the Hub that can be read from here: check the name "
+            f"and, if it is private, log in with `hf auth login`. ({error})"
+        ) from error
+
+
+def published_card(
+    repo_id: str, repo_type: str = "model", branch: str | None = None, token: str | None = None
+) -> str | None:
+    """The README.md that a push to `branch` would replace; None where there is none.
+
+    Args:
+        repo_id: `namespace/name`, which need not exist.
+        repo_type: "model", "dataset" or "space".
+        branch: "main" by default.
+        token: the one to push with: a private repository is not there for anybody else.
+
+    Raises:
+        OSError: the Hub cannot be asked.
+    """
+    api = HfApi(token=token)
+    try:
+        info = api.repo_info(repo_id, repo_type=repo_type, revision=branch)
+    except RevisionNotFoundError:  # the branch will start as a copy of main
+        info = api.repo_info(repo_id, repo_type=repo_type)
+    except RepositoryNotFoundError:
+        return None
+    if CARD not in (file.rfilename for file in info.siblings):
+        return None
+    file = api.hf_hub_download(repo_id, CARD, repo_type=repo_type, revision=info.sha)
+    return Path(file).read_bytes().decode("utf-8")  # line ends stay as they are
+
+
+def check_repo_id(repo_id: str) -> None:
+    """ValueError unless it is `namespace/name`, spelled as the Hub allows."""
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} does not say whose it is: give namespace/name, as in org/{repo_id}")
+
+
+def _read_whole(folder: Path) -> None:
+    """Open and check a dataset directory or a document store; other folders are taken as they are."""
+    if (folder / "dataset.json").is_file():
+        from amer.data import load_dataset_dir
+
+        load_dataset_dir(folder)
+    if (folder / "store.json").is_file():
+        from amer.retrieval import DocumentStore
+
+        DocumentStore.open(folder).verify()
+
+
+def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str, tag: str | None) -> None:
+    """Refuse a tag that exists, then create the branch if it is missing."""
+    refs = api.list_repo_refs(**repo)
+    if tag is not None and tag in (ref.name for ref in refs.tags):
+        raise ValueError(
+            f"{repo['repo_id']} has a tag {tag!r} already, which others may rely on: choose another or delete it first"
+        )
+    if branch not in (MAIN, *(ref.name for ref in refs.branches)):
+        api.create_branch(**repo, branch=branch)
+
+
+def _deletions(
+    siblings: Sequence[Any], files: dict[str, int], patterns: Sequence[str] | None
+) -> list[CommitOperationDelete]:
+    """Files of the repository that match a pattern and are not pushed again."""
+    left = [file.rfilename for file in siblings if file.rfilename not in files]
+    stale = filter_repo_objects(left, allow_patterns=list(patterns or ()), ignore_patterns=list(HIDDEN))
+    return [CommitOperationDelete(path) for path in stale]
+
+
+def _additions(folder: Path, files: dict[str, int], card: str | None) -> list[CommitOperationAdd]:
+    """Every file from its place in `folder`, README.md from `card` if there is one."""
+    sources: dict[str, Any] = {path: folder / path for path in files}
+    if card is not None:
+        sources[CARD] = card.encode()
+    return [CommitOperationAdd(path, source) for path, source in sources.items()]

@@ -1,0 +1,174 @@
+"""Cards of what models are trained and measured with: datasets, document stores, the MRecall metric."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from huggingface_hub import DatasetCardData
+
+import amer.evaluation
+from amer.data.dataset import SPLITS
+from amer.files import read_json
+from amer.retrieval.store import DocumentStore
+from hub_cards.rendering import code, quoted, render, repository, revision, table
+from hub_cards.updating import assemble, split_card
+
+METRIC = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
+
+LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
+SIZE_CATEGORIES = (
+    "n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B",
+)  # fmt: skip
+COLUMNS = {
+    "query_id": "unique within the split",
+    "query": "the question",
+    "query_vector": "the question as a vector",
+    "targets": "the right answers, each a list of the ids of the documents that cover it",
+    "answers": "for each target its names, where there are any",
+}
+
+
+def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
+    """The card of a dataset directory (`amer.data.save_dataset_dir`); `datasets.load_dataset` reads it.
+
+    Raises:
+        FileNotFoundError: the directory has no `dataset.json` or no split.
+    """
+    folder = Path(folder)
+    info = read_json(folder / "dataset.json")
+    files = {name: folder / f"{name}.parquet" for name in SPLITS if (folder / f"{name}.parquet").is_file()}
+    if not files:
+        raise FileNotFoundError(f"{folder} holds none of {', '.join(f'{name}.parquet' for name in SPLITS)}")
+    schema = pq.read_schema(next(iter(files.values())))
+    counts = {name: pq.read_metadata(file).num_rows for name, file in files.items()}
+    metadata = DatasetCardData(
+        pretty_name=repo_id.rpartition("/")[2],
+        task_categories=["text-retrieval"],
+        size_categories=[_size_category(sum(counts.values()))],
+        configs=_configs("default", {name: file.name for name, file in files.items()}),
+        tags=["amer", "retrieval", "multi-answer"],
+        **_license(info.get("licence"), folder),
+    )
+    body = render(
+        "dataset",
+        name=repo_id.rpartition("/")[2],
+        repo_id=repo_id,
+        columns_table=table(
+            ["Column", "Type", "What it is"],
+            [[code(field.name), code(field.type), COLUMNS.get(field.name, "")] for field in schema],
+            alignment="lll",
+        ),
+        splits_table=_splits_table(counts, info.get("splits", {})),
+        split=next(iter(files)),
+        example=_example(next(iter(files.values()))),
+        has_vectors="query_vector" in schema.names,
+        origin=list(_origin(info)),
+        arguments=table(["Argument", "Value"], ([code(k), code(v)] for k, v in info.get("arguments", {}).items())),
+        encoder=_encoder(info.get("query_vectors")),
+    )
+    return assemble(metadata.to_yaml(), body)
+
+
+def store_card(folder: str | os.PathLike[str], repo_id: str) -> str:
+    """The card of a document store; `datasets.load_dataset` reads its texts.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as `DocumentStore.open`.
+    """
+    store = DocumentStore.open(folder)
+    metadata = DatasetCardData(
+        pretty_name=repo_id.rpartition("/")[2],
+        task_categories=["text-retrieval"],
+        size_categories=[_size_category(len(store))],
+        configs=_configs("documents", {"corpus": "documents.parquet"}),
+        tags=["amer", "retrieval", "embeddings", "document-store"],
+    )
+    embeddings = sorted(store.path.glob("embeddings-*.npy"))
+    body = render(
+        "store",
+        name=repo_id.rpartition("/")[2],
+        repo_id=repo_id,
+        count=len(store),
+        dim=store.dim,
+        dtype=store.dtype,
+        encoder=_encoder(store.encoder),
+        first=embeddings[0].name,
+        shards=len(embeddings),
+        documents_size=(store.path / "documents.parquet").stat().st_size,
+        embeddings_size=sum(file.stat().st_size for file in embeddings),
+    )
+    return assemble(metadata.to_yaml(), body)
+
+
+def metric_card(repo_id: str) -> str:
+    """The card of the MRecall metric as a Space: the one in its folder, loaded by its name on the Hub."""
+    front, body = split_card((METRIC / "README.md").read_text(encoding="utf-8"))
+    call = f"evaluate.load({quoted(repo_id)})"
+    return assemble(front.strip().strip("-"), re.sub(r"evaluate\.load\(.*\n", lambda match: f"{call}\n", body))
+
+
+def _configs(name: str, files: dict[str, str]) -> list[dict[str, Any]]:
+    """What tells the `datasets` library which file is which split."""
+    return [{"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}]
+
+
+def _license(licence: str | None, folder: Path) -> dict[str, str]:
+    """A licence as the Hub's metadata hold it: one of its identifiers, or "other" with a name and the text's file."""
+    if not licence or licence.startswith("none"):
+        return {}
+    slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+    if slug in LICENSES:
+        return {"license": slug}
+    texts = [path.name for path in sorted(folder.glob("LICENSE*"))]
+    return {"license": "other", "license_name": slug, **({"license_link": texts[0]} if texts else {})}
+
+
+def _size_category(rows: int) -> str:
+    return SIZE_CATEGORIES[max(0, min(len(str(rows)) - 3, len(SIZE_CATEGORIES) - 1))]
+
+
+def _splits_table(counts: dict[str, int], details: dict[str, dict[str, int]]) -> str:
+    """Questions of each split, and their targets and documents where `dataset.json` counts them."""
+    rows = []
+    for name, queries in counts.items():
+        detail = details.get(name, {})
+        targets = detail.get("targets")
+        mean = f"{targets / queries:.2f}" if targets else ""
+        others = [f"{detail[key]:,}" if key in detail else "" for key in ("targets", "documents")]
+        rows.append([name, f"{queries:,}", *others, mean])
+    return table(["Split", "Questions", "Targets", "Documents", "Targets a question"], rows)
+
+
+def _origin(info: dict[str, Any]) -> Iterator[str]:
+    """Where a dataset is from, as far as its `dataset.json` says."""
+    if info.get("source"):
+        yield f"Source: {info['source']}"
+    if info.get("licence"):
+        yield f"Licence: {info['licence']}"
+    if info.get("builder"):
+        yield f"Built by {code(info['builder'])}"
+    if info.get("corpus"):
+        yield f"Made for a corpus of {info['corpus']['documents']:,} documents, which are not in this repository"
+
+
+def _example(file: Path) -> dict[str, Any]:
+    """The first question of a split, without its vector."""
+    first = next(pq.ParquetFile(file).iter_batches(batch_size=1))
+    return {name: value for name, value in first.to_pylist()[0].items() if name != "query_vector"}
+
+
+def _encoder(identity: dict[str, Any] | None) -> str:
+    """A document encoder in one line; empty where there is none."""
+    if not identity:
+        return ""
+    prompts = [
+        f"prompt of {what} {code(identity[key])}"
+        for key, what in (("document_prompt", "documents"), ("query_prompt", "questions"))
+        if identity.get(key)
+    ]
+    return ", ".join([repository(identity["name"]) + revision(identity.get("revision")), *prompts])

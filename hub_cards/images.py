@@ -1,0 +1,38 @@
+"""The two pictures of a model card, each drawn only where there is something to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from amer.evaluation.plots import LOSSES, plot_quartiles, plot_training_run
+from hub_cards.results import headline_metric
+
+TRAINING = "images/training.png"
+BY_DIVERSITY = "images/by_diversity.png"
+
+
+def has_curve(training: dict[str, Any] | None) -> bool:
+    """Whether a training record has two losses or more, which make a line."""
+    history = training.get("log_history", []) if training else []
+    return any(sum(entry.get(key) is not None for entry in history) > 1 for key in LOSSES)
+
+
+def draw_images(
+    folder: Path, training: dict[str, Any] | None, report: dict[str, Any] | None, system: str | None
+) -> None:
+    """Write the pictures that the card shows into `folder/images`.
+
+    Args:
+        folder: of the card.
+        training: a training record, or None.
+        report: as in `results.json`, or None.
+        system: name in the report of the model that the card is about.
+    """
+    if has_curve(training):
+        plot_training_run(training["log_history"], folder / TRAINING)
+    if report is not None:
+        metric = headline_metric(report)
+        shown = dict.fromkeys([system, *report["references"]])
+        quartiles = {name: report["systems"][name]["metrics"][metric]["quartiles"] for name in shown}
+        plot_quartiles(quartiles, metric, folder / BY_DIVERSITY, report.get("quartile_ranges"))

@@ -1,0 +1,55 @@
+"""The machine something ran on, as a card names it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("amer", "torch", "transformers", "peft", "accelerate", "sentence-transformers", "tokenizers", "numpy")
+
+
+def hardware(device: torch.device | str, count: int = 1) -> dict[str, Any]:
+    """What a device is called: `{"device", "count"}` of an accelerator, `{"device", "cores"}` of the CPU.
+
+    Args:
+        device: where the tensors were.
+        count: of such devices, one a process.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "count": count}
+    if device.type != "cpu":
+        return {"device": device.type, "count": count}
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone; the cores that this process may use
+    return {"device": _processor(), "cores": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()}
+
+
+def hardware_line(hardware: dict[str, Any]) -> str:
+    """The same in words: "2 x NVIDIA H200", "AMD EPYC 9V74, 2 cores"."""
+    count = f"{hardware['count']} x " if hardware.get("count", 1) > 1 else ""
+    cores = f", {hardware['cores']} cores" if "cores" in hardware else ""
+    return f"{count}{hardware['device']}{cores}"
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that decide the vectors, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # say this project, run from its folder
+            continue
+    return found
+
+
+def _processor() -> str:
+    """The CPU's name; Linux alone has it in a file."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -1,0 +1,152 @@
+"""The model card: what a model is, how it was trained and what it reached, all from what was really run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCardData
+
+from amer.files import atomic_write
+from hub_cards import results
+from hub_cards.images import BY_DIVERSITY, draw_images
+from hub_cards.model_facts import model_facts
+from hub_cards.rendering import code, is_repository, render, size, table
+from hub_cards.training_facts import training_facts
+from hub_cards.updating import assemble, update_card
+
+if TYPE_CHECKING:
+    from modeling_amer import AMERConfig
+
+FILES = {
+    "config.json": "what the model is: base and its commit, document encoder, prompt, LoRA",
+    "model*.safetensors": "the weights",
+    "model.safetensors.index.json": "which file holds which weight",
+    "*.py": "the model's code",
+    "tokenizer*": "the tokenizer",
+    "chat_template.jinja": "the tokenizer's chat template",
+    "adapter/*": "the LoRA weights in PEFT's format",
+    "probe.json": "questions and their vectors, for `verify=True`",
+    "modules.json": "for sentence-transformers' multi-vector encoder",
+    "config_sentence_transformers.json": "for sentence-transformers' multi-vector encoder",
+    "images/*": "the pictures of this card",
+}
+
+
+def model_card(
+    config: AMERConfig,
+    repo_id: str,
+    training: dict[str, Any] | None = None,
+    report: dict[str, Any] | None = None,
+    system: str | None = None,
+) -> str:
+    """The card of a model, with the pictures that `write_model_card` puts beside it.
+
+    Args:
+        config: of the saved model.
+        repo_id: `org/name` on the Hub.
+        training: from `training_record`; without it the card says nothing of the training.
+        report: what `results.json` holds; without it the card has no figures.
+        system: name in the report of this very model; by default what the report says itself.
+
+    Raises:
+        ValueError: the report has no such system, or does not say which one is meant.
+    """
+    return _card(config, repo_id, training, report, system, files_table="")
+
+
+def write_model_card(
+    folder: str | os.PathLike[str],
+    config: AMERConfig,
+    repo_id: str,
+    training: dict[str, Any] | None = None,
+    report: dict[str, Any] | None = None,
+    system: str | None = None,
+    existing: str | None = None,
+) -> Path:
+    """Write `README.md` and its pictures into the folder of a saved model.
+
+    Args:
+        folder: of the model; what lies there is listed with sizes.
+        config: see `model_card`, as all up to `system`.
+        repo_id: `org/name` on the Hub.
+        training: from `training_record`.
+        report: what `results.json` holds.
+        system: name in the report of this very model.
+        existing: a card whose hand-written parts stay, say the one on the Hub; by default the folder's own.
+
+    Returns:
+        the path of the card.
+
+    Raises:
+        ValueError: as `model_card` and `update_card`; nothing is written then.
+    """
+    folder = Path(folder)
+    path = folder / "README.md"
+    if existing is None and path.is_file():
+        existing = path.read_bytes().decode("utf-8")
+    system = None if report is None else results.find_system(report, system)
+    facts = config, repo_id, training, report, system
+    update_card(existing, model_card(*facts))  # what is wrong shows before anything is written
+    draw_images(folder, training, report, system)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(update_card(existing, _card(*facts, _files_table(folder))).encode("utf-8"))
+    return path
+
+
+def _card(
+    config: AMERConfig,
+    repo_id: str,
+    training: dict[str, Any] | None,
+    report: dict[str, Any] | None,
+    system: str | None,
+    files_table: str,
+) -> str:
+    system = None if report is None else results.find_system(report, system)
+    facts = {
+        **model_facts(config, repo_id, training),
+        **training_facts(training),
+        **results.result_facts(report, system),
+        "files_table": files_table,
+        "by_diversity": BY_DIVERSITY,
+    }
+    return assemble(_metadata(config, repo_id, training, report, system).to_yaml(), render("model", **facts))
+
+
+def _metadata(
+    config: AMERConfig,
+    repo_id: str,
+    training: dict[str, Any] | None,
+    report: dict[str, Any] | None,
+    system: str | None,
+) -> ModelCardData:
+    base = config.base_model_name_or_path
+    relation = "adapter" if config.weights == "adapter" else "finetune"
+    dataset = ((training or {}).get("dataset") or {}).get("repo_id")
+    reported = None if report is None else results.eval_results(report, system, repo_id)
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=["amer", "retrieval", "dense-retrieval", "multi-query-retrieval", "custom_code", "arxiv:2511.02770"],
+        datasets=[dataset] if dataset else None,
+        metrics=sorted({result.metric_type.partition("@")[0] for result in reported}) if reported else None,
+        model_name=repo_id.rpartition("/")[2] if reported else None,
+        eval_results=reported,
+        **({"base_model": base, "base_model_relation": relation} if is_repository(base) else {}),
+    )
+
+
+def _files_table(folder: Path) -> str:
+    """What lies in the folder and belongs to the model, with sizes; empty before the model is saved there."""
+    if not any(folder.glob("model*.safetensors")):
+        return ""
+    rows, total = [], 0
+    for pattern, meaning in FILES.items():
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob(pattern))]
+        count = sum((folder / name).stat().st_size for name in names)
+        if names:
+            listed = ", ".join(map(code, names)) if len(names) <= 3 else f"{code(pattern)}, {len(names)} files"
+            rows.append([listed, size(count), meaning])
+            total += count
+    return table(["File", "Size", "What it is"], [*rows, ["**in all**", f"**{size(total)}**", ""]], alignment="lrl")

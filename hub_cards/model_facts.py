@@ -1,0 +1,89 @@
+"""What a model is, in the words of its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from amer.retrieval.store import complete_encoder
+from hub_cards.rendering import code, number, public_name, repository, revision, table
+
+if TYPE_CHECKING:
+    from modeling_amer import AMERConfig
+
+
+def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | None) -> dict[str, Any]:
+    """What the template asks of the model; its training record counts the trained weights."""
+    encoder = complete_encoder(config.document_encoder) if config.reads_text and config.document_encoder else None
+    return {
+        "name": repo_id.rpartition("/")[2],
+        "repo_id": repo_id,
+        "m": config.num_query_vectors,
+        "dim": config.document_dim,
+        "reads_text": config.reads_text,
+        "anchored": config.anchored,
+        "adapter": config.weights == "adapter",
+        "mixture": config.objective == "mixture",
+        "temperature": config.loss_temperature,
+        "base": config.base_model_name_or_path,
+        "encoder": encoder and {**encoder, "name": public_name(encoder["name"])},
+        "prompt_template": config.prompt_template,
+        "model_table": table(["", ""], _model_rows(config, training), alignment="ll"),
+    }
+
+
+def _model_rows(config: AMERConfig, training: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    base, decoder = config.base_model_name_or_path, config.text_config
+    dtype = f", in {str(decoder.dtype).removeprefix('torch.')}" if decoder.dtype else ""
+    if base:
+        yield "Base model", f"{repository(base)}{revision(config.base_model_revision)}{dtype}"
+    else:
+        layers = f"{decoder.num_hidden_layers} layers of width {decoder.hidden_size}"
+        yield "Decoder", f"{decoder.model_type}, {layers}{dtype}"
+    yield from _encoder_rows(config)
+    yield "Reads", _reads(config)
+    vectors = "one unit vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} unit vectors"
+    yield "Writes", f"{vectors} of {config.document_dim} values"
+    if config.lora or training:
+        yield "Trained weights", _weights(config, training or {})
+    if config.objective == "mixture":
+        loss = "mixture InfoNCE: the vectors together, as an even mixture, explain every target"
+        fusion = f"logsumexp of the inner products at temperature {number(config.loss_temperature)}, over the union"
+    else:
+        loss = "matched InfoNCE: vectors and targets paired by the Hungarian algorithm"
+        fusion = "round-robin: the first of each list, then the second of each, duplicates skipped"
+    yield "Objective", f"{loss}; temperature {number(config.loss_temperature)}"
+    if config.num_query_vectors > 1:
+        yield "Fusion of the lists", fusion
+
+
+def _encoder_rows(config: AMERConfig) -> Iterator[tuple[str, str]]:
+    encoder = config.document_encoder
+    if not encoder:
+        return
+    name = repository(encoder["name"]) if config.reads_text else code(public_name(encoder["name"]))
+    yield "Document encoder", f"{name}{revision(encoder.get('revision'))}, frozen"
+    for key, label in (("document_prompt", "Prompt of documents"), ("query_prompt", "Prompt of questions")):
+        if encoder.get(key):
+            yield label, code(encoder[key])
+
+
+def _reads(config: AMERConfig) -> str:
+    if not config.reads_text:
+        return "the question as a vector"
+    if config.anchored:
+        return "the question's text and the document encoder's own vector of it, which it corrects (anchored)"
+    return "the question's text"
+
+
+def _weights(config: AMERConfig, training: dict[str, Any]) -> str:
+    """What was trained; a model with every weight may have been merged from LoRA, which its training record tells."""
+    lora = config.lora or training.get("lora")
+    text = "the whole decoder and the two projections"
+    if lora:
+        modules = lora.get("target_modules") or "the default layers"
+        modules = modules if isinstance(modules, str) else ", ".join(modules)
+        text = f"LoRA (rank {lora.get('r')}, alpha {lora.get('lora_alpha')}) of {modules}, and the two projections"
+    counts = training.get("parameters")
+    text += f"; {counts['trained']:,} of {counts['all']:,} parameters" if counts else ""
+    return text if config.lora or not lora else f"{text}; LoRA is merged into the decoder here"

@@ -1,0 +1,144 @@
+"""Templates, and the few ways in which they write values in Markdown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LINK = "https://huggingface.co/"
+
+
+def render(template: str, **facts: Any) -> str:
+    """The Markdown of a template in `hub_cards/templates`; a fact the template asks for must be given."""
+    return _environment().get_template(f"{template}.md.jinja").render(facts)
+
+
+def code(value: Any) -> str:
+    """A value as inline code, whatever backticks it holds."""
+    text = str(value).replace("\n", "\\n")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def block(text: str, language: str = "") -> str:
+    """A text as a fenced block, whatever fences it holds."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[Any]], alignment: str = "") -> str:
+    """A Markdown table, empty where there are no rows.
+
+    Args:
+        titles: of the columns.
+        rows: their cells.
+        alignment: "l" or "r" for each column; by default the first to the left and numbers, the others, to the right.
+    """
+    rows = list(rows)
+    alignment = alignment or "l" + "r" * (len(titles) - 1)
+    lines = [titles, ["---:" if side == "r" else "---" for side in alignment], *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) if rows else ""
+
+
+def repository(name: str, kind: str = "") -> str:
+    """A name as a link where it can be one on the Hub, as inline code where it is a folder.
+
+    Args:
+        name: of a model or dataset.
+        kind: "datasets/" for a dataset.
+    """
+    return f"[{name}]({LINK}{kind}{name})" if is_repository(name) else code(public_name(name))
+
+
+def revision(commit: str | None) -> str:
+    """ " at `commit`", or nothing."""
+    return f" at {code(commit)}" if commit else ""
+
+
+def is_repository(name: str | None) -> bool:
+    """Whether a name is one on the Hub rather than a folder."""
+    if not name or os.path.isdir(name):
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def public_name(name: str) -> str:
+    """What may be said of a name in public: of a path only its last part, for the rest is about somebody's disk."""
+    is_path = name.startswith((".", "/", "~", "\\")) or os.path.isdir(name) or re.match(r"[A-Za-z]:[\\/]", name)
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1] if is_path else name
+
+
+def size(count: int) -> str:
+    """Bytes as people read them, in powers of ten as the Hub counts: 812 bytes, 7.4 MB."""
+    if count < 1000:
+        return f"{count} bytes"
+    power = min(3, (len(str(count)) - 1) // 3)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 41 s, 6 min 7 s, 3 h 20 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_of_hour = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_of_hour} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def number(value: Any) -> str:
+    """A setting as it stands in a table: 0.001, 1e-05, 25,000, yes, a, b."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(number, value)) if isinstance(value, list) else str(value)
+
+
+def quoted(value: str) -> str:
+    """A string as Python source writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hub_cards"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "block": block,
+        "code": code,
+        "duration": duration,
+        "json": partial(json.dumps, ensure_ascii=False, indent=2),
+        "number": number,
+        "quoted": quoted,
+        "repository": repository,
+        "size": size,
+    }
+    return environment

@@ -1,0 +1,109 @@
+"""A saved model on the Hub: one commit, the card left to people, no base that only one machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+from transformers.utils import logging
+
+from .configuration_amer import AMERConfig
+from .staging_amer import WEIGHTS
+
+CARD = "README.md"
+
+logger = logging.get_logger(__name__)
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    config: AMERConfig,
+    *,
+    commit_message: str | None,
+    commit_description: str | None,
+    private: bool | None,
+    token: bool | str | None,
+    revision: str | None,
+    create_pr: bool,
+    tags: Sequence[str] | None,
+) -> CommitInfo:
+    """Push a saved model; arguments as for `AMERModel.push_to_hub`.
+
+    One call of `create_commit`: `HfApi.upload_folder` may cut a large folder into several commits.
+    """
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    head = api.repo_info(repo_id, revision=revision)
+    there = [file.rfilename for file in head.siblings]
+    if CARD not in there:
+        short_card(config, repo_id, tags or ()).save(folder / CARD)
+    elif tags:
+        card = ModelCard.load(api.hf_hub_download(repo_id, CARD, revision=head.sha))
+        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
+        card.save(folder / CARD)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    stale = filter_repo_objects([name for name in there if name not in files], allow_patterns=list(WEIGHTS))
+    return api.create_commit(
+        repo_id,
+        operations=[
+            *(CommitOperationDelete(name) for name in stale),
+            *(CommitOperationAdd(name, path) for name, path in files.items()),
+        ],
+        commit_message=commit_message or "Upload AMER model",
+        commit_description=commit_description,
+        revision=revision,
+        create_pr=create_pr,
+        parent_commit=head.sha,  # what is stale was decided there
+    )
+
+
+def check_base(config: AMERConfig) -> None:
+    """Refuse an adapter whose base is a folder; the name of a full model's base is dropped then.
+
+    Raises:
+        ValueError: nobody else has the adapter's base.
+    """
+    base = config.base_model_name_or_path
+    if base is None or _is_repo_id(base):
+        return
+    if config.weights == "adapter":
+        raise ValueError(
+            f"The adapter's base is the folder {base}, which nobody else has. Load the model with "
+            "base_model_name_or_path= the base's name on the Hub, and verify=True to see that it is the same; or "
+            "publish every weight, after merge_and_unload()."
+        )
+    logger.warning(f"The base model is the folder {base}: its name is left out of what is published.")
+    config.base_model_name_or_path = None
+
+
+def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCard:
+    """What a repository without a card gets: metadata and how to load the model."""
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=list(dict.fromkeys(["amer", "retrieval", *tags])),
+        base_model=config.base_model_name_or_path,
+        base_model_relation="adapter" if config.weights == "adapter" else "finetune",
+    )
+    load = f'AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)'
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {repo_id.rpartition('/')[2]}\n\nAMER turns a question into several query "
+        "vectors, each searched on its own among documents of one vector each; it is not late interaction "
+        f"(ColBERT).\n\n```python\nfrom transformers import AutoModel\n\nmodel = {load}\n```\n"
+    )
+
+
+def _is_repo_id(name: str) -> bool:
+    """Whether a name is one on the Hub: not a folder of this machine, nor of the one it was written on."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not os.path.isdir(name)
