@@ -76,6 +76,9 @@ def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         if isinstance(new[key], list):
             known = old[key] if isinstance(old[key], list) else [old[key]]
             merged[key] = known + [value for value in new[key] if value not in known]
+    if old.get("base_model_relation") == "adapter" and "base_model" not in new:
+        for key in ("base_model", "base_model_relation"):  # every weight has taken an adapter's place
+            merged.pop(key, None)
     merged["model-index"] = _merge_results(old.get("model-index", []), new.get("model-index", []))
     return {key: value for key, value in merged.items() if key != "model-index" or value}
 

@@ -70,6 +70,11 @@ def check_base(config: AMERConfig) -> None:
     Raises:
         ValueError: nobody else has the adapter's base.
     """
+    encoder = (config.document_encoder or {}).get("name", "")
+    if os.path.isdir(encoder):
+        logger.warning(
+            f"The document encoder is the folder {encoder}: nobody else can encode documents for this model."
+        )
     base = config.base_model_name_or_path
     if base is None or _is_repo_id(base):
         return

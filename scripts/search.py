@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from amer.hub import pull_folder
 from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, Hit, Searcher
 from modeling_amer import AMERModel
@@ -18,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", required=True, help="a trained AMER model: a folder or a name on the Hub")
-    parser.add_argument("--store", required=True, help="directory of the document store")
+    parser.add_argument("--store", required=True, help="the document store: a folder or a name on the Hub")
     parser.add_argument("--questions", required=True, nargs="+", help="one or more questions")
     parser.add_argument("--k", type=int, default=10, help="documents per question")
     parser.add_argument("--num_query_vectors", type=int, help="per question; the model's own when not given")
@@ -29,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 def load_searcher(model: str, store: str, device: str) -> Searcher:
     """The model and the store, with the store's encoder where the model is anchored."""
     loaded = AMERModel.from_pretrained(model).to(device)
-    documents = DocumentStore.open(store)
+    documents = DocumentStore.open(pull_folder(store))
     encoder = None
     if loaded.config.anchored:
         weights = resolve_model(documents.encoder["name"])

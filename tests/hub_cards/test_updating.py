@@ -105,3 +105,10 @@ def test_a_card_that_cannot_be_understood_is_refused(existing, message):
 def test_a_card_does_not_quote_its_own_marks():
     with pytest.raises(ValueError, match="cannot quote"):
         model_card(a_config(prompt_template=f"{{query}} {END}"), "org/amer")
+
+
+def test_a_model_of_every_weight_does_not_keep_the_base_of_the_adapter_it_replaces():
+    adapter = assemble("base_model: org/base\nbase_model_relation: adapter\nlicense: mit", "old")
+    assert metadata(update_card(adapter, NEW)).keys() == {"license", "tags", "pipeline_tag"}
+    by_hand = "---\nbase_model: org/mine\n---\nwords\n"
+    assert metadata(update_card(by_hand, NEW))["base_model"] == "org/mine"
