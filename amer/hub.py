@@ -180,7 +180,13 @@ def _read_whole(folder: Path) -> None:
     if (folder / "store.json").is_file():
         from amer.retrieval import DocumentStore
 
-        DocumentStore.open(folder).verify()
+        store = DocumentStore.open(folder)
+        if Path(store.encoder["name"]).is_absolute():
+            raise ValueError(
+                f"{folder / 'store.json'} names the encoder by the folder {store.encoder['name']}, which nobody else "
+                "has: encode the corpus under the encoder's name on the Hub"
+            )
+        store.verify()
 
 
 def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str, tag: str | None) -> None:
@@ -190,7 +196,7 @@ def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str, tag: str | None
         raise ValueError(
             f"{repo['repo_id']} has a tag {tag!r} already, which others may rely on: choose another or delete it first"
         )
-    if branch not in (MAIN, *(ref.name for ref in refs.branches)):
+    if branch not in (MAIN, *(ref.name for ref in refs.branches)) and not branch.startswith("refs/pr/"):
         api.create_branch(**repo, branch=branch)
 
 

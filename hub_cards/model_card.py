@@ -127,7 +127,7 @@ def _metadata(
     reported = None if report is None else results.eval_results(report, system, repo_id)
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="feature-extraction",
+        pipeline_tag="sentence-similarity",  # the tag `feature-extraction` would offer a pipeline without the prompt
         tags=["amer", "retrieval", "dense-retrieval", "multi-query-retrieval", "custom_code", "arxiv:2511.02770"],
         datasets=[dataset] if dataset else None,
         metrics=sorted({result.metric_type.partition("@")[0] for result in reported}) if reported else None,

@@ -32,6 +32,7 @@ OTHER_MATTERS = (
     "dataloader_", "ddp_", "remove_unused_columns", "label_names", "include_for_metrics", "eval_", "max_steps",
     "num_train_epochs", "per_device_", "gradient_accumulation_steps", "load_best_model_at_end",
     "metric_for_best_model", "greater_is_better", "enable_jit_checkpoint", "length_column_name",
+    "deepspeed", "fsdp_config",
 )  # fmt: skip
 
 

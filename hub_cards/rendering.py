@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from modeling_amer.publishing_amer import is_repo_id
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -67,13 +67,7 @@ def revision(commit: str | None) -> str:
 
 def is_repository(name: str | None) -> bool:
     """Whether a name is one on the Hub rather than a folder."""
-    if not name or os.path.isdir(name):
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+    return bool(name) and is_repo_id(name)
 
 
 def public_name(name: str) -> str:

@@ -29,7 +29,7 @@ from transformers.utils import cached_file, extract_commit_hash
 from .configuration_amer import AMERConfig
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
-from .publishing_amer import check_base, push
+from .publishing_amer import check_names, push
 from .staging_amer import staged
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from .sentence_transformers_amer import AMERModule  # noqa: F401
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
-AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs", "state_dict", "use_safetensors")
+AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
+EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
@@ -87,18 +88,22 @@ class AMERPreTrainedModel(PreTrainedModel):
 
         Raises:
             OSError: the base model is not there, or not in safetensors.
-            ValueError: LoRA options that would train weights an adapter does not save.
+            ValueError: LoRA options that change weights an adapter does not save; a base that needs its own code.
         """
-        backbone = _load_base(base_model_name_or_path, revision=revision, **kwargs)
+        if kwargs.pop("trust_remote_code", False):
+            raise ValueError("A base model that needs its own code is not supported: leave out trust_remote_code.")
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        commit = _commit(base_model_name_or_path, revision, hub_options)
+        backbone = _load_base(base_model_name_or_path, revision=commit, **kwargs)
         tokenizer = None
         if reads_text:
-            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, revision=revision, **hub_options)
+            options = {**hub_options, "revision": commit, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, **options)
             prompt_template = prompt_template or default_prompt_template(tokenizer)
         config = AMERConfig(
             text_config=copy.deepcopy(backbone.config),
             base_model_name_or_path=str(base_model_name_or_path),
-            base_model_revision=_commit(base_model_name_or_path, revision, hub_options),
+            base_model_revision=commit,
             document_dim=document_dim,
             num_query_vectors=num_query_vectors,
             prompt_template=prompt_template if reads_text else None,
@@ -110,6 +115,12 @@ class AMERPreTrainedModel(PreTrainedModel):
         return cls(config, backbone, tokenizer)._place_projections().eval()
 
     def _add_lora(self) -> None:
+        start = self.config.lora.get("init_lora_weights", True)
+        if start not in EXACT_LORA_STARTS:
+            raise ValueError(
+                f"init_lora_weights={start!r} changes the base's weights, which an adapter does not hold: choose "
+                f"one of {EXACT_LORA_STARTS}."
+            )
         self.backbone.requires_grad_(False)
         self.backbone.add_adapter(LoraConfig(**self.config.lora))
         for name, parameter in self.backbone.named_parameters():
@@ -149,11 +160,11 @@ class AMERPreTrainedModel(PreTrainedModel):
         """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
 
         Every field of the configuration can be overridden here; with another `base_model_name_or_path` the pinned
-        commit does not hold, and `base_model_revision` can name one. The decoder comes back in the precision it was
-        trained in, unless `dtype` says otherwise. `revision` and `subfolder` are of this model alone; `token`,
-        `cache_dir` and `local_files_only` are for both; what else there is (`device_map`, `attn_implementation`,
-        `quantization_config`, ...) is for the decoder. Code of a base model is never run, whatever
-        `trust_remote_code` says of this one.
+        commit does not hold: `base_model_revision` can name one, and what it stands for today is pinned. The decoder
+        comes back in the precision it was trained in, unless `dtype` says otherwise. `revision` and `subfolder` are of
+        this model alone; `token`, `cache_dir` and `local_files_only` are for both; what else there is (`device_map`,
+        `attn_implementation`, `quantization_config`, ...) is for the decoder. Code of a base model is never run,
+        whatever `trust_remote_code` says of this one.
 
         Args:
             verify: encode the model's probe and refuse a model that does not reproduce it (see [`Probe`]).
@@ -165,6 +176,12 @@ class AMERPreTrainedModel(PreTrainedModel):
         """
         for key in (*AUTO_CLASS_OPTIONS, "trust_remote_code"):
             kwargs.pop(key, None)
+        if kwargs.pop("state_dict", None) is not None or kwargs.pop("use_safetensors", None) is False:
+            raise ValueError(
+                "An AMER model is loaded from its safetensors: leave out state_dict and use_safetensors=False."
+            )
+        if config is not None and getattr(config, "model_type", None) != "amer":
+            raise ValueError(f"config must be an AMERConfig, got {config!r}; to override a field, pass the field.")
         where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         if "torch_dtype" in kwargs:
@@ -178,7 +195,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             raise OSError(
                 f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
             )
-        if getattr(config, "model_type", None) != "amer":  # a class test fails for remote code in a local folder
+        if config is None:
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
         _check_files(where, saved.get("checksums") or {}, **place, **hub_options)
         if config.weights == "full":
@@ -190,8 +207,10 @@ class AMERPreTrainedModel(PreTrainedModel):
         else:
             decoder_options.setdefault("dtype", config.text_config.dtype or "auto")
             base, pin = (saved.get(f"base_model_{field}") for field in ("name_or_path", "revision"))
-            if config.base_model_name_or_path != base and config.base_model_revision == pin:
-                config.base_model_revision = None  # the pin is a commit of the other base
+            revision = config.base_model_revision
+            if config.base_model_name_or_path != base and revision == pin:
+                revision = None  # the pin is a commit of the other base
+            config.base_model_revision = _commit(config.base_model_name_or_path, revision, hub_options)
             options = {**hub_options, **kwargs, **decoder_options, "revision": config.base_model_revision}
             model = cls(config, _load_base(config.base_model_name_or_path, **options))._place_projections().eval()
             info = model._load_adapter(cached_file(where, WEIGHTS_FILE, **place, **hub_options))
@@ -243,11 +262,15 @@ class AMERPreTrainedModel(PreTrainedModel):
             max_shard_size: of a model that holds every weight.
 
         Raises:
-            ValueError: the query vectors are NaN or infinite.
+            ValueError: the query vectors are NaN or infinite; `push_to_hub` with a `state_dict`.
         """
+        if push_to_hub and state_dict is not None:
+            raise ValueError(
+                "push_to_hub=True pushes the model's own weights, not state_dict: save, load and then push."
+            )
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
-            self.save_pretrained(save_directory, is_main_process, state_dict, max_shard_size=max_shard_size)
+            self.save_pretrained(save_directory, is_main_process, max_shard_size=max_shard_size)
             if is_main_process:
                 self.push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
             return
@@ -362,9 +385,9 @@ class AMERPreTrainedModel(PreTrainedModel):
         """Refuse to publish what only this machine could load.
 
         Raises:
-            ValueError: the adapter's base is a folder, which nobody else has.
+            ValueError: the adapter's base or the document encoder is a folder, which nobody else has.
         """
-        check_base(self.config)
+        check_names(self.config)
 
     # -------------------------------------------------------------------------------------------------- merging
 
@@ -393,19 +416,23 @@ def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     if base is None:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
     try:
-        return AutoModel.from_pretrained(base, use_safetensors=True, **kwargs)
-    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
+        return AutoModel.from_pretrained(base, use_safetensors=True, trust_remote_code=False, **kwargs)
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json, code of its own, bad options
         raise OSError(
             f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
             f"or a folder that holds one, as base_model_name_or_path. ({error})"
         ) from error
 
 
-def _commit(base: str, revision: str | None, hub_options: dict[str, Any]) -> str | None:
-    """The commit that a revision of a Hub repository stands for today; a folder has none."""
-    if os.path.isdir(base):
+def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any]) -> str | None:
+    """The commit that a revision of a Hub repository stands for; a folder has none."""
+    if base is None or os.path.isdir(base):
         return None
-    return extract_commit_hash(cached_file(base, "config.json", revision=revision, **hub_options), None) or revision
+    try:
+        file = cached_file(base, "config.json", revision=revision, **hub_options)
+    except OSError:
+        return revision  # loading the base will say what is wrong
+    return extract_commit_hash(file, None) or revision
 
 
 def _check_files(where: str | os.PathLike, checksums: dict[str, str], **options: Any) -> None:

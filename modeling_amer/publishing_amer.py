@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,11 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
-from transformers.utils import logging
 
 from .configuration_amer import AMERConfig
-from .staging_amer import WEIGHTS
+from .staging_amer import REPLACED
 
 CARD = "README.md"
-
-logger = logging.get_logger(__name__)
 
 
 def push(
@@ -38,8 +36,9 @@ def push(
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None:
+    if revision is not None and not revision.startswith("refs/pr/"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
+    forget_local_base(folder)
     head = api.repo_info(repo_id, revision=revision)
     there = [file.rfilename for file in head.siblings]
     if CARD not in there:
@@ -49,7 +48,7 @@ def push(
         card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
         card.save(folder / CARD)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    stale = filter_repo_objects([name for name in there if name not in files], allow_patterns=list(WEIGHTS))
+    stale = filter_repo_objects([name for name in there if name not in files], allow_patterns=list(REPLACED))
     return api.create_commit(
         repo_id,
         operations=[
@@ -64,37 +63,44 @@ def push(
     )
 
 
-def check_base(config: AMERConfig) -> None:
-    """Refuse an adapter whose base is a folder; the name of a full model's base is dropped then.
+def check_names(config: AMERConfig) -> None:
+    """Refuse to publish what stands on a folder of this machine.
 
     Raises:
-        ValueError: nobody else has the adapter's base.
+        ValueError: nobody else has the adapter's base, or the encoder of the documents.
     """
-    encoder = (config.document_encoder or {}).get("name", "")
-    if os.path.isdir(encoder):
-        logger.warning(
-            f"The document encoder is the folder {encoder}: nobody else can encode documents for this model."
-        )
-    base = config.base_model_name_or_path
-    if base is None or _is_repo_id(base):
-        return
-    if config.weights == "adapter":
+    base, encoder = config.base_model_name_or_path, (config.document_encoder or {}).get("name")
+    if config.weights == "adapter" and base is not None and not is_repo_id(base):
         raise ValueError(
             f"The adapter's base is the folder {base}, which nobody else has. Load the model with "
             "base_model_name_or_path= the base's name on the Hub, and verify=True to see that it is the same; or "
             "publish every weight, after merge_and_unload()."
         )
-    logger.warning(f"The base model is the folder {base}: its name is left out of what is published.")
-    config.base_model_name_or_path = None
+    if encoder is not None and not is_repo_id(encoder):
+        raise ValueError(
+            f"The encoder of the documents is the folder {encoder}, which nobody else has: name the one on the Hub as "
+            'config.document_encoder["name"].'
+        )
+
+
+def forget_local_base(folder: Path) -> None:
+    """Take the path of a full model's base out of a saved config.json: nobody needs it."""
+    file = folder / "config.json"
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    base = fields.get("base_model_name_or_path")
+    if base is not None and not is_repo_id(base):
+        fields["base_model_name_or_path"] = None
+        file.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCard:
     """What a repository without a card gets: metadata and how to load the model."""
+    base = config.base_model_name_or_path
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="feature-extraction",
+        pipeline_tag="sentence-similarity",  # the tag `feature-extraction` would offer a pipeline without the prompt
         tags=list(dict.fromkeys(["amer", "retrieval", *tags])),
-        base_model=config.base_model_name_or_path,
+        base_model=base if base is not None and is_repo_id(base) else None,
         base_model_relation="adapter" if config.weights == "adapter" else "finetune",
     )
     load = f'AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)'
@@ -105,8 +111,8 @@ def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCa
     )
 
 
-def _is_repo_id(name: str) -> bool:
-    """Whether a name is one on the Hub: not a folder of this machine, nor of the one it was written on."""
+def is_repo_id(name: str) -> bool:
+    """Whether a name can be one on the Hub: not a folder of this machine, nor of the one it was written on."""
     try:
         validate_repo_id(name)
     except HFValidationError:

@@ -12,13 +12,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 JOURNAL = ".amer-saved"  # a complete save whose files are on their way to their places
 MANIFEST = "files.json"  # in the journal: every file of the save, in the order in which they are moved
 UNFINISHED = ".amer-saving-"
-WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter/*")  # gone unless the new save has them too
+# What an earlier save may have left and a new one need not have: gone unless it is saved again.
+REPLACED = (
+    "model*.safetensors",
+    "model*.safetensors.index.json",
+    "adapter/*",
+    "probe.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+)
 
 
 @contextmanager
@@ -26,7 +34,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write files into a folder that may hold others: all of them or none.
 
     Args:
-        folder: created when missing; other files in it stay, but for weights that the new save does not have.
+        folder: created when missing; other files in it stay, but for those of an earlier save (`REPLACED`).
 
     Yields:
         An empty folder to write into. On success its files take their places, on any failure it is removed.
@@ -66,7 +74,7 @@ def settle(folder: str | os.PathLike[str]) -> bool:
         files = json.loads((folder / JOURNAL / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    for pattern in WEIGHTS:
+    for pattern in REPLACED:
         for old in folder.glob(pattern):
             if old.relative_to(folder).as_posix() not in files:
                 old.unlink(missing_ok=True)
@@ -105,8 +113,9 @@ def _in_order(stage: Path) -> list[str]:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot sync a folder
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

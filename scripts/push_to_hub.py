@@ -6,7 +6,6 @@ One commit; private unless --public; what was written by hand into the card stay
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 # What belongs to a kind: files of an earlier push that match and are not pushed again are deleted.
-WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter/*", "pytorch_model*", "training_args.bin")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
-MODEL = (*WEIGHTS, *TOKENIZER, "*_amer.py", "probe.json", "modules.json", "config_sentence_transformers.json")
 DATASET = ("train.parquet", "validation.parquet", "test.parquet")
 STORE = ("embeddings-*.npy",)
 METRIC = ("*.py",)
@@ -65,23 +62,25 @@ def push_model(arguments: argparse.Namespace, console: Console) -> None:
     """Load the model and check it, save it anew with its card, and push what was saved."""
     from amer.files import read_json
     from hub_cards import write_model_card
+    from modeling_amer.publishing_amer import forget_local_base
+    from modeling_amer.staging_amer import REPLACED
 
     record = arguments.folder / "training_record.json"
     model = load_model(arguments)
-    described = copy.deepcopy(model.config)  # the card tells a base that is a folder by its last name
-    model.check_publishable()  # config.json not at all
+    model.check_publishable()
     with TemporaryDirectory(prefix="amer-push-") as folder:
         model.save_pretrained(folder)
+        forget_local_base(Path(folder))
         write_model_card(
             folder,
-            described,
+            model.config,
             arguments.repo_id,
             training=read_json(record) if record.is_file() else None,
             report=read_json(arguments.results) if arguments.results else None,
             system=arguments.system,
             existing=existing_card(arguments),
         )
-        publish(arguments, console, Path(folder), MODEL)
+        publish(arguments, console, Path(folder), (*REPLACED, *TOKENIZER, "*_amer.py"))
 
 
 def push_dataset(arguments: argparse.Namespace, console: Console) -> None:
@@ -125,21 +124,22 @@ def load_model(arguments: argparse.Namespace) -> AMERModel:
     """
     import torch
 
-    from hub_cards.rendering import is_repository
     from modeling_amer import AMERConfig, AMERModel
+    from modeling_amer.publishing_amer import is_repo_id
 
     config = AMERConfig.from_pretrained(arguments.folder)
     base, options = config.base_model_name_or_path, {}
     if arguments.base_model:
-        if not is_repository(arguments.base_model):
+        if not is_repo_id(arguments.base_model):
             raise ValueError(f"--base_model {arguments.base_model} is a folder: give the base's name on the Hub")
         base = arguments.base_model
         # The probe tells another base, or other weights under the same name: it gives other vectors.
-        revision = commit_of(base, arguments.base_model_revision)
-        options = {"base_model_name_or_path": base, "base_model_revision": revision, "verify": True}
+        options = {"base_model_name_or_path": base, "verify": True}
+        if arguments.base_model_revision:
+            options["base_model_revision"] = arguments.base_model_revision
     if arguments.merge and config.weights == "full":
         raise ValueError(f"{arguments.folder} holds every weight already: leave --merge out")
-    if config.weights == "adapter" and not arguments.merge and not is_repository(base):
+    if config.weights == "adapter" and not arguments.merge and not is_repo_id(base):
         raise ValueError(
             f"the adapter in {arguments.folder} belongs to the base {base}, a folder that nobody else has: "
             "give the base's name on the Hub as --base_model, or push every weight with --merge"
@@ -150,17 +150,6 @@ def load_model(arguments: argparse.Namespace) -> AMERModel:
     if arguments.merge:
         model.merge_and_unload()
     return model
-
-
-def commit_of(base: str, revision: str | None) -> str:
-    """The commit that a revision of a base on the Hub stands for today.
-
-    Raises:
-        OSError: there is no such base, or the Hub cannot be asked.
-    """
-    from transformers.utils import cached_file, extract_commit_hash
-
-    return extract_commit_hash(cached_file(base, "config.json", revision=revision), None)
 
 
 def existing_card(arguments: argparse.Namespace) -> str | None:

@@ -14,6 +14,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="a folder or a name on the Hub")
     parser.add_argument("--revision", help="commit, tag or branch of the model")
     parser.add_argument("--base_model", help="another copy of the base: a folder or a name on the Hub")
+    parser.add_argument("--base_model_revision", help="of --base_model: a commit, tag or branch")
     parser.add_argument("--dtype", help="precision of the decoder (default: the one it was trained in)")
     parser.add_argument("--device", default="cpu", help="where it runs (default: cpu)")
     return parser.parse_args(arguments)
@@ -24,7 +25,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
     from modeling_amer import AMERModel, Probe
 
-    options = {"base_model_name_or_path": given.base_model, "dtype": given.dtype}
+    options = {
+        "base_model_name_or_path": given.base_model,
+        "base_model_revision": given.base_model_revision,
+        "dtype": given.dtype,
+    }
     options = {name: value for name, value in options.items() if value is not None}
     model = AMERModel.from_pretrained(given.model, revision=given.revision, **options).to(given.device)
     report = Probe.from_pretrained(given.model, revision=given.revision).compare(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -11,23 +12,28 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from amer.files import write_json
-from amer.hub import push_folder
+from amer.hub import published_card, push_folder
 from hub_cards import TrainingClock, training_record, write_model_card
-from modeling_amer.staging_amer import WEIGHTS
+from modeling_amer.publishing_amer import forget_local_base
+from modeling_amer.staging_amer import REPLACED
 from trainer.arguments import AMERTrainingArguments
 from trainer.losses import matched_info_nce, mixture_info_nce
 from trainer.sampling import prediction_probability
 
 TARGETS = ("candidates", "target_index", "target_mask", "ignored")
-# What a training leaves beside the model: its state, much of it pickled by the Trainer, and its notes and logs.
-NOT_PUBLISHED = (".*", "_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.log", "run.json", "job.json", "train*.json")
-
+# What is published of an output folder: the model and its card, and nothing else that lies there.
+PUBLISHED = (
+    *REPLACED,
+    *("config.json", "*_amer.py", "README.md", "images/*"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*"),
+)
 logger = logging.get_logger(__name__)
 
 
@@ -41,7 +47,8 @@ class AMERTrainer(Trainer):
         sources: for the card: `dataset` and `store`, what dataset.json and store.json say of the training's.
 
     Raises:
-        ValueError: several GPUs in one process, which would tear a batch apart; use `accelerate launch`.
+        ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP that
+            saves shards; a model to be pushed that stands on a folder of this machine.
     """
 
     args: AMERTrainingArguments
@@ -50,6 +57,8 @@ class AMERTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
+        if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            raise ValueError("FSDP would save shards, base and all: set fsdp_state_dict_type to FULL_STATE_DICT.")
         self.model_accepts_loss_kwargs = False  # else gradient accumulation is scaled by a count we do not use
         self._num_candidates = 0
         self.sources: dict[str, dict[str, Any]] = {}
@@ -147,6 +156,7 @@ class AMERTrainer(Trainer):
         tags: list[str] | None = None,
         report: dict[str, Any] | None = None,
         system: str | None = None,
+        existing: str | None = None,
     ) -> None:
         """Write README.md and its pictures into the output folder; what people wrote into it stays.
 
@@ -156,13 +166,16 @@ class AMERTrainer(Trainer):
             tags: added to the card's metadata.
             report: what `amer.evaluation.Report.to_dict` gives, for the card's figures.
             system: name of this model in the report.
+            existing: a card whose hand-written parts stay; the output folder's by default.
         """
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
         config = self.accelerator.unwrap_model(self.model).config
         repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
-        path = write_model_card(folder, config, repo_id, training_record(self, **self.sources), report, system)
+        path = write_model_card(
+            folder, config, repo_id, training_record(self, **self.sources), report, system, existing
+        )
         given = {"language": language, "license": license}
         if tags or any(given.values()):
             card = ModelCard.load(path)
@@ -189,11 +202,13 @@ class AMERTrainer(Trainer):
             token: of the Hub; `args.hub_token` by default.
             revision: branch; `args.hub_revision` by default.
             private: visibility of a repository that is created; `args.hub_private_repo` by default.
-            kwargs: see `create_model_card`.
+            kwargs: see `create_model_card`; the card on the Hub, where there is one, keeps its hand-written parts.
 
         Raises:
-            ValueError: the adapter's base is a folder, which nobody else has.
+            TypeError: an argument that the card does not know; nothing is saved then.
+            ValueError: the adapter's base or the document encoder is a folder, which nobody else has.
         """
+        inspect.signature(self.create_model_card).bind(**kwargs)
         self.accelerator.unwrap_model(self.model).check_publishable()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
@@ -202,9 +217,11 @@ class AMERTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        self.create_model_card(**kwargs)
         self._finish_current_push()
-        job = self._push_model(self.args.output_dir, commit_message, token, revision)
+        branch = revision or self.args.hub_revision
+        there = published_card(self.hub_model_id, branch=branch, token=token)
+        self.create_model_card(**{"existing": there, **kwargs})
+        job = self._push_model(self.args.output_dir, commit_message, token, branch)
         return job.result() if blocking else job
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -219,38 +236,65 @@ class AMERTrainer(Trainer):
         jobs = [self._push_model(checkpoint_folder, message)]
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            checkpoint = self._hub.upload_folder(
-                repo_id=self.hub_model_id,
-                folder_path=checkpoint_folder,
-                path_in_repo="last-checkpoint" if last else Path(checkpoint_folder).name,
-                commit_message=f"{message}, checkpoint",
-                token=self.args.hub_token,
-                run_as_future=True,
-                revision=self.args.hub_revision,
-            )
-            jobs.append(checkpoint)
+            path = "last-checkpoint" if last else Path(checkpoint_folder).name
+            jobs.append(self._push_checkpoint(checkpoint_folder, path, f"{message}, checkpoint"))
         self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else []), *jobs])
 
     def _push_model(
-        self, folder: str, message: str | None, token: str | None = None, revision: str | None = None
+        self, folder: str, message: str | None, token: str | None = None, branch: str | None = None
     ) -> Future[CommitInfo]:
-        """Push the model in a folder in the background, from a copy: the folder may change before the push is done."""
-        copy = tempfile.mkdtemp()
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*NOT_PUBLISHED), dirs_exist_ok=True)
+        """Push the model in a folder in the background."""
+        copy = _copy(folder, PUBLISHED)
+        forget_local_base(copy)
         job = self._hub.run_as_future(
             push_folder,
             copy,
             self.hub_model_id,
-            branch=revision or self.args.hub_revision,
+            branch=branch or self.args.hub_revision,
             commit_message=message,
             token=token or self.args.hub_token,
-            delete_patterns=WEIGHTS,
+            delete_patterns=REPLACED,
+        )
+        job.add_done_callback(lambda done: _pushed(done, copy))
+        return job
+
+    def _push_checkpoint(self, folder: str, path_in_repo: str, message: str) -> Future[CommitInfo]:
+        """Push all that resuming needs in the background."""
+        copy = _copy(folder, ("*",))
+        job = self._hub.upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=copy,
+            path_in_repo=path_in_repo,
+            commit_message=message,
+            token=self.args.hub_token,
+            run_as_future=True,
+            revision=self.args.hub_revision,
         )
         job.add_done_callback(lambda done: _pushed(done, copy))
         return job
 
 
-def _pushed(job: Future[CommitInfo], copy: str) -> None:
+def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
+    """A copy of what is to be pushed: a checkpoint may be deleted before its push is done.
+
+    Raises:
+        OSError: there is no model in the folder, so that a push could only delete the one on the Hub.
+    """
+    source, copy = Path(folder), Path(tempfile.mkdtemp(prefix="amer-push-"))
+    try:
+        names = (path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+        for name in filter_repo_objects(names, allow_patterns=list(patterns), ignore_patterns=["checkpoint-*"]):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, copy / name)
+        if not (copy / "config.json").is_file() or not any(copy.glob("model*.safetensors")):
+            raise OSError(f"{folder} holds no whole model (config.json, model.safetensors): nothing is pushed.")
+    except BaseException:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    return copy
+
+
+def _pushed(job: Future[CommitInfo], copy: Path) -> None:
     """Remove the copy that was pushed; a push in the background that failed is at least told."""
     shutil.rmtree(copy, ignore_errors=True)
     if not job.cancelled() and job.exception() is not None:

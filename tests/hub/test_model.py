@@ -64,22 +64,38 @@ def published(tmp_path_factory) -> Published:
         yield Published(hub, np.load(folder / "here.npy"), commit)
 
 
-def test_strangers_get_bit_identical_vectors(published, tmp_path):
-    """Also trap 1 (another class for a repo id than for a folder), 14 (GenerationMixin) and 25 (local code first)."""
-    facts, vectors = published.load(tmp_path, environment={"HF_HOME": tmp_path / "cold"})
-    assert np.array_equal(vectors, published.vectors)
-    assert facts["module"].startswith("transformers_modules.org.amer.") and facts["name"] == "AMERModel"
-    assert not facts["can_generate"] and "GenerationMixin" not in facts["bases"]
-    assert facts["attention"] == "sdpa"
-    # And once more with a warm cache and no network at all.
-    offline = {"HF_HOME": tmp_path / "cold", "HF_HUB_OFFLINE": 1, "HF_ENDPOINT": "http://127.0.0.1:9"}
+@pytest.fixture(scope="module")
+def stranger(published, tmp_path_factory):
+    """Facts and vectors of a first load with a cold cache, and the folder of what is cached then."""
+    folder = tmp_path_factory.mktemp("stranger")
+    return *published.load(folder, environment={"HF_HOME": folder / "cold"}), folder / "cold"
+
+
+def test_strangers_get_bit_identical_vectors(published, stranger):
+    assert np.array_equal(stranger[1], published.vectors) and stranger[0]["attention"] == "sdpa"
+
+
+def test_trap_01_a_repository_loads_as_amer_and_not_as_its_base(published, stranger):
+    assert stranger[0]["name"] == "AMERModel" and "adapter_config.json" not in published.hub.files("org/amer")
+
+
+def test_trap_14_the_class_is_not_rebuilt_as_one_that_generates_text(stranger):
+    assert not stranger[0]["can_generate"] and "GenerationMixin" not in stranger[0]["bases"]
+
+
+def test_trap_25_the_code_of_the_repository_is_what_runs(stranger):
+    assert stranger[0]["module"].startswith("transformers_modules.org.amer.")
+
+
+def test_what_is_cached_loads_without_a_network(published, stranger, tmp_path):
+    offline = {"HF_HOME": stranger[2], "HF_HUB_OFFLINE": 1, "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert np.array_equal(published.load(tmp_path, environment=offline)[1], published.vectors)
 
 
 def test_the_repository_holds_code_and_adapter_and_no_base(published):
     files = published.hub.files("org/amer")
     assert {"config.json", "model.safetensors", "modeling_amer.py", "configuration_amer.py", "probe.json"} < set(files)
-    assert "adapter/adapter_config.json" in files and "adapter_config.json" not in files  # trap 1
+    assert "adapter/adapter_config.json" in files
     assert len(files["model.safetensors"]) < len(published.hub.files("org/base")["model.safetensors"])
     assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in files)
     assert published.hub.repo("org/amer").private
@@ -101,10 +117,10 @@ def test_trap_19_a_revision_of_the_adapter_is_not_asked_of_the_base(published, t
     assert np.array_equal(vectors, published.vectors)
 
 
-def test_another_base_at_load_is_not_asked_for_the_pin(published, tmp_path):
-    published.hub.seed("other/mirror", published.hub.files("org/base", published.base_commit))
+def test_another_base_at_load_is_not_asked_for_the_pin_but_pinned_itself(published, tmp_path):
+    mirrored = published.hub.seed("other/mirror", published.hub.files("org/base", published.base_commit))
     facts, vectors = published.load(tmp_path, base_model_name_or_path="other/mirror", attn_implementation="eager")
-    assert facts["pin"] is None and facts["attention"] == "eager"
+    assert facts["pin"] == mirrored and facts["attention"] == "eager"
     np.testing.assert_allclose(vectors, published.vectors, atol=1e-5)
 
 

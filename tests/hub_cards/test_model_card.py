@@ -228,7 +228,7 @@ def test_the_metadata_come_back_as_they_were_written(kind, training, report, tmp
     path = tmp_path / "README.md"
     path.write_text(model_card(a_config(**KINDS[kind]), REPO, training, report))
     data = ModelCard.load(path).data
-    assert data.library_name == "transformers" and data.pipeline_tag == "feature-extraction"
+    assert data.library_name == "transformers" and data.pipeline_tag == "sentence-similarity"
     assert data.model_name == "amer-tiny" and "amer" in data.tags and data.datasets == ["org/senses"]
     metrics = report["systems"]["AMER, m = 3"]["metrics"]
     assert {(result.metric_type, result.metric_name): result.metric_value for result in data.eval_results} == {

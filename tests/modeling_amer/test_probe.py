@@ -46,6 +46,15 @@ def test_another_precision_is_named(llama, tmp_path):
     assert report.max_difference > 0 and "precision float32 there, bfloat16 here" in str(report)
 
 
+def test_an_anchored_model_is_measured_by_what_it_adds_to_the_anchor(llama, tmp_path):
+    """Other corrections of the same anchors give nearly the same directions, and all the same another model."""
+    model = build(llama, anchored=True, dtype=torch.bfloat16)
+    torch.nn.init.normal_(model.output_projection.weight, std=0.03)
+    model.save_pretrained(tmp_path)
+    report = Probe.from_pretrained(tmp_path).compare(build(llama, anchored=True, dtype=torch.bfloat16))
+    assert report.min_cosine > 0.95 and not report.reproduced and report.deviation > 0.9
+
+
 def test_a_model_that_has_diverged_is_not_saved(llama, tmp_path):
     model = build(llama)
     model.save_pretrained(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import modeling_amer
 from modeling_amer import AMERModel
@@ -117,6 +118,44 @@ def test_lora_that_trains_more_than_an_adapter_saves_is_refused(options, tmp_pat
     base = save_tiny_base(tmp_path, "qwen2")  # has biases
     with pytest.raises(ValueError, match="LoRA matrices only"):
         AMERModel.from_base(base, document_dim=DIM, lora={**LORA, **options})
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "eva"])
+def test_lora_that_changes_the_base_at_its_start_is_refused(llama, start):
+    with pytest.raises(ValueError, match="changes the base's weights"):
+        AMERModel.from_base(llama, document_dim=DIM, lora={**LORA, "init_lora_weights": start})
+
+
+def test_what_from_pretrained_would_not_heed_is_refused(llama, tmp_path):
+    build(llama).save_pretrained(tmp_path)
+    for options in ({"state_dict": {}}, {"use_safetensors": False}):
+        with pytest.raises(ValueError, match="safetensors"):
+            AMERModel.from_pretrained(tmp_path, **options)
+    with pytest.raises(ValueError, match="must be an AMERConfig"):
+        AMERModel.from_pretrained(tmp_path, config=AutoConfig.from_pretrained(llama))
+    with pytest.raises(ValueError, match="its own code"):
+        AMERModel.from_base(llama, document_dim=DIM, trust_remote_code=True)
+
+
+def test_a_base_with_code_of_its_own_is_refused_without_a_question(llama, tmp_path, monkeypatch):
+    shutil.copytree(llama, tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    own = {"model_type": "their-own", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, **own}))
+    (tmp_path / "base" / "code.py").write_text("raise SystemExit('code of the base was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(OSError, match="could not be loaded"):
+        AMERModel.from_base(str(tmp_path / "base"), document_dim=DIM)
+
+
+def test_a_save_of_other_weights_leaves_no_probe_of_the_earlier_ones(llama, tmp_path):
+    model = build(llama)
+    model.save_pretrained(tmp_path)
+    gathered = {name: value + 1 for name, value in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=gathered)
+    assert not (tmp_path / "probe.json").exists()
+    with pytest.raises(ValueError, match="not state_dict"):
+        model.save_pretrained(tmp_path, state_dict=gathered, push_to_hub=True)
 
 
 def test_peft_reads_the_adapter_folder(base, tmp_path):

@@ -32,6 +32,10 @@ def folder(llama, tmp_path_factory) -> Path:
     return folder
 
 
+def test_trap_11_two_processes_are_two(folder):
+    assert {path.name for path in folder.glob("log-*.txt")} == {"log-0.txt", "log-1.txt"}
+
+
 def test_trap_12_one_query_vector_trains_under_checkpointing(folder):
     """Runs, with both processes in step: tests/trainer/two_processes.py says what was looked at."""
     assert (folder / "single").is_dir()

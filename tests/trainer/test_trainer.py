@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -225,3 +226,26 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             AMERTrainingArguments(output_dir=str(tmp_path), **options)
+
+
+def test_trap_24_fsdp_that_saves_shards_is_refused(llama, world, tmp_path, monkeypatch):
+    plugin = SimpleNamespace(state_dict_type="StateDictType.SHARDED_STATE_DICT")
+    monkeypatch.setattr(AMERTrainer, "is_fsdp_enabled", True, raising=False)
+    monkeypatch.setattr(AMERTrainer, "create_accelerator_and_postprocess", lambda self: fake_fsdp(self, plugin))
+    with pytest.raises(ValueError, match="FULL_STATE_DICT"):
+        make_trainer(build(llama), world, tmp_path)
+
+
+def fake_fsdp(trainer, plugin):
+    """As if accelerate had set FSDP up, which it does not on a CPU."""
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin), unwrap_model=lambda model: model)
+    trainer.is_fsdp_enabled, trainer.is_deepspeed_enabled, trainer.is_tp_enabled = True, False, False
+
+
+def test_trap_24_the_tokenizer_does_not_change_the_configuration(llama, world, tmp_path):
+    model = build(llama)
+    before = model.config.to_json_string()
+    make_trainer(model, world, tmp_path, max_steps=1).train()
+    changed = {"loss_temperature", "objective", "architectures"}
+    after = json.loads(model.config.to_json_string())
+    assert {key for key, value in json.loads(before).items() if after.get(key) != value} <= changed
