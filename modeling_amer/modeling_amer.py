@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,6 +24,14 @@ from transformers.utils import logging
 from .configuration_amer import AMERConfig
 from .persistence_amer import AMERPreTrainedModel
 from .prompting_amer import tokenize_queries
+
+if TYPE_CHECKING:
+    # Never run. Of a local folder, transformers below 5.10 takes along only what this very file names; and the one for
+    # sentence-transformers is named nowhere else.
+    from .probe_amer import Probe  # noqa: F401
+    from .publishing_amer import push  # noqa: F401
+    from .sentence_transformers_amer import AMERModule  # noqa: F401
+    from .staging_amer import staged  # noqa: F401
 
 
 @dataclass

@@ -40,7 +40,7 @@ class AMERModule(InputModule):
     """
 
     save_in_root = True
-    forward_kwargs = {"num_query_vectors"}  # noqa: RUF012  (the name and form sentence-transformers looks for)
+    forward_kwargs = {"num_query_vectors"}  # noqa: RUF012  (what `encode_query` takes besides its own arguments)
 
     def __init__(self, model: PreTrainedModel, encoder_options: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -53,9 +53,20 @@ class AMERModule(InputModule):
         model.similarity_pairwise = max_similarity_pairwise
 
     def preprocess(
-        self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None, **kwargs: Any
+        self,
+        inputs: Sequence[str],
+        prompt: str | None = None,
+        task: str | None = None,
+        num_query_vectors: int | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """The questions as they are: the model brings its own prompt and tokenizer.
+
+        Args:
+            inputs: the questions.
+            prompt: none.
+            task: "query".
+            num_query_vectors: m; the configuration's by default.
 
         Raises:
             ValueError: documents, texts that are not said to be questions, or a prompt.
@@ -64,21 +75,16 @@ class AMERModule(InputModule):
             raise ValueError(f"AMER encodes questions only: use encode_query for them. {self._about_documents()}")
         if prompt:
             raise ValueError(f"AMER has a prompt of its own (prompt_template in config.json); leave out {prompt!r}.")
-        return {"texts": list(inputs)}
+        # m goes along with the questions: sentence-transformers before 6.2 does not hand it to `forward`.
+        return {"texts": list(inputs), "num_query_vectors": num_query_vectors}
 
-    def forward(
-        self, features: dict[str, Any], num_query_vectors: int | None = None, **kwargs: Any
-    ) -> dict[str, torch.Tensor]:
-        """Encode the questions of `preprocess`.
-
-        Args:
-            features: `texts`.
-            num_query_vectors: m; the configuration's by default.
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Encode what `preprocess` gives.
 
         Returns:
             `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`, all ones.
         """
-        texts = features["texts"]
+        texts, num_query_vectors = features["texts"], features["num_query_vectors"]
         query_vectors = self._embed(texts) if self.model.config.anchored else None
         query_embeddings = self.model.encode_query(
             texts, num_query_vectors, batch_size=len(texts), query_vectors=query_vectors
@@ -108,9 +114,12 @@ class AMERModule(InputModule):
 
     def _embed(self, texts: list[str]) -> np.ndarray:
         """The questions as vectors of the document encoder, `(n, dim)`, as the anchored model was trained on."""
-        prompt = self.model.config.document_encoder.get("query_prompt") or ""  # None would take the encoder's default
         vectors = self.document_encoder.encode(
-            texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False, device=self.model.device
+            texts,
+            prompt=self.model.config.document_encoder.get("query_prompt") or "",  # None would take a default
+            batch_size=len(texts),
+            show_progress_bar=False,
+            device=self.model.device,
         )
         vectors = np.asarray(vectors, dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from concurrent.futures import Future
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class AMERTrainer(Trainer):
         model.config.objective, model.config.loss_temperature = self.args.objective, self.args.temperature
         if self.args.push_to_hub:
             model.check_publishable()  # now, and not after the training
+            if find_spec("matplotlib") is None:
+                raise ImportError("push_to_hub draws the card's pictures: pip install matplotlib.")
 
     @property
     def prediction_probability(self) -> float:

@@ -410,6 +410,7 @@ def test_a_fault_strikes_once_and_delays_are_faults_too(hub, tmp_path):
 
 
 def test_a_dataset_is_pushed_downloaded_and_loaded(hub, tmp_path):
+    pytest.importorskip("datasets")
     rows = b'{"query": "a"}\n{"query": "b"}\n'
     ask(
         hub,
@@ -450,6 +451,7 @@ RULE = b"def share(a, b):\n    return sum(x == y for x, y in zip(a, b)) / len(a)
 
 
 def test_a_metric_is_pushed_to_a_space_and_loaded_by_evaluate(hub, tmp_path):
+    pytest.importorskip("evaluate")
     ask(
         hub,
         """

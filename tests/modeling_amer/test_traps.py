@@ -73,6 +73,12 @@ def test_trap_15_the_code_can_travel():
                 assert {module.partition(".")[0] for module in modules} <= allowed, f"{file.name}:{node.lineno}"
 
 
+def test_trap_15_the_model_s_file_names_every_other():
+    """Of a local folder, transformers below 5.10 copies only what the model's own file imports."""
+    text = (CODE[0].parent / "modeling_amer.py").read_text(encoding="utf-8")
+    assert all(f"from .{file.stem} import" in text for file in CODE if file.stem != "modeling_amer")
+
+
 def test_trap_15_every_file_of_code_is_saved(llama, tmp_path):
     build(llama).save_pretrained(tmp_path)
     assert {file.name for file in CODE} == {file.name for file in tmp_path.glob("*.py")}
