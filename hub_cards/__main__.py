@@ -1,6 +1,6 @@
 """Write the card of a saved model into its folder, README.md and images: `python -m hub_cards FOLDER REPO_ID`.
 
-What people wrote into a README.md that is there already stays. `docs/example_model_card.md` was made so.
+What people wrote into a README.md that is there already stays. `scripts/push_to_hub.py` does the same when it pushes.
 """
 
 from __future__ import annotations
