@@ -170,18 +170,9 @@ class AMERPreTrainedModel(PreTrainedModel):
             ValueError: the weights file lacks a tensor, holds a foreign one, or one of another shape; the probe is
                 not reproduced.
         """
-        for key in (*AUTO_CLASS_OPTIONS, "trust_remote_code"):
-            kwargs.pop(key, None)
-        if kwargs.pop("state_dict", None) is not None or kwargs.pop("use_safetensors", None) is False:
-            raise ValueError(
-                "An AMER model is loaded from its safetensors: leave out state_dict and use_safetensors=False."
-            )
-        if config is not None and getattr(config, "model_type", None) != "amer":
-            raise ValueError(f"config must be an AMERConfig, got {config!r}; to override a field, pass the field.")
+        _check_options(config, kwargs)
         where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        if "torch_dtype" in kwargs:
-            kwargs["dtype"] = kwargs.pop("torch_dtype")
         decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
         attention = getattr(config, "_attn_implementation_internal", None)
         if attention is not None:  # AutoModel keeps the choice in the configuration
@@ -195,20 +186,13 @@ class AMERPreTrainedModel(PreTrainedModel):
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
         _check_files(where, saved.get("checksums") or {}, **place, **hub_options)
         if config.weights == "full":
-            place["revision"] = revision or "main"
-            options = {**hub_options, **kwargs, **decoder_options, **place, "use_safetensors": True}
-            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to refuse by name below
+            options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
+            options |= {"use_safetensors": True, "output_loading_info": True}
+            options |= {"ignore_mismatched_sizes": True}  # to refuse them by name
             model, info = super().from_pretrained(where, *model_args, config=config, **options)
             _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         else:
-            decoder_options.setdefault("dtype", config.text_config.dtype or "auto")
-            base, pin = (saved.get(f"base_model_{field}") for field in ("name_or_path", "revision"))
-            revision = config.base_model_revision
-            if config.base_model_name_or_path != base and revision == pin:
-                revision = None  # the pin is a commit of the other base
-            config.base_model_revision = _commit(config.base_model_name_or_path, revision, hub_options)
-            options = {**hub_options, **kwargs, **decoder_options, "revision": config.base_model_revision}
-            model = cls(config, _load_base(config.base_model_name_or_path, **options))._place_projections().eval()
+            model = cls._on_base(config, saved, hub_options, {**hub_options, **kwargs, **decoder_options})
             info = model._load_adapter(cached_file(where, WEIGHTS_FILE, **place, **hub_options))
         config.name_or_path = str(where)
         if config.prompt_template is not None:
@@ -217,6 +201,18 @@ class AMERPreTrainedModel(PreTrainedModel):
         if verify:
             _check_probe(model, Probe.from_pretrained(where, **place, **hub_options))
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _on_base(
+        cls, config: AMERConfig, saved: dict[str, Any], hub_options: dict[str, Any], options: dict[str, Any]
+    ) -> AMERPreTrainedModel:
+        """The model of a configuration on its base, which may be another than the saved one; its LoRA untrained."""
+        base, commit = config.base_model_name_or_path, config.base_model_revision
+        if base != saved.get("base_model_name_or_path") and commit == saved.get("base_model_revision"):
+            commit = None  # the pin is a commit of the other base
+        config.base_model_revision = commit = _commit(base, commit, hub_options)
+        options = {"dtype": config.text_config.dtype or "auto", **options, "revision": commit}
+        return cls(config, _load_base(base, **options))._place_projections().eval()
 
     def _load_adapter(self, file: str) -> dict[str, Any]:
         try:
@@ -406,6 +402,20 @@ class AMERPreTrainedModel(PreTrainedModel):
         self.config.weights, self.config.lora = "full", None
         self._refresh_keys_to_ignore()
         return self
+
+
+def _check_options(config: AMERConfig | None, options: dict[str, Any]) -> None:
+    """Take out of the options of `from_pretrained` what AutoModel adds, and refuse what would not be heeded."""
+    for key in (*AUTO_CLASS_OPTIONS, "trust_remote_code"):
+        options.pop(key, None)
+    if options.pop("state_dict", None) is not None or options.pop("use_safetensors", None) is False:
+        raise ValueError(
+            "An AMER model is loaded from its safetensors: leave out state_dict and use_safetensors=False."
+        )
+    if config is not None and getattr(config, "model_type", None) != "amer":
+        raise ValueError(f"config must be an AMERConfig, got {config!r}; to override a field, pass the field.")
+    if "torch_dtype" in options:
+        options["dtype"] = options.pop("torch_dtype")
 
 
 def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
