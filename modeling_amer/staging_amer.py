@@ -27,6 +27,8 @@ REPLACED = (
     "modules.json",
     "config_sentence_transformers.json",
 )
+# What tokenizers save, each kind some of it.
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 # What belongs to a kind: files of an earlier push that match and are not pushed again are deleted.
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
 DATASET = ("train.parquet", "validation.parquet", "test.parquet")
 STORE = ("embeddings-*.npy",)
 METRIC = ("*.py",)
@@ -63,7 +62,7 @@ def push_model(arguments: argparse.Namespace, console: Console) -> None:
     from amer.files import read_json
     from hub_cards import write_model_card
     from modeling_amer.publishing_amer import forget_local_base
-    from modeling_amer.staging_amer import REPLACED
+    from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
     record = arguments.folder / "training_record.json"
     model = load_model(arguments)

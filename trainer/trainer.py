@@ -23,18 +23,14 @@ from amer.files import write_json
 from amer.hub import published_card, push_folder
 from hub_cards import TrainingClock, training_record, write_model_card
 from modeling_amer.publishing_amer import forget_local_base
-from modeling_amer.staging_amer import REPLACED
+from modeling_amer.staging_amer import REPLACED, TOKENIZER
 from trainer.arguments import AMERTrainingArguments
 from trainer.losses import matched_info_nce, mixture_info_nce
 from trainer.sampling import prediction_probability
 
 TARGETS = ("candidates", "target_index", "target_mask", "ignored")
 # What is published of an output folder: the model and its card, and nothing else that lies there.
-PUBLISHED = (
-    *REPLACED,
-    *("config.json", "*_amer.py", "README.md", "images/*"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*"),
-)
+PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
 logger = logging.get_logger(__name__)
 
 
