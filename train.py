@@ -60,6 +60,12 @@ class DataArguments:
     eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
 
 
+# Of the Trainer's own arguments, those that decide what a run ends in.
+DECISIVE = {
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "max_grad_norm", "optim", "max_steps", "num_train_epochs", "gradient_accumulation_steps", "seed", "bf16", "fp16",
+}  # fmt: skip
+
 Arguments = tuple[ModelArguments, DataArguments, AMERTrainingArguments]
 
 
@@ -170,11 +176,15 @@ def check_same_run(
 ) -> None:
     """Note what is trained here; a checkpoint of something else is not gone on with.
 
+    How many processes share a batch may change, the batch may not.
+
     Raises:
         ValueError: the folder holds a checkpoint of other settings; names them.
     """
     own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
-    settings = {**asdict(model_args), **asdict(data_args), **{name: getattr(args, name) for name in sorted(own)}}
+    chosen = {name: args.to_dict()[name] for name in sorted(own | DECISIVE)}
+    batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
+    settings = {**asdict(model_args), **asdict(data_args), **batch, **chosen}
     note = folder / "run.json"
     if checkpoint is not None and note.is_file():
         before = read_json(note)

@@ -1,17 +1,19 @@
 """AMER: a decoder LM that reads a question and emits query embeddings one after another.
 
 - two linear projections join the space of the documents and the space of the decoder (paper §4)
-- each emitted vector is fed back as the next input; the KV cache is kept, on the autograd graph in training
+- each emitted vector is fed back as the next input; the KV cache is kept
+- in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
 - the prompt that all questions share is read once for the whole batch
 - a saved adapter holds LoRA and projections only; the frozen base is fetched from where it always was
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,6 +34,28 @@ if TYPE_CHECKING:
     from .publishing_amer import push  # noqa: F401
     from .sentence_transformers_amer import AMERModule  # noqa: F401
     from .staging_amer import staged  # noqa: F401
+
+
+class _Teacher(NamedTuple):
+    """What is fed back in place of the predictions (scheduled sampling, paper §4.1); see `AMERModel.forward`."""
+
+    vectors: torch.Tensor | None
+    mask: torch.Tensor | None
+
+    def choose(self, predicted: torch.Tensor, step: int) -> torch.Tensor:
+        """`(batch, n, dim)` to feed back where `predicted (batch, n, dim)` are the outputs from `step` on."""
+        if self.vectors is None:
+            return predicted
+        steps = slice(step, step + predicted.shape[1])
+        if self.mask is None:
+            return self.vectors[:, steps]
+        return torch.where(self.mask[:, steps, None], self.vectors[:, steps], predicted)
+
+    def feed(self, count: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The first `count` vectors to feed back; nothing is predicted where none would be used."""
+        if self.vectors is not None and self.mask is None:
+            return self.vectors[:, :count]
+        return self.choose(predict(), 0)
 
 
 @dataclass
@@ -116,22 +140,19 @@ class AMERModel(AMERPreTrainedModel):
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
         self._check_inputs(input_ids, attention_mask, query_vectors, num_query_vectors)
         inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
-        # Under gradient checkpointing the layers drop the cache without a word, so everything is read again each step.
-        recompute = self.training and any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
-        cache = None if recompute else DynamicCache(config=self.backbone.config)
-        if prefix_ids is not None:
-            inputs, mask = self._read_prefix(prefix_ids, inputs, mask, cache)
-        anchor = normalize(query_vectors.float(), dim=-1) if self.config.anchored else 0
-        outputs: list[torch.Tensor] = []
-        for step in range(num_query_vectors):
-            if step > 0:
-                vector = self._feed_back(outputs[-1], step - 1, teacher_vectors, teacher_mask)
-                vector = self.input_projection(vector).to(inputs.dtype)[:, None]  # (batch, 1, hidden)
-                inputs = vector if cache is not None else torch.cat([inputs, vector], dim=1)
-                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            hidden = self._read(inputs, mask, cache)[:, -1] / self.scale
-            outputs.append(normalize(self.output_projection(hidden) + anchor, dim=-1))
-        query_embeddings = torch.stack(outputs, dim=1)
+        anchor = normalize(query_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
+        teacher = _Teacher(teacher_vectors, teacher_mask)
+        checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
+        if self.training and checkpointing:  # whose layers drop the cache without a word
+            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": query_vectors}
+            fed = self._roll_out_anew(num_query_vectors, teacher, prefix_ids=prefix_ids, **questions)
+            query_embeddings = self._read_at_once(prefix_ids, inputs, mask, fed, anchor)
+        else:
+            cache = DynamicCache(config=self.backbone.config)
+            mask = self._read_prefix(prefix_ids, mask, cache)
+            first = self._emit(self._read(inputs, mask, cache)[:, -1:], anchor)
+            decode = self._roll_out if self.training else self._decode
+            query_embeddings = decode(first, num_query_vectors, mask, cache, anchor, teacher)
         if self.training and num_query_vectors == 1 and query_vectors is None:
             # A single vector feeds nothing back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
@@ -183,18 +204,13 @@ class AMERModel(AMERPreTrainedModel):
             masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
         return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
 
-    def _read_prefix(
-        self, prefix_ids: torch.Tensor, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the shared prefix into the cache, once for all rows; without a cache, before each row."""
-        batch = len(inputs)
-        mask = torch.cat([mask.new_ones(batch, prefix_ids.shape[1]), mask], dim=1)
-        prefix = self.get_input_embeddings()(prefix_ids)
-        if cache is None:
-            return torch.cat([prefix.expand(batch, -1, -1), inputs], dim=1), mask
-        self._read(prefix, torch.ones_like(prefix_ids), cache)
-        cache.batch_repeat_interleave(batch)
-        return inputs, mask
+    def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Read the shared prefix into the cache, once for all rows; the mask that covers it too."""
+        if prefix_ids is None:
+            return mask
+        self._read(self.get_input_embeddings()(prefix_ids), torch.ones_like(prefix_ids), cache)
+        cache.batch_repeat_interleave(len(mask))
+        return torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
 
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
         """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
@@ -207,16 +223,82 @@ class AMERModel(AMERPreTrainedModel):
             use_cache=cache is not None,
         ).last_hidden_state
 
-    @staticmethod
-    def _feed_back(
-        predicted: torch.Tensor, step: int, teacher_vectors: torch.Tensor | None, teacher_mask: torch.Tensor | None
+    def _emit(self, hidden: torch.Tensor, anchor: torch.Tensor | int) -> torch.Tensor:
+        """Hidden states `(batch, n, hidden)` -> query embeddings `(batch, n, dim)`."""
+        return normalize(self.output_projection(hidden / self.scale) + anchor, dim=-1)
+
+    def _project(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors `(batch, n, dim)` -> inputs of the decoder `(batch, n, hidden)`."""
+        return self.input_projection(vectors).to(self.get_input_embeddings().weight.dtype)
+
+    def _decode(
+        self,
+        first: torch.Tensor,
+        count: int,
+        mask: torch.Tensor,
+        cache: DynamicCache,
+        anchor: torch.Tensor | int,
+        teacher: _Teacher,
     ) -> torch.Tensor:
-        """The vector `(batch, dim)` that the decoder reads next: scheduled sampling's choice, row by row."""
-        if teacher_vectors is None:
-            return predicted
-        if teacher_mask is None:
-            return teacher_vectors[:, step]
-        return torch.where(teacher_mask[:, step, None], teacher_vectors[:, step], predicted)
+        """One vector after another, each read before the next: `(batch, 1, dim)` -> `(batch, count, dim)`."""
+        outputs = [first]
+        for step in range(count - 1):
+            fed = self._project(teacher.choose(outputs[-1], step))
+            mask = _extended(mask, 1)
+            outputs.append(self._emit(self._read(fed, mask, cache), anchor))
+        return torch.cat(outputs, dim=1)
+
+    def _roll_out(
+        self,
+        first: torch.Tensor,
+        count: int,
+        mask: torch.Tensor,
+        cache: DynamicCache,
+        anchor: torch.Tensor | int,
+        teacher: _Teacher,
+    ) -> torch.Tensor:
+        """As `_decode`, for training: predictions are made without gradient, then all that is fed is read at once."""
+        if count == 1:
+            return first
+        with torch.no_grad():
+            fed = teacher.feed(
+                count - 1, lambda: self._decode(first, count - 1, mask, _detached(cache), anchor, teacher)
+            )
+        rest = self._read(self._project(fed), _extended(mask, count - 1), cache)
+        return torch.cat([first, self._emit(rest, anchor)], dim=1)
+
+    def _roll_out_anew(self, count: int, teacher: _Teacher, **questions: torch.Tensor | None) -> torch.Tensor:
+        """What is fed back, `(batch, count - 1, dim)`, predicted in evaluation mode, where there is a cache."""
+        self.eval()
+        try:
+            with torch.no_grad():
+                options = {"teacher_vectors": teacher.vectors, "teacher_mask": teacher.mask}
+                fed = teacher.feed(
+                    count - 1,
+                    lambda: self.forward(**questions, num_query_vectors=max(count - 1, 1), **options).query_embeddings[
+                        :, : count - 1
+                    ],
+                )
+        finally:
+            self.train()
+        torch.clear_autocast_cache()  # where torch hands out again what it cast without gradient
+        return fed
+
+    def _read_at_once(
+        self,
+        prefix_ids: torch.Tensor | None,
+        inputs: torch.Tensor,
+        mask: torch.Tensor,
+        fed: torch.Tensor,
+        anchor: torch.Tensor | int,
+    ) -> torch.Tensor:
+        """Questions and what is fed back in one pass without a cache: `(batch, fed + 1, dim)`."""
+        parts, mask = [inputs, self._project(fed)], _extended(mask, fed.shape[1])
+        if prefix_ids is not None:
+            parts.insert(0, self.get_input_embeddings()(prefix_ids).expand(len(mask), -1, -1))
+            mask = torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
+        hidden = self._read(torch.cat(parts, dim=1), mask, None)
+        return self._emit(hidden[:, -fed.shape[1] - 1 :], anchor)
 
     # ---------------------------------------------------------------------------------------------------- encoding
 
@@ -255,7 +337,7 @@ class AMERModel(AMERPreTrainedModel):
             return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, query_vectors)[0]
         query_vectors = _checked_questions(texts, query_vectors, batch_size)
         count = len(query_vectors) if texts is None else len(texts)
-        order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: len(texts[i]))
+        order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: -len(texts[i]))
         was_training, encoded = self.training, []
         self.eval()
         try:
@@ -280,6 +362,20 @@ class AMERModel(AMERPreTrainedModel):
         super()._init_weights(module)
         if self.config.anchored and module is self.output_projection:
             init.zeros_(module.weight)  # untrained, the output is the anchor
+
+
+def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """The mask with `count` more positions, all read."""
+    return torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)
+
+
+def _detached(cache: DynamicCache) -> DynamicCache:
+    """A copy without gradient; what is read into it does not reach the cache it was copied from."""
+    twin = copy(cache)
+    twin.layers = [copy(layer) for layer in cache.layers]
+    for layer in twin.layers:
+        layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+    return twin
 
 
 def _checked_questions(texts: Sequence[str] | None, query_vectors: Any, batch_size: int) -> torch.Tensor | None:

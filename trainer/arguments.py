@@ -37,11 +37,15 @@ class AMERTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Targets used of each question, drawn anew each time; 1 is Single-Query."}
     )
     num_random_negatives: int = field(
-        default=1024,
+        default=32,
         metadata={
-            "help": "Random documents of the whole corpus per process and forward pass, shared by its rows. "
-            "Gradient accumulation does not enlarge the candidates of a query."
+            "help": "Random documents of the whole corpus that each question brings. All questions of a forward pass, "
+            "in all processes, share them; gradient accumulation does not enlarge the candidates of a query."
         },
+    )
+    train_sampling_strategy: str = field(
+        default="random",
+        metadata={"help": "random; group_by_length: batches of questions of about equal length, less padding."},
     )
 
     # Changed defaults
@@ -62,3 +66,7 @@ class AMERTrainingArguments(TrainingArguments):
             raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
         if self.num_random_negatives < 0:
             raise ValueError(f"num_random_negatives must not be negative, got {self.num_random_negatives}.")
+        if self.train_sampling_strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy must be random or group_by_length; got {self.train_sampling_strategy!r}."
+            )

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from amer.retrieval.store import DocumentStore
 from modeling_amer import AMERModel, tokenize_queries
+
+
+class _Draw(NamedTuple):
+    """What chance decides of one question."""
+
+    targets: np.ndarray
+    negatives: np.ndarray
+    sampled: np.ndarray
 
 
 class AMERCollator:
     """Batches the rows of a linked `RetrievalDataset`, whatever their numbers of targets.
 
     Each row's targets are shuffled (they have no order) and one document is drawn from each cluster; every document
-    enters the candidates once. All draws follow from the seed and the rows of the batch, so that a resumed run, a
-    data-loading worker and a second evaluation see the same batch.
+    enters the candidates once. A question's draws follow from the seed, the epoch and its row in the dataset alone, so
+    that the questions of a step bring the same documents however they are dealt to processes and data-loading workers,
+    in a resumed run and in a second evaluation.
 
     The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `query_vectors`), and
-        - `candidates (n, dim)`: the documents of the batch, then the random negatives;
-        - `target_index (batch, m)`, `target_mask (batch, m)`: the targets as rows of `candidates`, real ones first;
-        - `ignored (pairs, 2)`: (row, candidate) where the candidate answers the row without being its target;
+        - `candidates (n, dim)`: the targets and the random negatives, in the precision of the store;
+        - `candidate_ids (n,)`: their rows in the store, ascending;
+        - `target_ids (batch, m)`: the targets as rows of the store, -1 where a question has fewer;
+        - `known_ids (pairs, 2)`: row of the batch, and a document that answers it without being its target;
+        - `sampled (batch, m)`: uniform in [0, 1), for scheduled sampling;
         - `query_index (batch,)`: the rows of the dataset.
 
     Args:
         model: says what a question looks like: text, a vector, or both.
         store: the documents.
-        num_random_negatives: documents drawn from the whole store for each batch, shared by its rows.
+        num_random_negatives: documents of the whole store that each question brings; all questions share them.
         max_targets: at most so many targets a row, drawn anew each time; 1 is the Single-Query baseline (paper §5.2).
         seed: of all draws.
 
@@ -67,36 +79,31 @@ class AMERCollator:
         self.seed = seed
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, *(example["index"] for example in examples)])
-        targets = [self._draw_targets(example, rng) for example in examples]
-        documents = list(dict.fromkeys(row for row_targets in targets for row in row_targets))
-        positives = [{row for cluster in example["target_rows"] for row in cluster} for example in examples]
-        negatives = self._draw_negatives(set().union(*positives), rng)
-        batch = self._read_questions(examples)
-        batch["candidates"] = torch.from_numpy(
-            self.store.vectors(np.concatenate([documents, negatives]).astype(np.int64))
-        )
-        batch["query_index"] = torch.tensor([example["index"] for example in examples])
-        place = {row: position for position, row in enumerate(documents)}
-        batch["target_index"] = torch.zeros(len(examples), max(map(len, targets)), dtype=torch.long)
-        batch["target_mask"] = torch.zeros_like(batch["target_index"], dtype=torch.bool)
-        ignored = []
-        for i, (chosen, known) in enumerate(zip(targets, positives, strict=True)):
-            batch["target_index"][i, : len(chosen)] = torch.tensor([place[row] for row in chosen])
-            batch["target_mask"][i, : len(chosen)] = True
-            ignored += [(i, place[row]) for row in sorted(known.difference(chosen)) if row in place]
-        batch["ignored"] = torch.tensor(ignored, dtype=torch.long).reshape(-1, 2)
-        return batch
+        draws = [self._draw(example) for example in examples]
+        documents = np.unique(np.concatenate([part for draw in draws for part in (draw.targets, draw.negatives)]))
+        known = []
+        for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
+            answers = {document for cluster in example["target_rows"] for document in cluster}
+            known += [(row, document) for document in sorted(answers.difference(draw.targets.tolist()))]
+        return {
+            **self._read_questions(examples),
+            "candidates": torch.from_numpy(self.store.vectors(documents).astype(self.store.dtype, copy=False)),
+            "candidate_ids": torch.from_numpy(documents),
+            "target_ids": pad_sequence([torch.from_numpy(draw.targets) for draw in draws], True, padding_value=-1),
+            "known_ids": torch.tensor(known, dtype=torch.long).reshape(-1, 2),
+            "sampled": pad_sequence([torch.from_numpy(draw.sampled) for draw in draws], True),
+            "query_index": torch.tensor([example["index"] for example in examples]),
+        }
 
-    def _draw_targets(self, example: dict[str, Any], rng: np.random.Generator) -> list[int]:
+    def _draw(self, example: dict[str, Any]) -> _Draw:
+        """One question's targets in random order, its share of the negatives, and its random numbers."""
+        rng = np.random.default_rng([self.seed, example.get("epoch", 0), example["index"]])
         clusters = example["target_rows"]
         order = rng.permutation(len(clusters))[: self.max_targets]
-        drawn = (clusters[i][rng.integers(len(clusters[i]))] for i in order)
-        return list(dict.fromkeys(drawn))  # one document may answer for two clusters
-
-    def _draw_negatives(self, positives: set[int], rng: np.random.Generator) -> list[int]:
-        drawn = rng.choice(len(self.store), self.num_random_negatives, replace=False, shuffle=False)
-        return drawn[~np.isin(drawn, list(positives))].tolist()
+        drawn = [clusters[i][rng.integers(len(clusters[i]))] for i in order]
+        targets = np.array(list(dict.fromkeys(drawn)), dtype=np.int64)  # one document may answer for two clusters
+        negatives = rng.choice(len(self.store), self.num_random_negatives, replace=False, shuffle=False)
+        return _Draw(targets, negatives, rng.random(len(targets), dtype=np.float32))
 
     def _read_questions(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = {}

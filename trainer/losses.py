@@ -2,6 +2,7 @@
 
 Both score every query vector against the same candidates, `candidates (n, dim)`, each document once: the targets
 of the whole batch and the random negatives. What is a positive for a row without being its target is ignored there.
+Their memory does not grow with the number of candidates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,44 @@ import torch
 
 from trainer.matching import match
 
+BLOCK = 8192  # candidates scored at a time
+
+
+class _LogSumExp(torch.autograd.Function):
+    """`log sum_d exp(q . d)` over the candidates, block by block, with the gradient made on the way.
+
+    The gradient of a log-sum-exp is the mean of the candidates under its softmax. As in attention, which is the same
+    sum, that mean is kept up to date along with the sum, so that neither pass ever holds all scores.
+    """
+
+    @staticmethod
+    def forward(ctx, queries: torch.Tensor, candidates: torch.Tensor, ignored: torch.Tensor | None) -> torch.Tensor:
+        """`(batch, m, dim)` float32, `(n, dim)`, `(pairs, 2)` -> `(batch, m)`."""
+        peak = queries.new_full(queries.shape[:2], torch.finfo(queries.dtype).min)
+        total = torch.zeros_like(peak)
+        mean = torch.zeros_like(queries) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(candidates), BLOCK):
+            block = candidates[start : start + BLOCK].to(queries.dtype)
+            weights = queries @ block.T
+            if ignored is not None:
+                row, place = ignored.T
+                inside = (place >= start) & (place < start + len(block))
+                weights[row[inside], :, place[inside] - start] = -torch.inf
+            new_peak = torch.maximum(peak, weights.amax(dim=2))
+            weights.sub_(new_peak[:, :, None]).exp_()
+            fade = torch.exp(peak - new_peak)
+            peak, total = new_peak, total * fade + weights.sum(dim=2)
+            if mean is not None:
+                mean = mean * fade[:, :, None] + weights @ block
+        if mean is not None:
+            ctx.save_for_backward(mean / total[:, :, None])
+        return peak + total.log()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (mean,) = ctx.saved_tensors
+        return gradient[:, :, None] * mean, None, None
+
 
 def target_log_probabilities(
     query_embeddings: torch.Tensor,
@@ -20,11 +59,11 @@ def target_log_probabilities(
     temperature: float,
     ignored: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """log p(target j | query vector i), the softmax of paper Eq. 1 over the candidates.
+    """log p(target j | query vector i), the softmax of paper Eq. 1 over the candidates, in float32 under any autocast.
 
     Args:
         query_embeddings: `(batch, m, dim)` unit vectors.
-        candidates: `(n, dim)` unit vectors.
+        candidates: `(n, dim)` unit vectors, of any precision; they are documents, and get no gradient.
         target_index: `(batch, t)` int64, the row's targets as rows of `candidates`.
         temperature: tau of Eq. 1.
         ignored: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
@@ -32,12 +71,10 @@ def target_log_probabilities(
     Returns:
         `(batch, m, t)` log-probabilities.
     """
-    scaled = query_embeddings / temperature
-    logits = scaled @ candidates.T  # (batch, m, n)
-    if ignored is not None:
-        logits[ignored[:, 0], :, ignored[:, 1]] = float("-inf")
-    target_logits = scaled @ candidates[target_index].transpose(1, 2)  # again, so as not to scatter gradients into n
-    return target_logits - logits.logsumexp(dim=2, keepdim=True)
+    with torch.autocast(query_embeddings.device.type, enabled=False):
+        scaled = query_embeddings.float() / temperature
+        target_logits = scaled @ candidates[target_index].float().transpose(1, 2)
+        return target_logits - _LogSumExp.apply(scaled, candidates, ignored)[:, :, None]
 
 
 def matched_info_nce(
@@ -47,6 +84,7 @@ def matched_info_nce(
     target_mask: torch.Tensor,
     temperature: float = 0.05,
     ignored: torch.Tensor | None = None,
+    num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """InfoNCE of the query vectors optimally matched to the unordered targets (paper §4.1, Eq. 1 and 2).
 
@@ -57,14 +95,16 @@ def matched_info_nce(
         target_mask: `(batch, m)` bool, True for real targets, which come first.
         temperature: tau of Eq. 1.
         ignored: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
+        num_items: how many matched pairs the mean is over; those of this batch if not given. Where a batch is a part
+            of a larger one, over processes or accumulated, it is the number of the whole.
 
     Returns:
-        The mean over all matched pairs of the batch, a scalar.
+        The sum over the matched pairs of this batch, divided by `num_items`; a scalar.
     """
     log_probabilities = target_log_probabilities(query_embeddings, candidates, target_index, temperature, ignored)
     assignment = match(-log_probabilities, target_mask)
     matched = log_probabilities.gather(2, assignment[:, :, None]).squeeze(2)  # (batch, m)
-    return -matched[target_mask].mean()
+    return _mean(-matched, target_mask, num_items)
 
 
 def mixture_info_nce(
@@ -74,6 +114,7 @@ def mixture_info_nce(
     target_mask: torch.Tensor,
     temperature: float = 0.05,
     ignored: torch.Tensor | None = None,
+    num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """`-log((1/m) sum_i p(target | q_i))`: the m query vectors as an even mixture, with no matching and no order.
 
@@ -81,8 +122,12 @@ def mixture_info_nce(
     vector takes part in explaining every target. One vector (m = 1) is InfoNCE over all targets.
 
     Returns:
-        The mean over all targets of the batch, a scalar.
+        The sum over the targets of this batch, divided by `num_items`; a scalar.
     """
     log_probabilities = target_log_probabilities(query_embeddings, candidates, target_index, temperature, ignored)
     mixture = log_probabilities.logsumexp(dim=1) - math.log(query_embeddings.shape[1])
-    return -mixture[target_mask].mean()
+    return _mean(-mixture, target_mask, num_items)
+
+
+def _mean(losses: torch.Tensor, mask: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    return losses[mask].sum() / (mask.sum() if num_items is None else num_items)

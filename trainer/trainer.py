@@ -15,7 +15,9 @@ import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from torch import nn
-from transformers import Trainer
+from torch.nn.functional import pad
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -25,10 +27,13 @@ from hub_cards import TrainingClock, training_record, write_model_card
 from modeling_amer.publishing_amer import forget_local_base
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
 from trainer.arguments import AMERTrainingArguments
+from trainer.candidates import share_candidates
+from trainer.epochs import EpochDataset, EpochSampler
 from trainer.losses import matched_info_nce, mixture_info_nce
 from trainer.sampling import prediction_probability
 
-TARGETS = ("candidates", "target_index", "target_mask", "ignored")
+# What a batch holds besides the questions.
+TARGETS = ("candidates", "candidate_ids", "target_ids", "known_ids", "sampled", "query_index")
 # What is published of an output folder: the model and its card, and nothing else that lies there.
 PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
 logger = logging.get_logger(__name__)
@@ -56,7 +61,12 @@ class AMERTrainer(Trainer):
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
         if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
             raise ValueError("FSDP would save shards, base and all: set fsdp_state_dict_type to FULL_STATE_DICT.")
-        self.model_accepts_loss_kwargs = False  # else gradient accumulation is scaled by a count we do not use
+        if self.train_dataset is not None:
+            self._sampler = self._epoch_sampler(self.train_dataset)
+            self.train_dataset = EpochDataset(self.train_dataset)
+            self.add_callback(_EpochBegins(self._sampler))
+        # The loss of an optimiser step is the mean over all its targets, of all processes and accumulated batches.
+        self.model_accepts_loss_kwargs = True
         self._num_candidates = 0
         self.sources: dict[str, dict[str, Any]] = {}
         self.add_callback(TrainingClock())
@@ -69,9 +79,29 @@ class AMERTrainer(Trainer):
                 raise ImportError("push_to_hub draws the card's pictures: pip install matplotlib.")
 
     @property
+    def global_batch_size(self) -> int:
+        """Questions of one optimiser step: of all processes and all accumulated batches."""
+        args = self.args
+        return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
+
+    @property
     def prediction_probability(self) -> float:
         """p of scheduled sampling at the present step."""
         return prediction_probability(self.args.scheduled_sampling, self.state.global_step, self.state.max_steps)
+
+    def _epoch_sampler(self, dataset: Any) -> EpochSampler:
+        args, lengths = self.args, None
+        if args.train_sampling_strategy == "group_by_length":
+            lengths = [len(dataset[row].get("query", "")) for row in range(len(dataset))]
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
+        return EpochSampler(len(dataset), batch_size, seed, lengths)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler:
+        return SequentialSampler(eval_dataset)
 
     def compute_loss(
         self,
@@ -85,34 +115,92 @@ class AMERTrainer(Trainer):
         Returns:
             The loss, a scalar; with `return_outputs` also the model's output.
         """
-        questions = {key: value for key, value in inputs.items() if key not in (*TARGETS, "query_index")}
-        targets = {key: inputs[key] for key in TARGETS}
+        questions = {key: value for key, value in inputs.items() if key not in TARGETS}
+        targets = self._share_candidates(inputs)
         self._num_candidates = len(targets["candidates"])
         if self.args.objective == "mixture":
             outputs = model(**questions)
-            loss = mixture_info_nce(outputs.query_embeddings, temperature=self.args.temperature, **targets)
+            objective, vectors = mixture_info_nce, outputs.query_embeddings
         else:
-            outputs, first = self._roll_out(model, questions, **targets)
-            loss = matched_info_nce(first, temperature=self.args.temperature, **targets)
+            outputs = self._roll_out(model, questions, targets, inputs["sampled"])
+            objective, vectors = matched_info_nce, outputs.query_embeddings[:, : targets["target_index"].shape[1]]
+        loss = objective(vectors, temperature=self.args.temperature, num_items=num_items_in_batch, **targets)
+        if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def _share_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The candidates of all processes, and this one's targets, as many for each question as in any process.
+
+        Every process so makes the same number of passes through the decoder, for which sharded parameters wait.
+        """
+        several = self.accelerator.num_processes > 1
+
+        def alike(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+            return self.accelerator.pad_across_processes(tensor, dim=dim, pad_index=-1) if several else tensor
+
+        return share_candidates(
+            inputs["candidates"],
+            inputs["candidate_ids"],
+            alike(inputs["target_ids"], 1),
+            inputs["known_ids"],
+            lambda tensor: self.accelerator.gather(alike(tensor, 0)) if several else tensor,
+        )
+
     def _roll_out(
-        self, model: nn.Module, questions: dict[str, torch.Tensor], candidates, target_index, target_mask, ignored
-    ) -> tuple[Any, torch.Tensor]:
-        """The model's output and, of it, as many query vectors as the batch has targets, `(batch, t, dim)`."""
-        num_targets = target_index.shape[1]
-        if not model.training:  # as at inference: predictions fed back, and the vectors that the metrics will search
-            count = max(num_targets, self.model.config.num_query_vectors)
-            outputs = model(**questions, num_query_vectors=count)
-        else:
-            sampled = torch.rand(target_mask.shape, device=target_mask.device)
-            outputs = model(
-                **questions,
-                num_query_vectors=num_targets,
-                teacher_vectors=candidates[target_index],
-                teacher_mask=(sampled >= self.prediction_probability) & target_mask,
+        self,
+        model: nn.Module,
+        questions: dict[str, torch.Tensor],
+        targets: dict[str, torch.Tensor],
+        sampled: torch.Tensor,
+    ) -> Any:
+        """The model's output: in training with scheduled sampling, else as at inference."""
+        num_targets = targets["target_index"].shape[1]
+        if not model.training:  # predictions fed back, and all the vectors that the metrics will search
+            return model(**questions, num_query_vectors=max(num_targets, self.model.config.num_query_vectors))
+        p = self.prediction_probability
+        return model(
+            **questions,
+            num_query_vectors=num_targets,
+            teacher_vectors=targets["candidates"][targets["target_index"]] if p < 1 else None,
+            teacher_mask=pad(sampled, (0, num_targets - sampled.shape[1])) >= p if 0 < p < 1 else None,
+        )
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device
+    ) -> torch.Tensor | None:
+        """How many targets an optimiser step has, over all processes and accumulated batches.
+
+        Raises:
+            ValueError: none.
+        """
+        if not batch_samples:
+            return None
+        count = sum((batch["target_ids"] >= 0).sum() for batch in batch_samples).to(device)
+        if self.accelerator.num_processes > 1:
+            count = self.accelerator.reduce(count, "sum")
+        if count == 0:
+            raise ValueError("No question of this step has a target: give the collator questions with targets.")
+        return count
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            ValueError: the loss of some process is not finite; all processes say so.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(self.accelerator.reduce(loss, "sum")):
+            raise ValueError(
+                f"The loss is not finite at step {self.state.global_step + 1}: training has diverged. Lower the "
+                f"learning rate (now {self.args.learning_rate}); the checkpoints in {self.args.output_dir} are older."
             )
-        return outputs, outputs.query_embeddings[:, :num_targets]
+        return loss
 
     def prediction_step(
         self,
@@ -131,12 +219,28 @@ class AMERTrainer(Trainer):
         return loss, outputs.query_embeddings[:, :count].contiguous(), inputs["query_index"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log what users never know: how many candidates a query meets, and how often predictions are fed back."""
+        """Log what users never know: how many questions make a step, how many candidates each of them meets, and how
+        often predictions are fed back."""
         if "loss" in logs:
+            logs["global_batch_size"] = self.global_batch_size
             logs["num_candidates"] = self._num_candidates
             if self.args.objective == "matched":
                 logs["prediction_probability"] = self.prediction_probability
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, but never one that is worth nothing: it might push a good one out.
+
+        Raises:
+            ValueError: weights that are not finite.
+        """
+        broken = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
+        if broken:
+            raise ValueError(
+                f"{broken[0]} and {len(broken) - 1} other weights are not finite at step {self.state.global_step}: "
+                f"training has diverged, nothing is saved. Lower the learning rate (now {self.args.learning_rate})."
+            )
+        super()._save_checkpoint(*args, **kwargs)
 
     # ------------------------------------------------------------------------------------------------- publishing
 
@@ -271,6 +375,16 @@ class AMERTrainer(Trainer):
         )
         job.add_done_callback(lambda done: _pushed(done, copy))
         return job
+
+
+class _EpochBegins(TrainerCallback):
+    """Tells the sampler which epoch begins; a data loader that skips what a checkpoint has seen would not."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
 def _copy(folder: str, patterns: tuple[str, ...]) -> Path:

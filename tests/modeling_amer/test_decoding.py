@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -26,12 +28,21 @@ def recompute(model, texts, query_vectors=None, m=3, teacher=None, teacher_mask=
         for step in range(m):
             hidden = model.backbone(inputs_embeds=torch.cat(parts, 1), use_cache=False).last_hidden_state[:, -1] / 4
             outputs.append(normalize(model.output_projection(hidden) + anchor, dim=-1))
-            fed = outputs[-1]
+            fed = outputs[-1].detach()  # paper: "the input from the predicted vector"; no gradient through it
             if teacher is not None and teacher_mask[i, step]:
                 fed = teacher[i : i + 1, step]
             parts.append(model.input_projection(fed)[:, None])
         rows.append(torch.cat(outputs))
     return torch.stack(rows)
+
+
+@contextmanager
+def checkpointing(model, active):
+    """Gradient checkpointing as the Trainer turns it on, and off again."""
+    if active:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    yield
+    model.gradient_checkpointing_disable()
 
 
 def gradients(model, output):
@@ -42,21 +53,19 @@ def gradients(model, output):
 
 
 @pytest.mark.parametrize("anchored", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_cached_decoding_equals_plain_recompute_in_output_and_gradient(base, anchored, checkpointing):
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_cached_decoding_equals_plain_recompute_in_output_and_gradient(base, anchored, checkpointed):
     model = build(base, anchored=anchored).train()
     torch.nn.init.normal_(model.output_projection.weight, std=0.3)
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     generator = torch.Generator().manual_seed(3)
     teacher = normalize(torch.randn(3, 3, DIM, generator=generator), dim=-1)
     mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
     vectors = torch.randn(3, DIM, generator=generator) if anchored else None
-    fast = model(
-        **model.tokenize(QUESTIONS), query_vectors=vectors, teacher_vectors=teacher, teacher_mask=mask
-    ).query_embeddings
-    fast_gradients = gradients(model, fast)
-    model.gradient_checkpointing_disable()
+    with checkpointing(model, checkpointed):
+        fast = model(
+            **model.tokenize(QUESTIONS), query_vectors=vectors, teacher_vectors=teacher, teacher_mask=mask
+        ).query_embeddings
+        fast_gradients = gradients(model, fast)
     slow = recompute(model, QUESTIONS, vectors, teacher=teacher, teacher_mask=mask)
     slow_gradients = gradients(model, slow)
     torch.testing.assert_close(fast, slow, atol=5e-6, rtol=0)
@@ -80,6 +89,35 @@ def test_teacher_forcing_feeds_every_teacher_vector_and_no_teacher_feeds_predict
         torch.testing.assert_close(free, recompute(model, QUESTIONS))
     assert (forced[:, 1] - free[:, 1]).abs().max() > 1e-3  # the teacher is heard
     assert torch.equal(forced[:, 0], free[:, 0])  # and not before it speaks
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("teacher", ["none", "some", "all"])
+def test_training_and_inference_emit_the_same_vectors(llama, checkpointed, teacher):
+    model = build(llama)
+    batch = model.tokenize(QUESTIONS)
+    if teacher != "none":
+        batch["teacher_vectors"] = normalize(torch.randn(3, 4, DIM), dim=-1)
+    if teacher == "some":
+        batch["teacher_mask"] = torch.rand(3, 4) < 0.5
+    for m in (1, 2, 4):
+        with checkpointing(model, checkpointed):
+            trained = model.train()(**batch, num_query_vectors=m).query_embeddings
+        expected = model.eval()(**batch, num_query_vectors=m).query_embeddings
+        torch.testing.assert_close(trained, expected)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_autocast_loses_no_gradient_to_the_roll_out(llama, checkpointed):
+    """Weights cast where there is no gradient stay in autocast's cache, and would be used again where there is one."""
+    model = build(llama).train()
+    with checkpointing(model, checkpointed), torch.autocast("cpu", torch.bfloat16):
+        output = model(**model.tokenize(QUESTIONS)).query_embeddings
+        half = gradients(model, output)
+    exact = gradients(model, model(**model.tokenize(QUESTIONS)).query_embeddings)
+    assert half.keys() == exact.keys()
+    together = [torch.cat([found[name].flatten() for name in exact]) for found in (half, exact)]
+    assert torch.cosine_similarity(*together, dim=0) > 0.9
 
 
 def test_vector_questions_enter_through_the_input_projection_as_the_first_position(llama):

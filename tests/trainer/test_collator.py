@@ -16,11 +16,6 @@ def collate(model, world, rows, **options):
     )
 
 
-def candidate_rows(batch, world):
-    """Store rows of the candidates, found again by their vectors."""
-    return (batch["candidates"].numpy() @ world.vectors.T).argmax(axis=1).tolist()
-
-
 @pytest.fixture(scope="module")
 def model(llama):
     return build(llama)
@@ -28,63 +23,59 @@ def model(llama):
 
 def test_targets_of_unequal_number_are_padded_and_masked(model, world):
     batch = collate(model, world, [0, 1, 2])
-    assert batch["target_mask"].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-    rows = candidate_rows(batch, world)
-    found = [
-        {rows[i] for i in index[mask].tolist()}
-        for index, mask in zip(batch["target_index"], batch["target_mask"], strict=True)
-    ]
+    assert (batch["target_ids"] >= 0).tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+    found = [{id for id in ids if id >= 0} for ids in batch["target_ids"].tolist()]
     assert found[0] == {0} and found[1] in ({2, 3}, {50, 3}) and found[2] == {4, 5, 6}
+    assert batch["sampled"].shape == (3, 3) and batch["sampled"].dtype == torch.float32
     assert batch["input_ids"].shape[0] == 3 and "query_vectors" not in batch
 
 
 def test_targets_are_shuffled_and_clusters_sampled(model, world):
     seen = set()
     for seed in range(40):
-        batch = collate(model, world, [1], seed=seed)
-        rows = candidate_rows(batch, world)
-        seen.add(tuple(rows[i] for i in batch["target_index"][0].tolist()))
+        seen.add(tuple(collate(model, world, [1], seed=seed)["target_ids"][0].tolist()))
     assert seen == {(2, 3), (3, 2), (50, 3), (3, 50)}
 
 
-def test_a_document_enters_the_candidates_once_and_negatives_are_no_positives(model, world):
-    rows_of_batch = [1, 2, 2, 3]
-    batch = collate(model, world, rows_of_batch, num_random_negatives=60)
-    rows = candidate_rows(batch, world)
-    assert len(rows) == len(set(rows))
-    positives = {row for i in rows_of_batch for cluster in world.dataset[i]["target_rows"] for row in cluster}
-    targets = {rows[i] for i in batch["target_index"][batch["target_mask"]].tolist()}
-    assert set(rows) == set(range(60)) - (positives - targets)
+def test_a_document_enters_the_candidates_once_with_its_vector(model, world):
+    batch = collate(model, world, [1, 2, 2, 3], num_random_negatives=30)
+    ids = batch["candidate_ids"].tolist()
+    assert ids == sorted(set(ids)) and len(ids) > 30
+    assert set(batch["target_ids"].flatten().tolist()) - {-1} <= set(ids)
+    np.testing.assert_array_equal(batch["candidates"].numpy(), world.vectors[ids])
 
 
 def test_negatives_come_from_the_whole_corpus(model, world):
     seen = set()
     for seed in range(60):
-        rows = candidate_rows(collate(model, world, [0], num_random_negatives=8, seed=seed), world)
-        assert len(rows) in (8, 9)
-        seen.update(rows)
+        ids = collate(model, world, [0], num_random_negatives=8, seed=seed)["candidate_ids"].tolist()
+        assert len(ids) in (8, 9)
+        seen.update(ids)
     assert seen == set(range(60))
 
 
-def test_a_positive_that_was_not_drawn_is_ignored_for_its_own_row_only(model, world):
-    for seed in range(20):
-        batch = collate(model, world, [2, 2], max_targets=1, seed=seed)
-        rows = candidate_rows(batch, world)
-        assert batch["target_index"].shape == (2, 1)
-        if len(rows) == 2:  # the two rows drew different targets: each other's is no negative
-            assert batch["ignored"].tolist() == [[0, 1], [1, 0]]
-            break
-    else:
-        pytest.fail("two draws of one target never differed")
+def test_a_positive_that_was_not_drawn_is_known_for_its_own_row_only(model, world):
     batch = collate(model, world, [0, 2], max_targets=1)
-    assert batch["ignored"].tolist() == []
+    (target,) = batch["target_ids"][1].tolist()
+    assert batch["target_ids"].shape == (2, 1)
+    assert batch["known_ids"].tolist() == [[1, id] for id in (4, 5, 6) if id != target]
+    other = {2: 50, 50: 2}
+    batch = collate(model, world, [1])  # the other document of a cluster
+    assert batch["known_ids"].tolist() == [[0, other[id]] for id in batch["target_ids"][0].tolist() if id in other]
 
 
-def test_the_draws_follow_from_seed_and_rows(model, world):
-    first, again = (collate(model, world, [2, 5, 8], num_random_negatives=9) for _ in range(2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    other = collate(model, world, [5, 2, 8], num_random_negatives=9)
-    assert not torch.equal(first["candidates"], other["candidates"])
+def test_the_draws_follow_from_seed_epoch_and_row(model, world):
+    def row(rows, place, epoch=0, **options):
+        collator = AMERCollator(model, world.store, num_random_negatives=9, **options)
+        batch = collator([{**world.dataset[row], "epoch": epoch} for row in rows])
+        return batch["target_ids"][place].tolist(), batch["sampled"][place].tolist()
+
+    alone = row([5], 0)
+    assert row([2, 5, 8], 1) == row([8, 5, 2], 1) == alone  # whatever the batch
+    assert row([5], 0, epoch=1) != alone and row([5], 0, seed=1) != alone
+    apart = [collate(model, world, [row], num_random_negatives=9)["candidate_ids"].tolist() for row in (2, 5)]
+    together = collate(model, world, [2, 5], num_random_negatives=9)["candidate_ids"].tolist()
+    assert together == sorted(set().union(*apart))
 
 
 def test_anchored_models_get_text_and_vector(llama, world):

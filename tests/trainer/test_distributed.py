@@ -11,25 +11,61 @@ import pytest
 from safetensors.torch import load_file
 
 import modeling_amer
+from tests.trainer import processes
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def folder(llama, tmp_path_factory) -> Path:
-    """What tests/trainer/two_processes.py left behind, once it has come through."""
-    folder = tmp_path_factory.mktemp("two")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = Path(__file__).with_name("two_processes.py")
+def launch(count: int, script: str, *arguments: str) -> None:
+    """Run a script of this folder in `count` processes and see it come through."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     done = subprocess.run(
-        [*launch, str(script), str(folder), llama],
+        [*torchrun, str(Path(__file__).with_name(script)), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr  # the first traceback tells
+
+
+@pytest.fixture(scope="module")
+def folder(llama, tmp_path_factory) -> Path:
+    """What tests/trainer/two_processes.py left behind, once it has come through."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(2, "two_processes.py", str(folder), llama)
     return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(llama, tmp_path_factory) -> Path:
+    """What tests/trainer/processes.py found with one process, with two and with four."""
+    folder = tmp_path_factory.mktemp("numbers")
+    processes.main(folder, llama)
+    for count in (2, 4):
+        launch(count, "processes.py", str(folder), llama, str(count))
+    return folder
+
+
+def assert_same(found: Path, expected: Path, tolerance: float) -> None:
+    found, expected = load_file(found), load_file(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        difference = (found[name] - value).abs().max()
+        assert difference <= tolerance * max(1, value.abs().max()), (name, difference)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_have_the_loss_and_gradient_of_one(numbers, count):
+    assert_same(numbers / f"step-{count}.safetensors", numbers / "step-1.safetensors", 1e-5)
+
+
+@pytest.mark.parametrize("run", ["run-2", "run-4", "resumed-1", "resumed-2", "resumed-4"])
+def test_a_run_ends_alike_in_any_number_of_processes_and_when_another_number_goes_on(numbers, run):
+    assert_same(numbers / run / "model.safetensors", numbers / "run-1" / "model.safetensors", 1e-5)
+    moved = load_file(numbers / "run-1" / "checkpoint-4" / "model.safetensors")
+    last = load_file(numbers / "run-1" / "model.safetensors")
+    assert max((moved[name] - last[name]).abs().max() for name in last) > 1e-3
 
 
 def test_trap_11_two_processes_are_two(folder):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from trainer import losses
 from trainer.losses import matched_info_nce, mixture_info_nce
-from trainer.matching import match
+from trainer.matching import match, match_on_device
 
 TEMPERATURE = 0.07
 
@@ -93,15 +94,61 @@ def test_ignored_candidates_leave_the_denominator():
     assert matched_info_nce(queries, candidates, index, mask, TEMPERATURE, ignored) < with_all
 
 
+def plain(queries, candidates, index, mask, ignored):
+    """All logits held at once."""
+    logits = queries @ candidates.T / TEMPERATURE
+    logits[ignored[:, 0], :, ignored[:, 1]] = -torch.inf
+    log_probabilities = logits.log_softmax(dim=2).gather(2, index[:, None].expand(-1, queries.shape[1], -1))
+    chosen = match(-log_probabilities, mask)
+    return -log_probabilities.gather(2, chosen[:, :, None]).squeeze(2)[mask].mean()
+
+
+@pytest.mark.parametrize("block", [1, 7, 23, 1000])
+def test_blocks_of_candidates_change_neither_loss_nor_gradient(block, monkeypatch):
+    monkeypatch.setattr(losses, "BLOCK", block)
+    queries, candidates, index, mask, ignored = problem(5, n=101)
+    loss = matched_info_nce(queries, candidates, index, mask, TEMPERATURE, ignored)
+    expected = plain(queries, candidates, index, mask, ignored)
+    torch.testing.assert_close(loss, expected)
+    gradient, expected_gradient = (torch.autograd.grad(value, queries)[0] for value in (loss, expected))
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-5)
+    assert not torch.is_grad_enabled() or loss.requires_grad
+    with torch.no_grad():
+        again = matched_info_nce(queries, candidates, index, mask, TEMPERATURE, ignored)
+    torch.testing.assert_close(again, expected)
+
+
+def test_the_loss_is_exact_under_autocast_and_with_half_precision_documents():
+    queries, candidates, index, mask, ignored = problem(6)
+    documents = candidates.half()
+    expected = matched_info_nce(queries, documents.float(), index, mask, TEMPERATURE, ignored)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = matched_info_nce(queries, documents, index, mask, TEMPERATURE, ignored)
+    assert torch.equal(found, expected)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    queries, candidates, index, mask, _ = problem(7, batch=6)
+    whole = matched_info_nce(queries, candidates, index, mask, TEMPERATURE)
+    parts = [
+        matched_info_nce(queries[rows], candidates, index[rows], mask[rows], TEMPERATURE, num_items=int(mask.sum()))
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+    nothing = matched_info_nce(queries, candidates, index, torch.zeros_like(mask), TEMPERATURE, num_items=5)
+    assert nothing == 0 and torch.autograd.grad(nothing, queries)[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("solve", [match, match_on_device])
 @pytest.mark.parametrize("ties", [False, True])
-def test_assignment_costs_no_more_than_any_other(ties):
+def test_assignment_costs_no_more_than_any_other(ties, solve):
     generator = torch.Generator().manual_seed(7)
     costs = torch.randn(200, 5, 5, generator=generator)
     if ties:
         costs = costs.round()
     sizes = torch.randint(1, 6, (200,), generator=generator)
     mask = torch.arange(5) < sizes[:, None]
-    assignment = match(costs, mask)
+    assignment = solve(costs, mask)
     for cost, size, chosen in zip(costs.tolist(), sizes.tolist(), assignment.tolist(), strict=True):
         best = min(sum(cost[i][p[i]] for i in range(size)) for p in permutations(range(size)))
         assert sorted(chosen[:size]) == list(range(size))
@@ -109,10 +156,22 @@ def test_assignment_costs_no_more_than_any_other(ties):
         assert chosen[size:] == list(range(size, 5))
 
 
-def test_scores_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("m", [1, 2, 5, 8])
+def test_the_assignment_on_the_device_costs_what_scipy_s_costs(m):
+    generator = torch.Generator().manual_seed(m)
+    costs = torch.randn(2500, m, m, generator=generator) * 20
+    costs[::2] = (costs[::2] / 10).round()  # half of them full of ties
+    mask = torch.arange(m) < torch.randint(0, m + 1, (2500, 1), generator=generator)
+    found, expected = match_on_device(costs, mask), match(costs, mask)
+    assert torch.equal(found.sort(dim=1).values, torch.arange(m).expand(2500, -1))
+    assert torch.equal(found[~mask], expected[~mask])  # no target: its own position
+    paid = [costs.double().gather(2, chosen[:, :, None]).squeeze(2) * mask for chosen in (found, expected)]
+    torch.testing.assert_close(paid[0].sum(1), paid[1].sum(1), rtol=0, atol=1e-9)
+
+
+def test_costs_that_are_not_finite_are_avoided_and_harm_no_other_row():
     costs = torch.zeros(2, 2, 2)
-    costs[1, 0, 1] = torch.nan
-    with pytest.raises(ValueError, match="diverged"):
-        match(costs, torch.ones(2, 2, dtype=torch.bool))
+    costs[1, 0, 0] = torch.nan
     masked = torch.tensor([[True, True], [True, False]])
+    assert match(costs, torch.ones(2, 2, dtype=torch.bool)).tolist() == [[0, 1], [1, 0]]
     assert match(costs, masked).tolist() == [[0, 1], [0, 1]]

@@ -121,7 +121,7 @@ def test_the_best_checkpoint_is_kept_and_retrieval_is_logged(llama, world, tmp_p
     assert trainer.evaluate()["eval_recall@10"] == max(scores)
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert [entry["prediction_probability"] for entry in logs] == pytest.approx([min(0.8, i / 6) for i in range(1, 7)])
-    assert all(entry["num_candidates"] > 6 for entry in logs)
+    assert all(entry["num_candidates"] > 6 and entry["global_batch_size"] == 6 for entry in logs)
     checkpoint = tmp_path / "checkpoint-2"
     saved = load_file(checkpoint / "model.safetensors")
     assert all("lora_" in key or "projection" in key for key in saved)  # no base weight in a checkpoint
@@ -138,28 +138,30 @@ def test_evaluation_is_the_retrieval_of_the_query_vectors(llama, world, tmp_path
         assert metrics[f"eval_{name}"] == pytest.approx(values.mean())
 
 
-def batch_loss(trainer, world, rows):
-    """Loss of some questions against the whole corpus, its gradient, and how many targets it is the mean of."""
-    model = trainer.model
+def corpus_batch(trainer, world, rows):
+    """A batch of some questions whose candidates are the whole corpus."""
     batch = trainer.data_collator([world.dataset[row] for row in rows])
-    candidates = torch.from_numpy(world.vectors)
-    nearest = batch["candidates"] @ candidates.T
-    batch["target_index"] = nearest.argmax(dim=1)[batch["target_index"]]
-    batch["candidates"], batch["ignored"] = candidates, torch.empty(0, 2, dtype=torch.long)
+    candidates = {"candidates": torch.from_numpy(world.vectors), "candidate_ids": torch.arange(len(world.vectors))}
+    return {**batch, **candidates, "known_ids": torch.empty(0, 2, dtype=torch.long)}
+
+
+def batch_loss(trainer, batch):
+    """Loss of a batch, its gradient, and how many targets it is the mean of."""
+    model = trainer.model
     model.zero_grad()
     loss = trainer.compute_loss(model, batch)
     loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
     gradient = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in trained])
-    return loss.detach(), gradient, int(batch["target_mask"].sum())
+    return loss.detach(), gradient, int((batch["target_ids"] >= 0).sum())
 
 
 def test_questions_of_unequal_m_in_one_batch_count_as_each_alone(llama, world, tmp_path):
     trainer = make_trainer(build(llama).train(), world, tmp_path, scheduled_sampling="always_predicted")
     trainer.state.max_steps = 1
     rows = [0, 1, 2, 4, 5]
-    loss, gradient, count = batch_loss(trainer, world, rows)
-    alone = [batch_loss(trainer, world, [row]) for row in rows]
+    loss, gradient, count = batch_loss(trainer, corpus_batch(trainer, world, rows))
+    alone = [batch_loss(trainer, corpus_batch(trainer, world, [row])) for row in rows]
     assert [number for *_, number in alone] == [1, 2, 3, 2, 3] and count == 11
     torch.testing.assert_close(loss, sum(value * number for value, _, number in alone) / count)
     expected = sum(g * n for _, g, n in alone) / count
@@ -174,7 +176,7 @@ def test_the_schedule_decides_what_the_decoder_reads(llama, world, tmp_path, sch
     batch = trainer.data_collator([world.dataset[row] for row in (2, 5)])  # three targets each
     _, outputs = trainer.compute_loss(model, batch, return_outputs=True)
     questions = {key: batch[key] for key in ("input_ids", "attention_mask", "prefix_ids")}
-    teacher = batch["candidates"][batch["target_index"]] if fed else None
+    teacher = torch.from_numpy(world.vectors)[batch["target_ids"]] if fed else None
     expected = model(**questions, num_query_vectors=3, teacher_vectors=teacher)
     torch.testing.assert_close(outputs.query_embeddings, expected.query_embeddings)
 
@@ -186,21 +188,31 @@ def test_a_fifth_of_the_inputs_is_predicted_after_a_fifth_of_the_steps(llama, wo
     masks = []
     original = model.forward
     monkeypatch.setattr(model, "forward", lambda **batch: masks.append(batch["teacher_mask"]) or original(**batch))
-    torch.manual_seed(0)
-    for _ in range(60):
-        trainer.compute_loss(model, trainer.data_collator([world.dataset[2]]))
+    for epoch in range(60):
+        trainer.compute_loss(model, trainer.data_collator([{**world.dataset[2], "epoch": epoch}]))
     share_of_gold = torch.cat(masks).float().mean()
     assert 0.7 < share_of_gold < 0.9
 
 
-def test_gradient_accumulation_averages(llama, world, tmp_path):
-    def logged_loss(steps):
-        options = {"gradient_accumulation_steps": steps, "max_steps": 1, "scheduled_sampling": "always_predicted"}
-        trainer = make_trainer(build(llama), world, tmp_path / str(steps), **options)
+def test_an_accumulated_step_is_the_mean_over_all_its_targets(llama, world, tmp_path):
+    """Batches with one, two and five targets, which a mean of means would weigh alike."""
+    weights = []
+    for parts in ([[0, 1, 2, 4]], [[0], [1], [2, 4]]):
+        options = {"gradient_accumulation_steps": len(parts), "max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0}
+        trainer = make_trainer(
+            build(llama), world, tmp_path, scheduled_sampling="always_predicted", learning_rate=1e-3, **options
+        )
+        batches = iter([corpus_batch(trainer, world, rows) for rows in parts])
+        trainer.data_collator = lambda examples, batches=batches: next(batches)
         trainer.train()
-        return trainer.state.log_history[0]["loss"]
-
-    assert logged_loss(4) == pytest.approx(logged_loss(1), rel=0.3)
+        weights.append(trainer.model.state_dict())
+        logged = trainer.state.log_history[0]
+        assert logged["global_batch_size"] == 6 * len(parts)
+    whole, accumulated = weights
+    before = build(llama).state_dict()
+    assert not torch.equal(whole["output_projection.weight"], before["output_projection.weight"])
+    for key in whole:
+        torch.testing.assert_close(accumulated[key], whole[key], atol=2e-6, rtol=1e-5)
 
 
 def test_the_model_remembers_what_it_was_trained_for(llama, world, tmp_path):
@@ -209,6 +221,51 @@ def test_the_model_remembers_what_it_was_trained_for(llama, world, tmp_path):
     trainer.save_model()
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["objective"], config["loss_temperature"]) == ("mixture", 0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_with_its_checkpoints_kept(llama, world, tmp_path):
+    trainer = make_trainer(build(llama), world, tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
+    original = trainer.compute_loss
+
+    def spoilt(*args, **kwargs):
+        return original(*args, **kwargs) * (torch.nan if trainer.state.global_step == 2 else 1)
+
+    trainer.compute_loss = spoilt
+    with pytest.raises(ValueError, match="not finite at step 3: training has diverged"):
+        trainer.train()
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+
+
+def test_weights_that_are_not_finite_never_push_out_a_good_checkpoint(llama, world, tmp_path):
+    trainer = make_trainer(
+        build(llama), world, tmp_path, max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1
+    )
+    original = trainer.training_step
+
+    def infinite_gradient(*args):
+        loss = original(*args)
+        if trainer.state.global_step == 2:
+            trainer.model.output_projection.weight.grad.fill_(torch.inf)
+        return loss
+
+    trainer.training_step = infinite_gradient
+    with pytest.raises(ValueError, match=r"output_projection.*not finite at step 3"):
+        trainer.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_batch_without_a_target_is_refused(llama, world, tmp_path):
+    trainer = make_trainer(build(llama), world, tmp_path, max_steps=1)
+    batch = corpus_batch(trainer, world, [0, 1])
+    trainer.data_collator = lambda examples: {**batch, "target_ids": torch.full((2, 1), -1)}
+    with pytest.raises(ValueError, match="No question of this step has a target"):
+        trainer.train()
+
+
+def test_questions_are_dealt_by_length_when_asked(llama, world, tmp_path):
+    trainer = make_trainer(build(llama), world, tmp_path, train_sampling_strategy="group_by_length")
+    longest = [batch["attention_mask"].sum(dim=1).diff().abs().max() for batch in trainer.get_train_dataloader()]
+    assert len(longest) == 4 and max(longest) <= 6  # questions differ by one letter each
 
 
 def test_metrics_of_another_dataset_are_refused(llama, world, tmp_path):
@@ -223,6 +280,7 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
         ({"temperature": 0.0}, "positive"),
         ({"max_targets": 0}, "at least 1"),
         ({"num_random_negatives": -1}, "negative"),
+        ({"train_sampling_strategy": "sequential"}, "random or group_by_length; got 'sequential'"),
     ]:
         with pytest.raises(ValueError, match=message):
             AMERTrainingArguments(output_dir=str(tmp_path), **options)

@@ -1,0 +1,69 @@
+"""The order of an epoch: the same for any number of processes, and the same again after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+MEGABATCH = 50  # batches that are sorted by length together, as in the Trainer's own group_by_length
+
+
+class EpochDataset(Dataset):
+    """A split indexed by (epoch, question); its items carry the epoch, in which their random draws differ."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        return {**self.dataset[index], "epoch": epoch}
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """All questions in an order that follows from seed and epoch alone; yields (epoch, question).
+
+    The last batch is filled up with the first questions of the epoch, so that all batches are whole and can be dealt
+    to any number of processes that divides them.
+
+    Args:
+        count: number of questions.
+        batch_size: of all processes together.
+        seed: of the order.
+        lengths: of the questions; when given, questions of one batch are about equally long, and the batches shuffled.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, lengths: Sequence[int] | None = None) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.lengths = lengths
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Must be called before an epoch begins; the Trainer does it only on some of its ways."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size) * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.count, generator=generator).tolist()
+        order = [order[place % self.count] for place in range(len(self))]
+        if self.lengths is not None:
+            order = self._grouped(order, generator)
+        return ((self.epoch, index) for index in order)
+
+    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """Sort by length within stretches of some batches, then shuffle the batches."""
+        stretch, size = MEGABATCH * self.batch_size, self.batch_size
+        for start in range(0, len(order), stretch):
+            order[start : start + stretch] = sorted(order[start : start + stretch], key=self.lengths.__getitem__)
+        places = torch.randperm(len(order) // size, generator=generator).tolist()
+        return [index for place in places for index in order[place * size : (place + 1) * size]]
