@@ -35,7 +35,7 @@ OPTIONS = {
     "lr_scheduler_type": "constant",
     "per_device_train_batch_size": 6,
     "max_targets": 3,
-    "num_random_negatives": 256,
+    "num_random_negatives": 40,
     "save_steps": 2,
     "eval_strategy": "steps",
     "eval_steps": 3,

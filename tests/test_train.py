@@ -250,6 +250,19 @@ def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama
     check_the_resumed_record(record(folder), record(unbroken), history(folder / "checkpoint-4"))
 
 
+def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one_ten_times(llama, data, tmp_path):
+    arguments = command(tmp_path, llama, data.text, save_steps=1)
+    at = arguments.index("--output_dir")
+    script = [sys.executable, str(ROOT / "tests" / "kills.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*script, *arguments[:at], *arguments[at + 2 :]], env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = weights(tmp_path / "unbroken")
+    assert all(weights(tmp_path / f"killed-{attempt}") == expected for attempt in range(10))
+
+
 def check_the_resumed_record(resumed: dict, whole: dict, checkpoint: list[dict]) -> None:
     """It tells of all six steps, and its seconds are those of both parts."""
     changing = {"date", "seconds", "log_history"}

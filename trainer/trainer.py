@@ -242,6 +242,11 @@ class AMERTrainer(Trainer):
             )
         super()._save_checkpoint(*args, **kwargs)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The random state of every process, before the first of them declares the checkpoint whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     # ------------------------------------------------------------------------------------------------- publishing
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from amer.files import write_json
 from tests.conftest import build
 from tests.trainer.conftest import small_world
 from tests.trainer.test_trainer import make_trainer
@@ -58,6 +59,16 @@ def uneven_step(folder: Path, base: str, world: SimpleNamespace, rank: int) -> N
         save_file({"loss": mean[None], **found}, folder / f"step-{processes()}.safetensors")
 
 
+def evaluated(folder: Path, base: str, world: SimpleNamespace, rank: int) -> None:
+    """Evaluation before any training, with a last batch that does not fill all processes, and a training after it."""
+    options = {"per_device_eval_batch_size": GLOBAL_BATCH // processes(), "max_steps": 1}
+    trainer = trainer_of(base, world, folder / "evaluated", **options)
+    metrics = {key: value for key, value in trainer.evaluate().items() if "recall" in key}
+    trainer.train()
+    if rank == 0:
+        write_json(folder / f"evaluated-{processes()}.json", metrics)
+
+
 def whole_run(folder: Path, base: str, world: SimpleNamespace, rank: int) -> None:
     """Eight steps, two epochs and a part of the third, with the paper's schedule, and a checkpoint amid the second."""
     output = folder / f"run-{processes()}"
@@ -77,7 +88,7 @@ def resumed_run(folder: Path, base: str, world: SimpleNamespace, rank: int) -> N
 def main(folder: Path, base: str) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     world = world_of(folder, rank)
-    for part in (uneven_step, whole_run, resumed_run):
+    for part in (uneven_step, evaluated, whole_run, resumed_run):
         part(folder, base, world, rank)
         if dist.is_initialized():
             dist.barrier()

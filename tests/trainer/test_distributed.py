@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import modeling_amer
+from amer.files import read_json
 from tests.trainer import processes
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,13 @@ def test_several_processes_have_the_loss_and_gradient_of_one(numbers, count):
     assert_same(numbers / f"step-{count}.safetensors", numbers / "step-1.safetensors", 1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_find_what_one_finds(numbers, count):
+    expected = read_json(numbers / "evaluated-1.json")
+    assert read_json(numbers / f"evaluated-{count}.json") == pytest.approx(expected)
+    assert 0 < expected["eval_recall@10"] < 1
+
+
 @pytest.mark.parametrize("run", ["run-2", "run-4", "resumed-1", "resumed-2", "resumed-4"])
 def test_a_run_ends_alike_in_any_number_of_processes_and_when_another_number_goes_on(numbers, run):
     assert_same(numbers / run / "model.safetensors", numbers / "run-1" / "model.safetensors", 1e-5)
@@ -80,6 +88,11 @@ def test_trap_12_one_query_vector_trains_under_checkpointing(folder):
 def test_a_run_cut_in_two_ends_as_the_whole_one(folder):
     whole, resumed = (load_file(folder / name / "model.safetensors") for name in ("whole", "resumed"))
     assert whole.keys() == resumed.keys() and all(whole[key].equal(resumed[key]) for key in whole)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_is_refused_by_both(folder):
+    said = [(folder / f"refused-{rank}.txt").read_text() for rank in range(2)]
+    assert all("The loss is not finite at step 2: training has diverged" in text for text in said)
 
 
 def test_checkpoints_hold_the_adapter_and_no_pickled_arguments(folder):

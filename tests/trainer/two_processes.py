@@ -54,6 +54,22 @@ def resumed_under_checkpointing(folder: Path, base: str, world) -> None:
     assert saved.encode_query(QUESTIONS).equal(resumed.model.encode_query(QUESTIONS))
 
 
+def diverged(folder: Path, base: str, world) -> None:
+    """One process meets a loss that is not finite; both say so, and none waits for the other."""
+    trainer = make_trainer(build(base), world, folder / "diverged", max_steps=4)
+    original = trainer.compute_loss
+
+    def spoilt(*args, **kwargs):
+        broken = dist.get_rank() == 1 and trainer.state.global_step == 1
+        return original(*args, **kwargs) * (torch.nan if broken else 1)
+
+    trainer.compute_loss = spoilt
+    try:
+        trainer.train()
+    except ValueError as error:
+        (folder / f"refused-{dist.get_rank()}.txt").write_text(str(error))
+
+
 def sharded(folder: Path, base: str, world) -> None:
     """Trap 5: FSDP2 gives the model a class of its own, whose code would be saved in place of ours."""
     model = build(base)
@@ -81,7 +97,7 @@ def main() -> None:
         5, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
     )
     world = small_world(folder / f"world-{dist.get_rank()}")
-    for part in (single_query_under_checkpointing, resumed_under_checkpointing, sharded):
+    for part in (single_query_under_checkpointing, resumed_under_checkpointing, diverged, sharded):
         part(folder, base, world)
         dist.barrier()
     dist.destroy_process_group()
