@@ -17,16 +17,21 @@ from tests.trainer import processes
 ROOT = Path(__file__).parents[2]
 
 
-def launch(count: int, script: str, *arguments: str) -> None:
-    """Run a script of this folder in `count` processes and see it come through."""
+def run_processes(count: int, script: str, *arguments: str, timeout: int = 500) -> subprocess.CompletedProcess:
+    """Run a script of this folder in `count` processes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    done = subprocess.run(
+    return subprocess.run(
         [*torchrun, str(Path(__file__).with_name(script)), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=timeout,
     )
+
+
+def launch(count: int, script: str, *arguments: str) -> None:
+    """Run a script of this folder in `count` processes and see it come through."""
+    done = run_processes(count, script, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr  # the first traceback tells
 
 
