@@ -142,8 +142,7 @@ class AMERModel(AMERPreTrainedModel):
         inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
         anchor = normalize(query_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
         teacher = _Teacher(teacher_vectors, teacher_mask)
-        checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
-        if self.training and checkpointing:  # whose layers drop the cache without a word
+        if self.training and not self._gradients_may_pass_the_cache():
             questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": query_vectors}
             fed = self._roll_out_anew(num_query_vectors, teacher, prefix_ids=prefix_ids, **questions)
             query_embeddings = self._read_at_once(prefix_ids, inputs, mask, fed, anchor)
@@ -266,6 +265,12 @@ class AMERModel(AMERPreTrainedModel):
             )
         rest = self._read(self._project(fed), _extended(mask, count - 1), cache)
         return torch.cat([first, self._emit(rest, anchor)], dim=1)
+
+    def _gradients_may_pass_the_cache(self) -> bool:
+        """Not under gradient checkpointing, whose layers drop the cache without a word; nor where weights are sharded
+        (FSDP2): they are gathered for gradients that enter a layer by its output, and not by the cache."""
+        checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
+        return not checkpointing and not any(hasattr(weight, "full_tensor") for weight in self.parameters())
 
     def _roll_out_anew(self, count: int, teacher: _Teacher, **questions: torch.Tensor | None) -> torch.Tensor:
         """What is fed back, `(batch, count - 1, dim)`, predicted in evaluation mode, where there is a cache."""

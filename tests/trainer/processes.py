@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from amer.files import write_json
 from tests.conftest import build
 from tests.trainer.conftest import small_world
 from tests.trainer.test_trainer import make_trainer
+from trainer import AMERTrainer
 
 GLOBAL_BATCH = 8
 UNEVEN = {1: [8], 2: [6, 2], 4: [1, 4, 2, 1]}  # questions of each process
@@ -40,12 +46,31 @@ def trainer_of(base: str, world: SimpleNamespace, folder: Path, **options):
     return make_trainer(build(base), world, folder, **options)
 
 
-def uneven_step(folder: Path, base: str, world: SimpleNamespace, rank: int) -> None:
+def replicated(trainer: AMERTrainer) -> nn.Module:
+    """As DDP has it: the whole model in every process."""
+    return trainer.accelerator.prepare(trainer.model) if processes() > 1 else trainer.model
+
+
+def sharded(trainer: AMERTrainer) -> nn.Module:
+    """As FSDP2 has it, which accelerate leaves out on CPUs without a word: a part of every weight in each process."""
+    if processes() > 1:
+        mesh = init_device_mesh("cpu", (processes(),))
+        for layer in trainer.model.backbone.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(trainer.model, mesh=mesh)
+    return trainer.model
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def uneven_step(folder: Path, base: str, world: SimpleNamespace, rank: int, spread=replicated) -> None:
     """Loss and gradient of eight questions, dealt unevenly: other numbers of questions and of targets everywhere."""
     trainer = trainer_of(base, world, folder / "step")
     trainer.state.max_steps = 2
     trainer.state.global_step = 1  # half of the inputs are predictions
-    model = trainer.accelerator.prepare(trainer.model) if processes() > 1 else trainer.model
+    model = spread(trainer)
     sizes = UNEVEN[processes()]
     start = sum(sizes[:rank])
     rows = [0, 3, 6, 1, 2, 5, 8, 9][start : start + sizes[rank]]
@@ -54,9 +79,9 @@ def uneven_step(folder: Path, base: str, world: SimpleNamespace, rank: int) -> N
     loss = trainer.compute_loss(model.train(), batch, num_items_in_batch=count)
     loss.backward()
     mean = trainer.accelerator.reduce(loss.detach(), "mean")
-    found = {name: value.grad for name, value in trainer.model.named_parameters() if value.requires_grad}
+    found = {name: whole(value.grad) for name, value in trainer.model.named_parameters() if value.requires_grad}
     if rank == 0:
-        save_file({"loss": mean[None], **found}, folder / f"step-{processes()}.safetensors")
+        save_file({"loss": mean[None], **found}, folder / f"{spread.__name__}-{processes()}.safetensors")
 
 
 def evaluated(folder: Path, base: str, world: SimpleNamespace, rank: int) -> None:
@@ -88,7 +113,7 @@ def resumed_run(folder: Path, base: str, world: SimpleNamespace, rank: int) -> N
 def main(folder: Path, base: str) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     world = world_of(folder, rank)
-    for part in (uneven_step, evaluated, whole_run, resumed_run):
+    for part in (uneven_step, partial(uneven_step, spread=sharded), evaluated, whole_run, resumed_run):
         part(folder, base, world, rank)
         if dist.is_initialized():
             dist.barrier()

@@ -61,9 +61,10 @@ def assert_same(found: Path, expected: Path, tolerance: float) -> None:
         assert difference <= tolerance * max(1, value.abs().max()), (name, difference)
 
 
+@pytest.mark.parametrize("spread", ["replicated", "sharded"])
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_have_the_loss_and_gradient_of_one(numbers, count):
-    assert_same(numbers / f"step-{count}.safetensors", numbers / "step-1.safetensors", 1e-5)
+def test_several_processes_have_the_loss_and_gradient_of_one(numbers, count, spread):
+    assert_same(numbers / f"{spread}-{count}.safetensors", numbers / "replicated-1.safetensors", 1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 4])
