@@ -341,21 +341,35 @@ class AMERModel(AMERPreTrainedModel):
         if isinstance(texts, str):
             return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, query_vectors)[0]
         query_vectors = _checked_questions(texts, query_vectors, batch_size)
-        count = len(query_vectors) if texts is None else len(texts)
-        order = list(range(count)) if texts is None else sorted(range(count), key=lambda i: -len(texts[i]))
-        was_training, encoded = self.training, []
+        batches = self._batches(texts, query_vectors, batch_size)
+        was_training, order, encoded = self.training, [], []
         self.eval()
         try:
-            for start in logging.tqdm(range(0, count, batch_size), desc="Encoding", disable=not show_progress_bar):
-                rows = order[start : start + batch_size]
-                batch = {} if texts is None else self.tokenize([texts[row] for row in rows])
-                if query_vectors is not None:
-                    batch["query_vectors"] = query_vectors[rows]
+            for rows, batch in logging.tqdm(batches, desc="Encoding", disable=not show_progress_bar):
                 batch = {name: value.to(self.device) for name, value in batch.items()}
+                order.append(rows)
                 encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
         finally:
             self.train(was_training)
-        return torch.cat(encoded)[torch.tensor(order).argsort()]
+        return torch.cat(encoded)[torch.cat(order).argsort()]
+
+    def _batches(
+        self, texts: Sequence[str] | None, query_vectors: torch.Tensor | None, batch_size: int
+    ) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once."""
+        if texts is None:
+            rows = torch.arange(len(query_vectors)).split(batch_size)
+            return [(part, {"query_vectors": query_vectors[part]}) for part in rows]
+        questions = self.tokenize(texts)
+        shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
+        lengths = questions["attention_mask"].sum(dim=1)
+        batches = []
+        for rows in lengths.argsort(descending=True, stable=True).split(batch_size):
+            batch = {name: ids[rows, -int(lengths[rows[0]]) :] for name, ids in questions.items()}
+            if query_vectors is not None:
+                batch["query_vectors"] = query_vectors[rows]
+            batches.append((rows, {**shared, **batch}))
+        return batches
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()

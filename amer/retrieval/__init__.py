@@ -6,6 +6,7 @@ from amer.retrieval.encoder import DocumentEncoder
 from amer.retrieval.encoding import encode_corpus
 from amer.retrieval.fusion import Fused, mixture, round_robin, trained_fusion
 from amer.retrieval.index import ExactIndex, FaissIndex
+from amer.retrieval.query_encoding import encode_queries, load_query_embeddings
 from amer.retrieval.searcher import Hit, Searcher
 from amer.retrieval.store import DocumentStore, write_store
 
@@ -18,6 +19,8 @@ __all__ = [
     "Hit",
     "Searcher",
     "encode_corpus",
+    "encode_queries",
+    "load_query_embeddings",
     "mixture",
     "round_robin",
     "trained_fusion",

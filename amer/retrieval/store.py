@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from amer.files import atomic_directory, atomic_write, read_json, write_json
+from amer.files import atomic_directory, atomic_write, read_json
+from amer.retrieval.shards import Shards, check_unit
 
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
@@ -23,7 +24,6 @@ COLUMNS = ("id", "title", "text")
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
-UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than 1e-3
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
 CHECK_BLOCK = 16_384
 
@@ -52,6 +52,7 @@ class DocumentStore:
         self.dtype: str = info["dtype"]
         self.shard_size: int = info["shard_size"]
         self._count: int = info["count"]
+        self._shards = embedding_shards(path, info)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DocumentStore:
@@ -72,8 +73,9 @@ class DocumentStore:
             )
         info = _checked_info(path / STORE_FILE)
         _check_documents_file(path / DOCUMENTS_FILE, info["count"])
-        for index in range(len(info["checksums"])):
-            open_shard(path, info, index)
+        shards = embedding_shards(path, info)
+        for index in range(len(shards)):
+            shards.open(index)
         return cls(path, info)
 
     def __len__(self) -> int:
@@ -99,12 +101,10 @@ class DocumentStore:
             ValueError: NaN, a zero or non-unit vector, a repeated id; names the file.
         """
         for index, checksum in enumerate(self.info["checksums"]):
-            file = shard_path(self.path, self.info, index)
-            if file_checksum(file) != checksum:
-                raise OSError(f"{file} is damaged: its sha256 is not the one in {STORE_FILE}; restore it")
-            shard = open_shard(self.path, self.info, index)
+            self._shards.verify(index, checksum)
+            shard, file = self._shards.open(index), str(self._shards.file(index))
             for start in range(0, len(shard), CHECK_BLOCK):
-                check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), str(file), start)
+                check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), file, start)
         for batch in pq.ParquetFile(self.path / DOCUMENTS_FILE).iter_batches(columns=list(COLUMNS)):
             check_no_nulls(batch, str(self.path / DOCUMENTS_FILE))
         check_ids(self.ids, str(self.path / DOCUMENTS_FILE))
@@ -126,7 +126,7 @@ class DocumentStore:
         shards, starts, counts = np.unique(ordered // self.shard_size, return_index=True, return_counts=True)
         for index, start, count in zip(shards, starts, counts, strict=True):
             part = slice(start, start + count)
-            shard = open_shard(self.path, self.info, int(index))
+            shard = self._shards.open(int(index))
             vectors[order[part]] = shard[ordered[part] - index * self.shard_size]
         return vectors.reshape(*rows.shape, self.dim)
 
@@ -134,8 +134,8 @@ class DocumentStore:
         """Yield `(first row, (<= size, dim) float32)` over the store, in row order; no block spans two shards."""
         if size < 1:
             raise ValueError(f"a block has at least one row, got size={size}")
-        for index in range(len(self.info["checksums"])):
-            shard = open_shard(self.path, self.info, index)
+        for index in range(len(self._shards)):
+            shard = self._shards.open(index)
             for start in range(0, len(shard), size):
                 yield index * self.shard_size + start, shard[start : start + size].astype(np.float32)
 
@@ -223,15 +223,16 @@ def write_store(
     info = store_info(documents, encoder, np.shape(first)[1], dtype, shard_size)
     with atomic_directory(path) as directory:
         write_documents(directory, documents)
+        shards = embedding_shards(directory, info)
         written = 0
         for index, shard in enumerate(_shards(chain([first], blocks), info)):
             written += len(shard)
             if written > info["count"]:
                 break
-            write_shard(directory, info, index, shard)
+            shards.write(index, shard)
         if written != info["count"]:
             raise ValueError(f"{info['count']} documents but {'more' if written > info['count'] else written} vectors")
-        finish_store(directory, info)
+        shards.finish(STORE_FILE, info)
     return DocumentStore.open(path)
 
 
@@ -289,17 +290,6 @@ def check_ids(ids: pa.ChunkedArray, where: str) -> None:
         raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated.slice(0, 5).to_pylist()))}")
 
 
-def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
-    """ValueError naming the first vector `(n, dim)` that is NaN, infinite, zero or not of unit length."""
-    lengths = np.linalg.norm(vectors, axis=-1)
-    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # written so that NaN is bad too
-    if len(bad):
-        raise ValueError(
-            f"{where}: the vector of row {first_row + bad[0]} has length {lengths[bad[0]]:.4g}, {len(bad)} such; "
-            "embeddings must be finite and of length 1 (L2-normalise them)"
-        )
-
-
 def fingerprint(documents: pa.Table) -> str:
     """sha256 over ids, titles and texts, in order; the same however the table is cut into chunks."""
     total = hashlib.sha256()
@@ -313,41 +303,9 @@ def fingerprint(documents: pa.Table) -> str:
     return total.hexdigest()
 
 
-def shard_count(info: dict[str, Any]) -> int:
-    """How many embedding files the store has."""
-    return -(-info["count"] // info["shard_size"])
-
-
-def shard_path(path: Path, info: dict[str, Any], index: int) -> Path:
-    """`embeddings-00003-of-00012.npy` (the second number is how many there are)."""
-    return path / f"embeddings-{index:05d}-of-{shard_count(info):05d}.npy"
-
-
-def open_shard(path: Path, info: dict[str, Any], index: int) -> np.ndarray:
-    """Memory-map shard `index`, `(rows, dim)` in the stored dtype, after checking its header and file size.
-
-    Raises:
-        FileNotFoundError: the shard is missing.
-        OSError: it is truncated, or not a `.npy` file.
-        ValueError: its shape or dtype is not what `store.json` says.
-    """
-    file = shard_path(path, info, index)
-    try:
-        shard = np.load(file, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing: restore it or encode the corpus again") from None
-    except (ValueError, EOFError) as error:
-        raise OSError(f"{file} is truncated or no .npy file ({error}): delete it and encode it again") from error
-    rows = min(info["shard_size"], info["count"] - index * info["shard_size"])
-    if shard.shape != (rows, info["dim"]) or shard.dtype != info["dtype"]:
-        raise ValueError(
-            f"{file} holds {shard.dtype} {shard.shape}, but the store says {info['dtype']} {(rows, info['dim'])}: "
-            "it belongs to another store"
-        )
-    size, expected = file.stat().st_size, shard.offset + shard.nbytes
-    if size != expected:
-        raise OSError(f"{file} has {size} bytes, expected {expected}: delete it and encode it again")
-    return shard.view(np.ndarray)
+def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:
+    """The embedding files of a store, from what `store.json` says of them."""
+    return Shards(path, "embeddings", info["count"], info["shard_size"], (info["dim"],), info["dtype"])
 
 
 def write_documents(directory: Path, documents: pa.Table) -> None:
@@ -358,30 +316,6 @@ def write_documents(directory: Path, documents: pa.Table) -> None:
         )
 
 
-def write_shard(directory: Path, info: dict[str, Any], index: int, vectors: np.ndarray) -> None:
-    """Write shard `index` from unit vectors `(rows, dim)`."""
-    file = shard_path(directory, info, index)
-    vectors = np.asarray(vectors, dtype=np.float32)
-    check_unit(vectors, file.name)
-    with atomic_write(file) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, vectors.astype(info["dtype"]), allow_pickle=False)
-
-
-def finish_store(directory: Path, info: dict[str, Any]) -> None:
-    """Write `store.json`: last of all, for a directory that has it is a whole store."""
-    checksums = [file_checksum(shard_path(directory, info, index)) for index in range(shard_count(info))]
-    write_json(directory / STORE_FILE, {**info, "checksums": checksums})
-
-
-def file_checksum(file: Path) -> str:
-    """sha256 of a file."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _checked_info(file: Path) -> dict[str, Any]:
     info = read_json(file)
     missing = [key for key in STORE_KEYS if key not in info]
@@ -390,8 +324,9 @@ def _checked_info(file: Path) -> dict[str, Any]:
     sizes = {key: info[key] for key in ("count", "dim", "shard_size")}
     if info["dtype"] not in DTYPES or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
         raise ValueError(f"{file} does not describe a document store: dtype {info['dtype']!r}, {sizes}")
-    if len(info["checksums"]) != shard_count(info):
-        raise ValueError(f"{file} has {len(info['checksums'])} checksums for {shard_count(info)} shards")
+    shards = embedding_shards(file.parent, info)
+    if len(info["checksums"]) != len(shards):
+        raise ValueError(f"{file} has {len(info['checksums'])} checksums for {len(shards)} shards")
     return {**info, "encoder": complete_encoder(info["encoder"])}
 
 

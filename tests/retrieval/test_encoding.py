@@ -1,12 +1,15 @@
 """Encoding a corpus: a killed run resumes to the bytes of an unbroken one, and never mixes two corpora or encoders.
 
-Run as a program, this file is the run that gets killed: `python test_encoding.py STORE`.
+Run as a program, this file is the run that gets killed, `python test_encoding.py STORE`, or kills workers of its own,
+`python test_encoding.py FOLDER kill`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from amer.retrieval.encoding import encode_corpus
 from amer.retrieval.store import DocumentStore
 
 SHARD_SIZE = 4
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
 
 class HashEncoder:
@@ -77,8 +81,7 @@ def test_the_store_holds_the_corpus_and_its_vectors_in_order(tmp_path):
 
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, unbroken):
     path = tmp_path / "store"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, __file__, str(path)], env=environment)
+    process = subprocess.Popen([sys.executable, __file__, str(path)], env=ENVIRONMENT)
     deadline = time.monotonic() + 60
     while len(list(path.glob("embeddings-*"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
@@ -117,6 +120,14 @@ def test_a_kill_before_the_last_clean_up_is_repaired(tmp_path, unbroken):
     assert contents(path) == unbroken
 
 
+def test_a_kill_while_a_directory_was_being_claimed_is_repaired(tmp_path, unbroken):
+    path = tmp_path / "store"
+    path.mkdir()
+    _temporary_beside(path / "encoding.json").write_text("{")
+    encode(path, HashEncoder())
+    assert contents(path) == unbroken
+
+
 def test_a_finished_store_is_returned_without_encoding(tmp_path):
     encode(tmp_path / "store", HashEncoder())
     assert len(encode(tmp_path / "store", HashEncoder(shards_to_live=0))) == 42
@@ -141,7 +152,7 @@ def test_another_corpus_or_encoder_is_refused(tmp_path, finished, change, named)
         with pytest.raises(KeyboardInterrupt):
             encode(path, HashEncoder(shards_to_live=2))
     before = contents(path)
-    with pytest.raises(ValueError, match=rf"another store \(.*{named}"):
+    with pytest.raises(ValueError, match=rf"another encoding \(.*{named}"):
         encode(path, **{"encoder": HashEncoder(), **change})
     assert contents(path) == before
 
@@ -173,5 +184,97 @@ def test_vectors_that_are_not_unit_stop_the_run(tmp_path):
     assert list(read_json(tmp_path / "store" / "encoding.json")["encoder"]) == list(encoder.identity)
 
 
+def test_workers_share_the_shards_and_the_last_finishes(tmp_path, unbroken):
+    path, encoders = tmp_path / "store", [HashEncoder() for _ in range(3)]
+    for worker in (2, 0):
+        assert encode(path, encoders[worker], worker=worker, num_workers=3) is None
+        with pytest.raises(FileNotFoundError, match="resumes"):
+            DocumentStore.open(path)
+    assert len(encode(path, encoders[1], worker=1, num_workers=3)) == 42
+    assert contents(path) == unbroken
+    assert [len(encoder.encoded) for encoder in encoders] == [16, 14, 12]
+    assert len({text for encoder in encoders for text in encoder.encoded}) == 42
+
+
+def test_another_number_of_workers_goes_on(tmp_path, unbroken):
+    path, encoder = tmp_path / "store", HashEncoder()
+    for worker, num_workers in ((1, 2), (4, 5), (2, 5)):
+        assert encode(path, encoder, worker=worker, num_workers=num_workers) is None
+    assert len(encode(path, encoder, worker=0, num_workers=1)) == 42
+    assert contents(path) == unbroken
+    assert len(encoder.encoded) == len(set(encoder.encoded)) == 42
+
+
+@pytest.mark.parametrize("worker, num_workers", [(-1, 2), (2, 2), (0, 0)])
+def test_a_worker_that_is_none_of_them_is_refused(tmp_path, worker, num_workers):
+    with pytest.raises(ValueError, match=f"num_workers={num_workers}.*got {worker}"):
+        encode(tmp_path / "store", HashEncoder(), worker=worker, num_workers=num_workers)
+
+
+def test_a_shard_of_another_worker_damaged_since_is_never_taken_into_a_store(tmp_path):
+    path = tmp_path / "store"
+    encode(path, HashEncoder(), worker=0, num_workers=2)
+    (path / "embeddings-00004-of-00011.npy").write_bytes(b"")
+    with pytest.raises(OSError, match=r"embeddings-00004-of-00011\.npy"):
+        encode(path, HashEncoder(), worker=1, num_workers=2)
+    assert not (path / "store.json").exists()
+
+
+def test_temporary_files_stay_while_another_worker_is_at_work(tmp_path, unbroken):
+    path, encoder = tmp_path / "store", HashEncoder()
+    sound, being_written = encoder.encode_documents, _temporary_beside(path / "embeddings-00000-of-00011.npy")
+
+    def joined_by_another(*arguments, **options):
+        being_written.touch()
+        assert encode(path, HashEncoder(), worker=1, num_workers=2) is None
+        assert being_written.exists()
+        return sound(*arguments, **options)
+
+    encoder.encode_documents = joined_by_another
+    encode(path, encoder, worker=0, num_workers=2)
+    assert being_written.exists()
+    encode(path, HashEncoder(shards_to_live=0))  # alone, and so with nobody who could be writing
+    assert contents(path) == unbroken
+
+
+def test_workers_killed_at_random_do_the_others_no_harm(tmp_path, unbroken):
+    """Every worker ends well or killed; none because another took its temporary file for that of a dead one."""
+    subprocess.run([sys.executable, __file__, str(tmp_path), "kill"], env=ENVIRONMENT, check=True, timeout=120)
+    for store in tmp_path.iterdir():
+        assert contents(store) == unbroken
+
+
+def kill_workers(path: Path, chance: random.Random) -> int:
+    """Some workers at a time, of which some are killed, until all of the store is there; returns how many were."""
+    context, killed = multiprocessing.get_context("fork"), 0
+    while not (path / "store.json").is_file() or any(path.glob(".*")):
+        count = chance.randint(1, 4)
+        shares = [{"worker": worker, "num_workers": count} for worker in range(count)]
+        workers = [context.Process(target=encode, args=(path, HashEncoder("hash", 0.005)), kwargs=s) for s in shares]
+        for worker in workers:
+            worker.start()
+            time.sleep(chance.uniform(0, 0.005))
+        for worker in chance.sample(workers, chance.randint(0, count)):
+            time.sleep(chance.uniform(0, 0.005))
+            worker.kill()
+        for worker in workers:
+            worker.join()
+        codes = [worker.exitcode for worker in workers]
+        assert {*codes} <= {0, -signal.SIGKILL}, codes
+        killed += codes.count(-signal.SIGKILL)
+    return killed
+
+
+def kill_twenty(folder: Path) -> None:
+    """Store after store, until twenty workers have been killed."""
+    chance, killed, stores = random.Random(0), 0, 0
+    while killed < 20:
+        killed += kill_workers(folder / str(stores), chance)
+        stores += 1
+
+
 if __name__ == "__main__":
-    encode(Path(sys.argv[1]), HashEncoder(seconds=0.15))
+    if sys.argv[2:] == ["kill"]:
+        kill_twenty(Path(sys.argv[1]))
+    else:
+        encode(Path(sys.argv[1]), HashEncoder(seconds=0.15))

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from amer.files import read_json, write_json
-from amer.retrieval.store import DocumentStore, file_checksum, fingerprint, write_store
+from amer.retrieval.shards import file_checksum
+from amer.retrieval.store import DocumentStore, fingerprint, write_store
 
 ENCODER = {"name": "toy", "revision": "abc", "document_prompt": "", "query_prompt": "query: "}
 
