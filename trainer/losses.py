@@ -42,6 +42,7 @@ class _LogSumExp(torch.autograd.Function):
             peak, total = new_peak, total * fade + weights.sum(dim=2)
             if mean is not None:
                 mean = mean * fade[:, :, None] + weights @ block
+            del weights  # before the next block makes its own
         if mean is not None:
             ctx.save_for_backward(mean / total[:, :, None])
         return peak + total.log()

@@ -1,0 +1,251 @@
+"""What all benchmarks share: the machine, time, memory, the ceiling of its matrix products, tables and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from amer.files import write_json
+from hub_cards.machine import hardware, hardware_line, versions
+
+ROOT = Path(__file__).resolve().parent.parent
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Watches = list[tuple[Any, str, "str | Callable[..., str]"]]  # arguments of Clock.watch
+console = Console(width=180)
+
+
+def arguments_of(script: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every script takes: `--device`, `--repeats`, `--seed` and `--output`.
+
+    Args:
+        script: the script's `__file__`, after which the default output is named.
+        description: what it measures; its docstring.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    output = ROOT / "outputs" / "benchmarks" / f"{Path(script).stem}.json"
+    parser.add_argument("--device", default="cpu", help="where it runs: cpu or cuda")
+    parser.add_argument("--repeats", type=int, default=3, help="measured runs of each; the median counts")
+    parser.add_argument("--seed", type=int, default=0, help="of all random inputs")
+    parser.add_argument("--output", type=Path, default=output, help="the JSON file to write")
+    return parser
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Where and with what something was measured: processor, cores or GPU, threads, versions, date."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {**hardware(device), "threads": torch.get_num_threads(), "versions": versions(), "date": date}
+
+
+def timed(function: Callable[[], Any], repeats: int = 3, warm_up: int = 1) -> list[float]:
+    """Seconds of each of `repeats` calls, after `warm_up` calls that do not count; waits for the GPU."""
+    for _ in range(warm_up):
+        function()
+    seconds = []
+    for _ in range(repeats):
+        synchronize()
+        start = time.perf_counter()
+        function()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def median_seconds(function: Callable[[], Any], repeats: int = 3, warm_up: int = 1) -> float:
+    """The median of [`timed`]."""
+    return statistics.median(timed(function, repeats, warm_up))
+
+
+def synchronize() -> None:
+    """Wait for what the GPU still has to do, if one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+class Clock:
+    """Splits the time of a run into phases: every moment belongs to the innermost phase that is open.
+
+    Functions are watched from outside, so that nothing of what is measured knows about it. On a GPU every change of
+    phase waits for the device, so a watched run is a little slower than one that is only timed.
+
+    Attributes:
+        seconds: so far in each phase.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens inside belongs to `name`, except what an inner phase takes."""
+        self._turn()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._open.pop()
+
+    @contextmanager
+    def watch(self, owner: Any, function: str, name: str | Callable[..., str]) -> Iterator[None]:
+        """Inside, every call of `owner.function` is a phase; `name` may be chosen from the call's arguments."""
+        original = getattr(owner, function)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(name if isinstance(name, str) else name(*args, **kwargs)):
+                return original(*args, **kwargs)
+
+        with patch.object(owner, function, watched):
+            yield
+
+    @property
+    def current(self) -> str | None:
+        """The innermost phase that is open."""
+        return self._open[-1] if self._open else None
+
+    def shares(self) -> dict[str, float]:
+        """Each phase's share of the whole, the largest first."""
+        whole = sum(self.seconds.values())
+        return {name: seconds / whole for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}
+
+    def _turn(self) -> None:
+        synchronize()
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+def peak_memory(function: Callable[[], Any], device: torch.device | str = "cpu") -> int:
+    """The most bytes that tensors held during one call, beyond those that were there before.
+
+    On a GPU the allocator's own count; on the CPU the profiler's record of every allocation by torch, exact and the
+    same each time. Memory of NumPy and of libraries' work spaces is not in it. The function should run once before,
+    so that what it makes once (say, an optimiser's state) is not counted.
+    """
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        synchronize()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        synchronize()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        function()
+    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def count_flops(run: Callable[[Clock], Any]) -> int:
+    """FLOPs of the matrix products of one run, backward included; nothing in it may be compiled yet."""
+    with FlopCounterMode(display=False) as counter:
+        run(Clock())
+    return counter.get_total_flops()
+
+
+def measure(
+    run: Callable[[Clock], Any],
+    watches: Callable[[Clock], Watches],
+    arguments: argparse.Namespace,
+    warm_up: int = 1,
+    repeats: int | None = None,
+) -> dict[str, Any]:
+    """Time, peak memory and phases of one piece of work, each in runs of its own.
+
+    Args:
+        run: the work, given a clock for the phases that it names itself.
+        watches: given a clock, what it should watch besides.
+        arguments: of [`arguments_of`].
+        warm_up: runs before those that are timed.
+        repeats: runs that are timed; the median counts.
+    """
+    seconds = median_seconds(lambda: run(Clock()), repeats or arguments.repeats, warm_up)
+    peak = peak_memory(lambda: run(Clock()), arguments.device)
+    clock = Clock()
+    with ExitStack() as stack:
+        for watch in watches(clock):
+            stack.enter_context(clock.watch(*watch))
+        run(clock)
+    return {"seconds": seconds, "peak MB": peak / 2**20, "phases": clock.shares()}
+
+
+def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
+    """The ceiling: FLOP/s of square matrix products on this device, of the size that goes fastest."""
+    sizes = (4096, 8192) if torch.device(device).type == "cuda" else (512, 1024, 2048)
+    return max(_matmul_rate(device, dtype, size) for size in sizes)
+
+
+def _matmul_rate(device: torch.device | str, dtype: torch.dtype, size: int) -> float:
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / min(timed(lambda: left @ right, repeats=10, warm_up=1))
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a benchmark's result as JSON and say where."""
+    write_json(path, result)
+    console.print(f"written: {path}")
+
+
+def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Print the rows as tables and write them, with machine and arguments, to `arguments.output`.
+
+    Args:
+        arguments: of [`arguments_of`] and the script's own.
+        rows: figures with their units in the names; `phases`, where a row has them, are shown in a table of their own.
+        more: what else the JSON should hold.
+    """
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    facts = machine(arguments.device)
+    console.print(_table(rows, hardware_line(facts)))
+    phases = [{**_labels(row), **_percentages(row["phases"])} for row in rows if "phases" in row]
+    if phases:
+        console.print(_table(phases, "share of each phase"))
+    write_result(arguments.output, {"machine": facts, "arguments": given, "rows": rows, **more})
+
+
+def _labels(row: dict[str, Any]) -> dict[str, Any]:
+    """What says which row it is: words and whole numbers."""
+    return {name: value for name, value in row.items() if isinstance(value, str | int)}
+
+
+def _percentages(shares: dict[str, float]) -> dict[str, str]:
+    return {name: f"{share:.1%}" for name, share in shares.items()}
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    """One line a row, one column a name; nothing where a row has no such figure."""
+    shown = Table(title=title, title_justify="left")
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "phases"]
+    for name in columns:
+        shown.add_column(name, justify="right")
+    for row in rows:
+        shown.add_row(*("" if row.get(name) is None else _figure(row[name]) for name in columns))
+    return shown
+
+
+def _figure(value: Any) -> str:
+    """Three digits that count."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,86 @@
+"""Encoding of questions: `AMERModel.encode_query` in batches beside the naive reference, one question at a time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from common import Clock, Watches, arguments_of, count_flops, measure, report
+from reference import Reference
+from workload import (
+    add_arguments,
+    add_ratios,
+    autocast,
+    build_model,
+    ceiling,
+    forward_flops,
+    least_tokens,
+    make_questions,
+    watch_model,
+    watch_reference,
+)
+
+from modeling_amer import AMERModel
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__file__, __doc__)
+    add_arguments(parser)
+    parser.add_argument("--questions", type=int, default=64, help="how many are encoded")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64], help="questions that we decode at a time")
+    parser.add_argument("--reference_questions", type=int, default=16, help="the reference encodes at most so many")
+    parser.add_argument("--reference_repeats", type=int, default=1, help="measured runs of the reference")
+    return parser.parse_args()
+
+
+def compare(model: AMERModel, kind: str, arguments: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
+    """The reference's row and one for each of our batch sizes, on the same questions."""
+    texts = make_questions(model, arguments.questions, kind, arguments, vary=True)
+    few, naive = texts[: arguments.reference_questions], Reference(model)
+    figures = measure_encoding(
+        lambda: naive.encode_query(few),
+        lambda clock: watch_reference(naive, clock),
+        arguments,
+        warm_up=0,
+        repeats=arguments.reference_repeats,
+    )
+    rows = [{"system": "reference, one at a time", "questions": len(few), **figures}]
+    floor = forward_flops(model, least_tokens(model.tokenize(texts), arguments.num_query_vectors)) / rate
+    for batch in arguments.batches:
+        encode = partial(model.encode_query, texts, batch_size=batch)
+        figures = measure_encoding(encode, lambda _: watch_model(model), arguments)
+        rows.append({"system": f"AMER, batch {batch}", "questions": len(texts), **figures, "floor seconds": floor})
+    expected = naive.encode_query(few[:8])
+    rows[-1]["largest difference"] = (model.encode_query(texts)[: len(expected)] - expected).abs().max().item()
+    return [{"inputs": kind, **row} for row in add_ratios(rows, "questions", rate)]
+
+
+def measure_encoding(
+    encode: Callable[[], torch.Tensor], watches: Callable[[Clock], Watches], arguments: argparse.Namespace, **how: int
+) -> dict[str, Any]:
+    """Figures of one way to encode."""
+
+    def run(clock: Clock) -> None:
+        with clock.phase("rest"), autocast(arguments):
+            encode()
+
+    flops = count_flops(run)  # which warms up
+    return {**measure(run, watches, arguments, **how), "GFLOP": flops / 1e9}
+
+
+def main() -> None:
+    """Measure every kind of input."""
+    arguments = parse_arguments()
+    torch.manual_seed(arguments.seed)
+    model = build_model(arguments).eval()
+    rate = ceiling(arguments)
+    rows = [row for kind in arguments.inputs for row in compare(model, kind, arguments, rate)]
+    report(arguments, rows, matmul_flops=rate)
+
+
+if __name__ == "__main__":
+    main()

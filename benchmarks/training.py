@@ -1,0 +1,172 @@
+"""One training step, ours beside the naive reference: forward, loss with matching, backward, AdamW.
+
+Every prediction is fed back, which is the most that scheduled sampling can ask for. The learning rate is zero: a step
+costs what it costs, and the weights stay, so that all steps are of the same model and should give the same loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import reference
+import torch
+from common import Clock, Watches, arguments_of, count_flops, measure, report
+from workload import (
+    add_arguments,
+    add_ratios,
+    autocast,
+    build_model,
+    ceiling,
+    forward_flops,
+    least_tokens,
+    make_questions,
+    make_targets,
+    training_flops,
+    watch_model,
+    watch_reference,
+)
+
+from modeling_amer import AMERModel
+from trainer import losses
+
+VARIANTS = ("plain", "checkpointing", "compiled")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__file__, __doc__)
+    add_arguments(parser)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="questions of a step")
+    parser.add_argument("--variants", nargs="+", default=["plain"], choices=VARIANTS, help="of our step")
+    parser.add_argument("--reference_batch", type=int, default=512, help="the reference's at most, where memory ends")
+    parser.add_argument("--reference_repeats", type=int, default=1, help="measured runs of the reference")
+    return parser.parse_args()
+
+
+class Step:
+    """A training step on a batch of questions; `loss` is that of the last one."""
+
+    def __init__(self, model: AMERModel, texts: list[str], arguments: argparse.Namespace) -> None:
+        self.model = model
+        self.arguments = arguments
+        self.questions = {name: ids.to(model.device) for name, ids in model.tokenize(texts).items()}
+        self.targets = make_targets(len(texts), arguments)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.98), fused=True)
+        self.loss = 0.0
+
+    def __call__(
+        self, emit: Callable[..., torch.Tensor], objective: Callable[..., torch.Tensor], clock: Clock
+    ) -> None:
+        """Emit query vectors, score them by the objective, and learn from it."""
+        with autocast(self.arguments):
+            with clock.phase("rest of forward"):
+                vectors = emit(**self.questions)
+            with clock.phase("loss"):
+                loss = objective(vectors, **self.targets)
+        with clock.phase("backward"):
+            loss.backward()
+        with clock.phase("optimiser"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.loss = loss.item()
+
+
+def measure_reference(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of the naive step."""
+    naive = reference.Reference(step.model)
+
+    def watches(clock: Clock) -> Watches:
+        return [*watch_reference(naive, clock), (reference, "match_rows", "matching")]
+
+    def run(clock: Clock) -> None:
+        step(naive, reference.info_nce, clock)
+
+    flops = count_flops(run)  # which warms up
+    figures = measure(run, watches, arguments, warm_up=0, repeats=arguments.reference_repeats)
+    return {
+        "system": "reference",
+        "batch": len(step.questions["input_ids"]),
+        **figures,
+        "GFLOP": flops / 1e9,
+        "loss": step.loss,
+    }
+
+
+def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of our step."""
+
+    def run(clock: Clock) -> None:
+        step(lambda **questions: step.model(**questions).query_embeddings, losses.matched_info_nce, clock)
+
+    def watches(_: Clock) -> Watches:
+        return [*watch_model(step.model), (losses, "match", "matching")]
+
+    flops = count_flops(run)  # of the plain step: what a variant does again is no achievement
+    with variant_of(step.model, variant):
+        figures = measure(run, watches, arguments, warm_up=3 if variant == "compiled" else 1)
+    name = f"AMER, {variant}"
+    return {
+        "system": name,
+        "batch": len(step.questions["input_ids"]),
+        **figures,
+        "GFLOP": flops / 1e9,
+        "loss": step.loss,
+    }
+
+
+@contextmanager
+def variant_of(model: AMERModel, variant: str) -> Iterator[None]:
+    """Inside, the model checkpoints gradients, or is compiled, or is as it is.
+
+    Compiled are feed-forward parts and norms, once for all layers; attention would be compiled anew for every layer,
+    since each has its own place in the cache.
+    """
+    children = (child for layer in model.backbone.layers for child in layer.named_children())
+    parts = [part for name, part in children if name != "self_attn"]
+    if variant == "checkpointing":
+        model.gradient_checkpointing_enable()
+    if variant == "compiled":
+        for part in parts:
+            part.compile(dynamic=True)
+    try:
+        yield
+    finally:
+        if variant == "checkpointing":
+            model.gradient_checkpointing_disable()
+        for part in parts:
+            part._compiled_call_impl = None
+
+
+def compare(model: AMERModel, kind: str, batch: int, arguments: argparse.Namespace, rate: float) -> list[dict]:
+    """The reference's row and one for each variant of ours, on the same questions."""
+    texts = make_questions(model, batch, kind, arguments)
+    rows = [measure_reference(Step(model, texts[: arguments.reference_batch], arguments), arguments)]
+    step = Step(model, texts, arguments)
+    rows += [measure_ours(step, variant, arguments) for variant in arguments.variants]
+    fed = batch * (arguments.num_query_vectors - 1)
+    tokens = least_tokens(step.questions, arguments.num_query_vectors)
+    for row in rows[1:]:
+        prefill = row["seconds"] * row["phases"]["prefill"]
+        row["prefill's share of ceiling"] = forward_flops(model, tokens - fed) / prefill / rate
+        row["floor seconds"] = training_flops(model, tokens) / rate
+    return [{"inputs": kind, **row} for row in add_ratios(rows, "batch", rate)]
+
+
+def main() -> None:
+    """Measure every kind of input and every batch size."""
+    arguments = parse_arguments()
+    torch.manual_seed(arguments.seed)
+    model = build_model(arguments).train()
+    rate = ceiling(arguments)
+    cases = product(arguments.inputs, arguments.batches)
+    rows = [row for kind, batch in cases for row in compare(model, kind, batch, arguments, rate)]
+    report(arguments, rows, matmul_flops=rate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What training and encoding are measured on: the model, its questions and targets, and the least work they take."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import DTYPES, Clock, Watches, matmul_rate
+from reference import Reference
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerFast
+
+from amer.offline import SMOLLM2, resolve_model
+from modeling_amer import AMERConfig, AMERModel
+
+LLAMA_1B = "llama-1b"
+LLAMA_1B_SIZES = {  # those of Llama-3.2-1B
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+}
+LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+NUM_WORDS = 256
+EXTRA_PASS = "embedding pass"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the model and its questions."""
+    parser.add_argument("--model", default=SMOLLM2, help=f"a base, or {LLAMA_1B}: random weights of that size")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="precision of the decoder's weights")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16 where autocast says so")
+    parser.add_argument("--lora_r", type=int, default=64, help="rank of LoRA (paper A.6); 0 trains the whole decoder")
+    parser.add_argument("--lora_dropout", type=float, default=0.0, help="0, that both may give the same loss")
+    parser.add_argument("--dim", type=int, default=384, help="size of the document embeddings")
+    parser.add_argument("--num_query_vectors", type=int, default=5, help="m")
+    parser.add_argument("--length", type=int, default=32, help="tokens of a prompted question")
+    parser.add_argument("--prefix", type=int, default=22, help="of those, how many are the prompt that all share")
+    kinds = "distinct: every question has all its tokens for itself; prompted: they share a prefix"
+    parser.add_argument("--inputs", nargs="+", default=["distinct", "prompted"], help=kinds)
+
+
+def ceiling(arguments: argparse.Namespace) -> float:
+    """FLOP/s of matrix products in the precision that is computed in."""
+    return matmul_rate(arguments.device, torch.bfloat16 if arguments.autocast else DTYPES[arguments.dtype])
+
+
+def autocast(arguments: argparse.Namespace) -> torch.autocast:
+    """The context to compute in."""
+    return torch.autocast(torch.device(arguments.device).type, torch.bfloat16, enabled=arguments.autocast)
+
+
+def build_model(arguments: argparse.Namespace) -> AMERModel:
+    """An untrained AMER model on the base, with a tokenizer whose every word is one token."""
+    dtype = DTYPES[arguments.dtype]
+    if arguments.model == LLAMA_1B:
+        with torch.device(arguments.device):
+            backbone = AutoModel.from_config(LlamaConfig(**LLAMA_1B_SIZES), dtype=dtype)
+    else:
+        backbone = AutoModel.from_pretrained(resolve_model(arguments.model), dtype=dtype)
+    lora = None
+    if arguments.lora_r:
+        lora = {"r": arguments.lora_r, "lora_alpha": 16, "lora_dropout": arguments.lora_dropout}
+        lora["target_modules"] = LORA_MODULES
+    config = AMERConfig(
+        text_config=copy.deepcopy(backbone.config),
+        document_dim=arguments.dim,
+        num_query_vectors=arguments.num_query_vectors,
+        prompt_template="{query}",
+        lora=lora,
+        weights="adapter" if lora else "full",
+    )
+    return AMERModel(config, backbone, _word_tokenizer()).to(arguments.device)
+
+
+def make_questions(
+    model: AMERModel, count: int, kind: str, arguments: argparse.Namespace, vary: bool = False
+) -> list[str]:
+    """Random questions of one kind; the model's prompt is set to go with them.
+
+    Args:
+        count: how many.
+        kind: "distinct" or "prompted".
+        vary: their own parts have from half to one and a half times as many tokens, instead of all as many.
+
+    Raises:
+        ValueError: another kind, or a prefix that leaves no token to the question.
+    """
+    if kind not in ("distinct", "prompted"):
+        raise ValueError(f"inputs must be distinct or prompted, got {kind!r}.")
+    if not 0 < arguments.prefix < arguments.length:
+        raise ValueError(f"prefix must lie in 1 ... {arguments.length - 1}, got {arguments.prefix}.")
+    prefix = arguments.prefix if kind == "prompted" else 0
+    own = arguments.length - prefix
+    generator = torch.Generator().manual_seed(arguments.seed)
+    spread = own // 2 if vary else 0
+    lengths = torch.randint(own - spread, own + spread + 1, (count,), generator=generator).tolist()
+    model.config.prompt_template = " ".join([*(["w0"] * prefix), "{query}"])
+    return [" ".join(f"w{i}" for i in torch.randint(NUM_WORDS, (length,), generator=generator)) for length in lengths]
+
+
+def make_targets(batch: int, arguments: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """m targets for each of `batch` questions, and as many random negatives (paper §5.2), as the losses take them."""
+    m = arguments.num_query_vectors
+    generator = torch.Generator().manual_seed(arguments.seed)
+    targets = {
+        "candidates": normalize(torch.randn(2 * batch * m, arguments.dim, generator=generator), dim=-1),
+        "target_index": torch.arange(batch * m).reshape(batch, m),
+        "target_mask": torch.ones(batch, m, dtype=torch.bool),
+    }
+    return {name: value.to(arguments.device) for name, value in targets.items()}
+
+
+def least_tokens(questions: dict[str, torch.Tensor], num_query_vectors: int) -> int:
+    """The positions that must be read: the prefix once, every question's own tokens, and what is fed back."""
+    prefix = questions["prefix_ids"].numel() if "prefix_ids" in questions else 0
+    return prefix + int(questions["attention_mask"].sum()) + len(questions["input_ids"]) * (num_query_vectors - 1)
+
+
+def forward_flops(model: AMERModel, tokens: int) -> int:
+    """Two for each weight of the decoder's layers and each token; attention over so few tokens is next to nothing."""
+    return 2 * tokens * sum(weight.numel() for weight in _matrices(model))
+
+
+def training_flops(model: AMERModel, tokens: int) -> int:
+    """Forward, the gradient of every layer's input, and that of the weights that are trained."""
+    trained = sum(weight.numel() for weight in _matrices(model) if weight.requires_grad)
+    return 2 * forward_flops(model, tokens) + 2 * tokens * trained
+
+
+def _matrices(model: AMERModel) -> list[nn.Parameter]:
+    """The weights that every token is multiplied by; neither the embeddings nor a language model's head."""
+    return [module.weight for module in model.backbone.modules() if isinstance(module, nn.Linear)]
+
+
+def _word_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the words w0, w1, ..., so that questions have exactly as many tokens as they should."""
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(NUM_WORDS)}, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w0")
+
+
+def watch_model(model: AMERModel) -> Watches:
+    """What the clock should watch of our path: prefill, decoding, and training's pass over all that is fed back."""
+
+    def name(inputs_embeds: torch.Tensor, **_: object) -> str:
+        if inputs_embeds.shape[1] >= model.config.num_query_vectors:
+            return "prefill"
+        return "parallel pass" if torch.is_grad_enabled() else "decode"
+
+    return [(model.backbone, "forward", name)]
+
+
+def watch_reference(naive: Reference, clock: Clock) -> Watches:
+    """What the clock should watch of the reference: its passes, their language model heads and the extra pass."""
+
+    def unless_extra(name: str) -> Callable[..., str]:
+        return lambda *_, **__: EXTRA_PASS if clock.current == EXTRA_PASS else name
+
+    return [
+        (naive, "embed", EXTRA_PASS),
+        (naive.model.backbone, "forward", unless_extra("passes")),
+        (naive, "lm_head", unless_extra("LM head")),
+    ]
+
+
+def add_ratios(rows: list[dict[str, Any]], count: str, rate: float) -> list[dict[str, Any]]:
+    """The rows with questions a second, their ratio to the first row, the reference, and their share of the ceiling.
+
+    `ratio, plain lookup` is to a reference that looks the tokens' embeddings up without a pass of its own;
+    `ratio of FLOPs` is what the ratio would be if every FLOP took as long.
+
+    Args:
+        rows: with `seconds` and `GFLOP`, and the first with `phases`.
+        count: the name under which a row holds its number of questions.
+        rate: the ceiling in FLOP/s.
+    """
+    naive = rows[0][count] / rows[0]["seconds"]
+    lookup = naive / (1 - rows[0]["phases"][EXTRA_PASS])
+    naive_flops = rows[0]["GFLOP"] / rows[0][count]
+    for row in rows:
+        row["questions/s"] = row[count] / row["seconds"]
+        row["ratio"], row["ratio, plain lookup"] = row["questions/s"] / naive, row["questions/s"] / lookup
+        row["share of ceiling"] = 1e9 * row["GFLOP"] / row["seconds"] / rate
+        row["ratio of FLOPs"] = naive_flops / (row["GFLOP"] / row[count])
+    return rows

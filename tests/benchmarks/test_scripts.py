@@ -1,0 +1,82 @@
+"""The benchmark scripts run as users run them, at tiny size, and write what they measured."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from amer.files import read_json
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RATE = 1e11  # FLOP/s
+TINY = ["--length", "12", "--prefix", "6", "--dim", "8", "--num_query_vectors", "3", "--lora_r", "2"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a script in this process, on a machine of a known ceiling, and returns the rows it wrote."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(importlib.import_module("workload"), "matmul_rate", lambda device, dtype: RATE)
+
+    def run(name: str, *argv: str) -> list[dict]:
+        output = tmp_path / "result.json"
+        monkeypatch.setattr(sys, "argv", [name, *argv, "--repeats", "1", "--output", str(output)])
+        runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+        result = read_json(output)
+        assert result["machine"]["threads"] >= 1
+        assert str(result["arguments"]["output"]) == str(output)
+        return result["rows"]
+
+    return run
+
+
+def test_training_compares_ours_with_a_reference_of_the_same_loss(run, llama):
+    sizes = ("--inputs", "prompted", "--batches", "3", "--variants", "plain", "checkpointing")
+    rows = run("training", "--model", llama, *TINY, *sizes)
+    assert [row["system"] for row in rows] == ["reference", "AMER, plain", "AMER, checkpointing"]
+    naive, plain, _ = rows
+    for row in rows:
+        assert row["loss"] == pytest.approx(naive["loss"], rel=1e-4)
+        assert sum(row["phases"].values()) == pytest.approx(1)
+        assert row["questions/s"] == pytest.approx(3 / row["seconds"])
+        assert row["ratio"] == pytest.approx(naive["seconds"] / row["seconds"])
+        assert row["share of ceiling"] == pytest.approx(1e9 * row["GFLOP"] / row["seconds"] / RATE)
+    assert {"embedding pass", "LM head", "passes", "matching"} <= naive["phases"].keys()
+    assert {"prefill", "decode", "parallel pass", "backward", "matching"} <= plain["phases"].keys()
+    assert plain["peak MB"] < naive["peak MB"] / 2
+    assert plain["GFLOP"] < naive["GFLOP"] / 3
+    assert RATE * plain["floor seconds"] == pytest.approx(1e9 * plain["GFLOP"], rel=0.1)
+
+
+def test_encoding_compares_ours_with_a_reference_of_the_same_vectors(run, llama):
+    sizes = ("--inputs", "distinct", "--questions", "6", "--reference_questions", "4", "--batches", "6")
+    naive, ours = run("encoding", "--model", llama, *TINY, *sizes)
+    assert [naive["questions"], ours["questions"]] == [4, 6]
+    assert ours["largest difference"] < 1e-4
+    assert ours["phases"].keys() == {"prefill", "decode", "rest"}
+    assert ours["GFLOP"] / 6 < naive["GFLOP"] / 4 / 3
+    assert 0.5e9 * ours["GFLOP"] < RATE * ours["floor seconds"] < 1e9 * ours["GFLOP"]  # rows are padded
+
+
+def test_matching_compares_three_ways_that_cost_the_same(run):
+    rows = run("matching", "--batches", "4", "--vectors", "3")
+    assert [row["system"] for row in rows] == ["scipy, row by row", "match", "match_on_device"]
+    assert [row["total cost"] for row in rows] == pytest.approx([rows[0]["total cost"]] * 3)
+
+
+def test_loss_compares_peak_memory_over_candidates(run):
+    rows = run("loss", "--candidates", "10000", "40000", "--batch", "8", "--dim", "16")
+    naive, ours = rows[:2], rows[2:]
+    assert naive[1]["peak's growth"] == pytest.approx(4, rel=0.1)
+    assert [row["loss"] for row in naive] == pytest.approx([row["loss"] for row in ours], rel=1e-5)
+    assert ours[1]["peak MB"] < naive[1]["peak MB"] / 2
+
+
+@pytest.mark.parametrize("argv", [("--prefix", "12"), ("--inputs", "others")])
+def test_questions_that_cannot_be_made_are_refused(run, llama, argv):
+    with pytest.raises(ValueError, match=r"prefix must lie in 1 \.\.\. 11|distinct or prompted"):
+        run("encoding", "--model", llama, *TINY, *argv)
