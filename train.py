@@ -58,6 +58,12 @@ class DataArguments:
         default=None, metadata={"help": "Use the first so many validation questions."}
     )
     eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
+    eval_search_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where validation searches: the training's device, a GPU then holding the store; cpu: no GPU."
+        },
+    )
 
 
 # Of the Trainer's own arguments, those that decide what a run ends in.
@@ -142,6 +148,7 @@ def build_trainer(
     splits: dict[str, RetrievalDataset],
     max_eval_queries: int | None = None,
     eval_ks: tuple[int, ...] = (10, 100),
+    eval_search_device: str | None = None,
 ) -> AMERTrainer:
     """A trainer on the `train` split, validated on the `validation` split if there is one."""
     validation = splits.get("validation")
@@ -150,7 +157,7 @@ def build_trainer(
     collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
     metrics = None
     if validation is not None:
-        metrics = RetrievalMetrics(validation, ExactIndex(store, args.device), args, eval_ks)
+        metrics = RetrievalMetrics(validation, ExactIndex(store, eval_search_device or args.device), args, eval_ks)
     return AMERTrainer(
         model=model,
         args=args,
@@ -214,7 +221,8 @@ def main(argv: list[str] | None = None) -> None:
             f"An anchored model reads query_vector, which {data_args.dataset} lacks: see with_query_vectors."
         )
     model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
-    trainer = build_trainer(model, args, store, splits, data_args.max_eval_queries, tuple(data_args.eval_ks))
+    searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
+    trainer = build_trainer(model, args, store, splits, *searched)
     trainer.sources = {
         "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
         "store": {**origin(data_args.store, store.path), **store.info},

@@ -33,7 +33,7 @@ from workload import (
 from modeling_amer import AMERModel
 from trainer import losses
 
-VARIANTS = ("plain", "checkpointing", "compiled")
+VARIANTS = ("plain", "recorded", "checkpointing", "compiled")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -121,13 +121,16 @@ def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dic
 
 @contextmanager
 def variant_of(model: AMERModel, variant: str) -> Iterator[None]:
-    """Inside, the model checkpoints gradients, or is compiled, or is as it is.
+    """Inside, the model records its decoding, checkpoints gradients, or is compiled, or is as it is.
 
-    Compiled are feed-forward parts and norms, once for all layers; attention would be compiled anew for every layer,
-    since each has its own place in the cache.
+    Recorded is the other way of scheduled sampling: predictions are fed back with gradient, step after step. Compiled
+    are feed-forward parts and norms, once for all layers; attention would be compiled anew for every layer, since each
+    has its own place in the cache.
     """
     children = (child for layer in model.backbone.layers for child in layer.named_children())
     parts = [part for name, part in children if name != "self_attn"]
+    if variant == "recorded":
+        model._roll_out = model._decode
     if variant == "checkpointing":
         model.gradient_checkpointing_enable()
     if variant == "compiled":
@@ -136,6 +139,7 @@ def variant_of(model: AMERModel, variant: str) -> Iterator[None]:
     try:
         yield
     finally:
+        vars(model).pop("_roll_out", None)
         if variant == "checkpointing":
             model.gradient_checkpointing_disable()
         for part in parts:

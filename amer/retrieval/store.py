@@ -131,13 +131,13 @@ class DocumentStore:
         return vectors.reshape(*rows.shape, self.dim)
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(first row, (<= size, dim) float32)` over the store, in row order; no block spans two shards."""
+        """Yield `(first row, (<= size, dim))` over the store, in row order and its dtype; no block spans shards."""
         if size < 1:
             raise ValueError(f"a block has at least one row, got size={size}")
         for index in range(len(self._shards)):
             shard = self._shards.open(index)
             for start in range(0, len(shard), size):
-                yield index * self.shard_size + start, shard[start : start + size].astype(np.float32)
+                yield index * self.shard_size + start, shard[start : start + size].copy()
 
     def documents(self, rows: np.ndarray | Sequence[int]) -> list[dict[str, str]]:
         """The texts of `(n,)` rows, in order: `[{"id", "title", "text"}]`; reads only the row groups they lie in."""

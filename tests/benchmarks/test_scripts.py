@@ -35,10 +35,11 @@ def run(tmp_path, monkeypatch):
 
 
 def test_training_compares_ours_with_a_reference_of_the_same_loss(run, llama):
-    sizes = ("--inputs", "prompted", "--batches", "3", "--variants", "plain", "checkpointing")
+    variants = ("plain", "recorded", "checkpointing")
+    sizes = ("--inputs", "prompted", "--batches", "3", "--variants", *variants)
     rows = run("training", "--model", llama, *TINY, *sizes)
-    assert [row["system"] for row in rows] == ["reference", "AMER, plain", "AMER, checkpointing"]
-    naive, plain, _ = rows
+    assert [row["system"] for row in rows] == ["reference", *(f"AMER, {name}" for name in variants)]
+    naive, plain, *_ = rows
     for row in rows:
         assert row["loss"] == pytest.approx(naive["loss"], rel=1e-4)
         assert sum(row["phases"].values()) == pytest.approx(1)
@@ -74,6 +75,33 @@ def test_loss_compares_peak_memory_over_candidates(run):
     assert naive[1]["peak's growth"] == pytest.approx(4, rel=0.1)
     assert [row["loss"] for row in naive] == pytest.approx([row["loss"] for row in ours], rel=1e-5)
     assert ours[1]["peak MB"] < naive[1]["peak MB"] / 2
+
+
+def test_search_compares_systems_that_find_the_same(run):
+    pytest.importorskip("faiss")
+    rows = run("search", "--rows", "300", "--dim", "8", "--queries", "4", "--vectors", "3", "--k", "7")
+    assert [row["system"] for row in rows] == ["matmul, topk", "FAISS flat", "AMER, from disk"]
+    assert [row["recall"] for row in rows] == [1, 1, 1]
+    for row in rows:
+        assert row["vectors/s"] == pytest.approx(12 / row["seconds"])
+        assert row["of the ceiling"] * row["seconds"] == pytest.approx(rows[0]["of the ceiling"] * rows[0]["seconds"])
+        assert row["ratio"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
+    assert {"products", "selection", "rest"} == rows[-1]["phases"].keys()
+
+
+def test_search_does_without_faiss_and_says_so(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    rows = run("search", "--rows", "300", "--dim", "8", "--queries", "4", "--vectors", "3", "--k", "7")
+    assert [row["system"] for row in rows] == ["matmul, topk", "AMER, from disk"]
+    assert "FAISS is not installed" in capsys.readouterr().out
+
+
+def test_fusion_compares_ours_with_a_loop_of_the_same_lists(run):
+    rows = run("fusion", "--questions", "20", "--length", "10", "--k", "8", "--overlaps", "0.5", "1")
+    assert [(row["overlap"], row["system"]) for row in rows] == [
+        (overlap, system) for overlap in (0.5, 1) for system in ("plain loop", "AMER")
+    ]
+    assert [row["lists like the loop's"] for row in rows[1::2]] == [1, 1]
 
 
 @pytest.mark.parametrize("argv", [("--prefix", "12"), ("--inputs", "others")])

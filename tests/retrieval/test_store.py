@@ -60,7 +60,7 @@ def test_an_iterable_of_blocks_writes_the_same_files_as_one_array(tmp_path):
 def test_blocks_cover_the_store_once_in_order(store, size):
     blocks = list(store.blocks(size))
     np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), make_vectors(23))
-    assert all(len(block) <= size for _, block in blocks)
+    assert all(len(block) <= size and block.dtype == store.dtype for _, block in blocks)
     for first_row, block in blocks:
         np.testing.assert_array_equal(block, store.vectors(np.arange(first_row, first_row + len(block))))
 

@@ -1,0 +1,145 @@
+"""Exact search of random unit vectors: ours, `matmul` and `topk` as one would write them, and FAISS flat by hand.
+
+The corpus is float16. On the CPU ours reads it from a document store on disk at every search; on a GPU every system
+finds it in device memory, where it is also made. Ceilings (matrix products, copies) are measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from common import Clock, arguments_of, console, matmul_rate, measure, report, timed
+from torch.nn.functional import normalize
+
+from amer.retrieval import ExactIndex, index, write_store
+
+BLOCK_ROWS = 65_536  # of the plain way, and of making vectors
+CHECKED = 32  # query vectors that are searched in float32 as well, for the recall
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__file__, __doc__)
+    parser.add_argument("--rows", type=int, default=117_659, help="documents")
+    parser.add_argument("--dim", type=int, default=384, help="size of the vectors")
+    parser.add_argument("--queries", type=int, default=200, help="questions of one search")
+    parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
+    parser.add_argument("--k", type=int, default=100, help="documents listed for each query vector")
+    return parser.parse_args()
+
+
+def random_vectors(rows: int, dim: int, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """`(rows, dim)` of unit length, made on the device block by block."""
+    vectors = torch.empty(rows, dim, dtype=dtype, device=device)
+    for block in vectors.split(BLOCK_ROWS):
+        block.copy_(normalize(torch.randn(block.shape, device=device), dim=1))
+    return vectors
+
+
+def plain_search(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> torch.Tensor:
+    """The rows `(n, k)` that matmul and topk find, block by block, in the precision of the queries."""
+    scores, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, device=queries.device).long()
+    for number, block in enumerate(corpus.split(BLOCK_ROWS)):
+        found, columns = (queries @ block.to(queries.dtype).T).topk(min(k, len(block)))
+        scores, order = torch.cat([scores, found], dim=1).topk(min(k, scores.shape[1] + found.shape[1]))
+        rows = torch.cat([rows, columns + number * BLOCK_ROWS], dim=1).gather(1, order)
+    return rows
+
+
+def systems(
+    queries: torch.Tensor, corpus: torch.Tensor, arguments: argparse.Namespace, folder: str
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """What is compared: functions without arguments that return the rows `(n, k)`, or more where there are not k."""
+    k, found = arguments.k, {}
+    if corpus.is_cuda:
+        rounded = queries.to(corpus.dtype)
+        found["matmul, topk"] = lambda: plain_search(rounded, corpus, k)
+        found["AMER, held"] = lambda: index.nearest(rounded, index.held_blocks(corpus), k)[1]
+        return found
+    found["matmul, topk"] = lambda: plain_search(queries, corpus, k)
+    if flat := faiss_index(corpus):
+        found["FAISS flat"] = lambda: torch.from_numpy(flat.search(queries.numpy(), k)[1])
+    exact = ExactIndex(make_store(corpus, Path(folder) / "store"))
+    grouped = queries.view(arguments.queries, arguments.vectors, -1)
+    found["AMER, from disk"] = lambda: torch.from_numpy(exact.search(grouped, k)[0]).flatten(0, 1)
+    return found
+
+
+def faiss_index(corpus: torch.Tensor) -> Any | None:
+    """A flat index of FAISS, or None, saying so, where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        console.print("FAISS is not installed: its row is left out")
+        return None
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    flat = faiss.IndexFlatIP(corpus.shape[1])
+    flat.add(corpus.float().numpy())
+    return flat
+
+
+def make_store(corpus: torch.Tensor, path: Path) -> Any:
+    """The corpus as a document store without texts."""
+    texts = [""] * len(corpus)
+    documents = pa.table({"id": [str(row) for row in range(len(corpus))], "title": texts, "text": texts})
+    return write_store(path, documents, corpus.numpy(), {"name": "random"})
+
+
+def copy_rate(device: str) -> float:
+    """The other ceiling: bytes a second read and written by copies of a large tensor, the best of five."""
+    source = torch.ones(2**30 if device.startswith("cuda") else 2**24, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / min(timed(lambda: target.copy_(source), repeats=5, warm_up=1))
+
+
+def compare(
+    queries: torch.Tensor, corpus: torch.Tensor, floor: float, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each system; the ratio is to the first."""
+    expected = plain_search(queries[:CHECKED], corpus, arguments.k)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, search in systems(queries, corpus, arguments, folder).items():
+            figures = measure(
+                lambda clock, search=search: in_phase(clock, search),
+                lambda _: [(index, "_inner_products", "products"), (index, "_candidates", "selection")],
+                arguments,
+            )
+            listed = search()[:CHECKED]
+            recall = (expected[:, :, None] == listed[:, None, :]).any(dim=2).double().mean().item()
+            if not figures["peak MB"]:
+                del figures["peak MB"]  # FAISS: not torch's memory, so not seen
+            rows.append({"system": name, "vectors/s": len(queries) / figures["seconds"], **figures})
+            rows[-1] |= {"of the ceiling": floor / figures["seconds"], "recall": recall}
+            rows[-1]["ratio"] = rows[0]["seconds"] / figures["seconds"]
+    return rows
+
+
+def in_phase(clock: Clock, search: Callable[[], torch.Tensor]) -> None:
+    """A search, all of which is "rest" but what is watched."""
+    with clock.phase("rest"):
+        search()
+
+
+def main() -> None:
+    """Measure the ceilings, then every system."""
+    arguments = parse_arguments()
+    torch.manual_seed(arguments.seed)
+    device, count = arguments.device, arguments.queries * arguments.vectors
+    flops = matmul_rate(device, torch.float16 if device.startswith("cuda") else torch.float32)
+    bandwidth = copy_rate(device)
+    corpus = random_vectors(arguments.rows, arguments.dim, device, torch.float16)
+    queries = random_vectors(count, arguments.dim, device, torch.float32)
+    floors = {"products": 2 * count * corpus.numel() / flops, "one read of the corpus": corpus.nbytes / bandwidth}
+    rows = compare(queries, corpus, max(floors.values()), arguments)
+    report(arguments, rows, matmul_flops=flops, copy_bytes_per_second=bandwidth, floor_seconds=floors)
+
+
+if __name__ == "__main__":
+    main()
