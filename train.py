@@ -70,6 +70,7 @@ class DataArguments:
 DECISIVE = {
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     "max_grad_norm", "optim", "max_steps", "num_train_epochs", "gradient_accumulation_steps", "seed", "bf16", "fp16",
+    "train_sampling_strategy", "data_seed", "lr_scheduler_kwargs", "gradient_checkpointing",
 }  # fmt: skip
 
 Arguments = tuple[ModelArguments, DataArguments, AMERTrainingArguments]
@@ -170,8 +171,17 @@ def build_trainer(
 
 def last_checkpoint(folder: str) -> str | None:
     """The latest checkpoint that was written whole: the Trainer writes its state last."""
-    whole = [file.parent for file in Path(folder).glob("checkpoint-*/trainer_state.json")]
+    whole = [file.parent for file in Path(folder).glob("checkpoint-*/trainer_state.json") if _is_json(file)]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def _is_json(file: Path) -> bool:
+    """Whether all of it was written."""
+    try:
+        read_json(file)
+    except ValueError:
+        return False
+    return True
 
 
 def check_same_run(
@@ -191,7 +201,8 @@ def check_same_run(
     own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
     chosen = {name: args.to_dict()[name] for name in sorted(own | DECISIVE)}
     batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
-    settings = {**asdict(model_args), **asdict(data_args), **batch, **chosen}
+    data = {"dataset": data_args.dataset, "store": data_args.store}
+    settings = {**asdict(model_args), **data, **batch, **chosen}
     note = folder / "run.json"
     if checkpoint is not None and note.is_file():
         before = read_json(note)

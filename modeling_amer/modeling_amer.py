@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .publishing_amer import push  # noqa: F401
     from .sentence_transformers_amer import AMERModule  # noqa: F401
     from .staging_amer import staged  # noqa: F401
+
+
+TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
 
 
 class _Teacher(NamedTuple):
@@ -139,12 +142,17 @@ class AMERModel(AMERPreTrainedModel):
         """
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
         self._check_inputs(input_ids, attention_mask, query_vectors, num_query_vectors)
+        if prefix_ids is not None and self._window_ends_within(prefix_ids.shape[1] + input_ids.shape[1]):
+            input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
+            prefix_ids = None
         inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
         anchor = normalize(query_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
         teacher = _Teacher(teacher_vectors, teacher_mask)
         if self.training and not self._gradients_may_pass_the_cache():
             questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": query_vectors}
-            fed = self._roll_out_anew(num_query_vectors, teacher, prefix_ids=prefix_ids, **questions)
+            fed = None
+            if num_query_vectors > 1:
+                fed = self._roll_out_anew(num_query_vectors - 1, teacher, prefix_ids=prefix_ids, **questions)
             query_embeddings = self._read_at_once(prefix_ids, inputs, mask, fed, anchor)
         else:
             cache = DynamicCache(config=self.backbone.config)
@@ -202,6 +210,11 @@ class AMERModel(AMERPreTrainedModel):
             parts.append(vector.to(self.get_input_embeddings().weight.dtype)[:, None])
             masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
         return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+
+    def _window_ends_within(self, length: int) -> bool:
+        """Whether some layers do not see all of a prompt: their window counts padding, so none may lie inside."""
+        window = getattr(self.config.text_config, "sliding_window", None)
+        return window is not None and window < length + self.config.num_query_vectors
 
     def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
         """Read the shared prefix into the cache, once for all rows; the mask that covers it too."""
@@ -270,23 +283,23 @@ class AMERModel(AMERPreTrainedModel):
         """Not under gradient checkpointing, whose layers drop the cache without a word; nor where weights are sharded
         (FSDP2): they are gathered for gradients that enter a layer by its output, and not by the cache."""
         checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
-        return not checkpointing and not any(hasattr(weight, "full_tensor") for weight in self.parameters())
+        sharded = any(kind.__name__ == "FSDPModule" for kind in type(self).__mro__)
+        return not checkpointing and not sharded
 
     def _roll_out_anew(self, count: int, teacher: _Teacher, **questions: torch.Tensor | None) -> torch.Tensor:
-        """What is fed back, `(batch, count - 1, dim)`, predicted in evaluation mode, where there is a cache."""
+        """What is fed back, `(batch, count, dim)`, predicted in evaluation mode, where there is a cache."""
+
+        def predict() -> torch.Tensor:
+            options = {"teacher_vectors": teacher.vectors, "teacher_mask": teacher.mask}
+            return self.forward(**questions, num_query_vectors=count, **options).query_embeddings
+
         self.eval()
         try:
             with torch.no_grad():
-                options = {"teacher_vectors": teacher.vectors, "teacher_mask": teacher.mask}
-                fed = teacher.feed(
-                    count - 1,
-                    lambda: self.forward(**questions, num_query_vectors=max(count - 1, 1), **options).query_embeddings[
-                        :, : count - 1
-                    ],
-                )
+                fed = teacher.feed(count, predict)
         finally:
             self.train()
-        torch.clear_autocast_cache()  # where torch hands out again what it cast without gradient
+        torch.clear_autocast_cache()  # older torch would hand out again what it cast without gradient
         return fed
 
     def _read_at_once(
@@ -294,16 +307,19 @@ class AMERModel(AMERPreTrainedModel):
         prefix_ids: torch.Tensor | None,
         inputs: torch.Tensor,
         mask: torch.Tensor,
-        fed: torch.Tensor,
+        fed: torch.Tensor | None,
         anchor: torch.Tensor | int,
     ) -> torch.Tensor:
-        """Questions and what is fed back in one pass without a cache: `(batch, fed + 1, dim)`."""
-        parts, mask = [inputs, self._project(fed)], _extended(mask, fed.shape[1])
+        """Questions and what is fed back in one pass without a cache: a query embedding after each."""
+        count = 0 if fed is None else fed.shape[1]
+        parts, mask = [inputs], _extended(mask, count)
         if prefix_ids is not None:
             parts.insert(0, self.get_input_embeddings()(prefix_ids).expand(len(mask), -1, -1))
             mask = torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
+        if fed is not None:
+            parts.append(self._project(fed))
         hidden = self._read(torch.cat(parts, dim=1), mask, None)
-        return self._emit(hidden[:, -fed.shape[1] - 1 :], anchor)
+        return self._emit(hidden[:, -count - 1 :], anchor)
 
     # ---------------------------------------------------------------------------------------------------- encoding
 
@@ -341,11 +357,17 @@ class AMERModel(AMERPreTrainedModel):
         if isinstance(texts, str):
             return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, query_vectors)[0]
         query_vectors = _checked_questions(texts, query_vectors, batch_size)
-        batches = self._batches(texts, query_vectors, batch_size)
+        count = len(query_vectors) if texts is None else len(texts)
+        batches = logging.tqdm(
+            self._batches(texts, query_vectors, batch_size),
+            total=-(-count // batch_size),
+            desc="Encoding",
+            disable=not show_progress_bar,
+        )
         was_training, order, encoded = self.training, [], []
         self.eval()
         try:
-            for rows, batch in logging.tqdm(batches, desc="Encoding", disable=not show_progress_bar):
+            for rows, batch in batches:
                 batch = {name: value.to(self.device) for name, value in batch.items()}
                 order.append(rows)
                 encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
@@ -355,21 +377,26 @@ class AMERModel(AMERPreTrainedModel):
 
     def _batches(
         self, texts: Sequence[str] | None, query_vectors: torch.Tensor | None, batch_size: int
-    ) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once."""
+    ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
+
+        Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
+        """
+        count = len(query_vectors) if texts is None else len(texts)
         if texts is None:
-            rows = torch.arange(len(query_vectors)).split(batch_size)
-            return [(part, {"query_vectors": query_vectors[part]}) for part in rows]
-        questions = self.tokenize(texts)
-        shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
-        lengths = questions["attention_mask"].sum(dim=1)
-        batches = []
-        for rows in lengths.argsort(descending=True, stable=True).split(batch_size):
-            batch = {name: ids[rows, -int(lengths[rows[0]]) :] for name, ids in questions.items()}
-            if query_vectors is not None:
-                batch["query_vectors"] = query_vectors[rows]
-            batches.append((rows, {**shared, **batch}))
-        return batches
+            for rows in torch.arange(count).split(batch_size):
+                yield rows, {"query_vectors": query_vectors[rows]}
+            return
+        by_text = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
+        for stretch in by_text.split(TOKENISED_BATCHES * batch_size):
+            questions = self.tokenize([texts[row] for row in stretch.tolist()])
+            shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
+            lengths = questions["attention_mask"].sum(dim=1)
+            for places in lengths.argsort(descending=True, stable=True).split(batch_size):
+                batch = {name: ids[places, -int(lengths[places[0]]) :] for name, ids in questions.items()}
+                if query_vectors is not None:
+                    batch["query_vectors"] = query_vectors[stretch[places]]
+                yield stretch[places], {**shared, **batch}
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -381,6 +408,17 @@ class AMERModel(AMERPreTrainedModel):
         super()._init_weights(module)
         if self.config.anchored and module is self.output_projection:
             init.zeros_(module.weight)  # untrained, the output is the anchor
+
+
+def _with_prefix(
+    prefix_ids: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The shared prefix put before every question, all padding before the prefix: ids and mask `(batch, all)`."""
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    prefix = prefix_ids.expand(len(input_ids), -1)
+    ids, mask = torch.cat([prefix, input_ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
+    order = mask.argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)
 
 
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:

@@ -39,12 +39,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_tiny_base(folder, model_type: str) -> str:
+def save_tiny_base(folder, model_type: str, **options) -> str:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = AutoConfig.for_model(
-        model_type, **sizes, num_key_value_heads=2, head_dim=4, vocab_size=len(tokenizer), initializer_range=0.3
+        model_type,
+        **sizes,
+        num_key_value_heads=2,
+        head_dim=4,
+        vocab_size=len(tokenizer),
+        initializer_range=0.3,
+        **options,
     )
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

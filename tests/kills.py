@@ -38,8 +38,10 @@ def main() -> None:
     seconds = finish([*arguments, "--output_dir", f"{folder}/unbroken"])
     for attempt in range(10):
         broken = [*arguments, "--output_dir", f"{folder}/killed-{attempt}"]
+        moment = random.uniform(0, seconds)
+        sys.stderr.write(f"killing attempt {attempt} after {moment} s\n")
         child = start(broken)
-        time.sleep(random.uniform(0, seconds))
+        time.sleep(moment)
         os.kill(child, signal.SIGKILL)  # if it has ended meanwhile, it is not reaped yet
         os.waitpid(child, 0)
         finish(broken)

@@ -58,7 +58,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = [order[place % self.count] for place in range(len(self))]
         if self.lengths is not None:
             order = self._grouped(order, generator)
-        return ((self.epoch, index) for index in order)
+        epoch = self.epoch
+        return ((epoch, index) for index in order)
 
     def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
         """Sort by length within stretches of some batches, then shuffle the batches."""

@@ -14,7 +14,7 @@ MAX_ON_DEVICE = 10  # beyond it the subsets are too many, and scipy is asked
 
 
 def match(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The assignment of least total cost in each row: by scipy on the CPU, by `match_on_device` on a GPU.
+    """The assignment of least total cost in each row: by `match_on_device` on a CUDA device, by scipy elsewhere.
 
     Costs that are not finite count as very large: the loss of such a batch is not finite either, and it is for the
     trainer to refuse it, in all processes alike.
@@ -26,10 +26,10 @@ def match(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Returns:
         `(batch, m)` int64: the target of each query vector; its own position where there is no target.
     """
-    costs = torch.nan_to_num(costs.detach().double(), nan=LARGE, posinf=LARGE, neginf=-LARGE)
-    if costs.device.type != "cpu" and costs.shape[1] <= MAX_ON_DEVICE:
-        return match_on_device(costs, mask)
-    return _match_by_scipy(costs.cpu(), mask.cpu()).to(costs.device)
+    values = torch.nan_to_num(costs.detach(), nan=LARGE, posinf=LARGE, neginf=-LARGE)
+    if costs.is_cuda and costs.shape[1] <= MAX_ON_DEVICE:
+        return match_on_device(values, mask)
+    return _match_by_scipy(values.cpu(), mask.cpu()).to(costs.device)
 
 
 def _match_by_scipy(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

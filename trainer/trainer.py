@@ -50,7 +50,8 @@ class AMERTrainer(Trainer):
 
     Raises:
         ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP that
-            saves shards; a model to be pushed that stands on a folder of this machine.
+            saves shards; batches that accelerate would cut or deal unevenly; a model to be pushed that stands on a
+            folder of this machine.
     """
 
     args: AMERTrainingArguments
@@ -65,9 +66,12 @@ class AMERTrainer(Trainer):
             self._sampler = self._epoch_sampler(self.train_dataset)
             self.train_dataset = EpochDataset(self.train_dataset)
             self.add_callback(_EpochBegins(self._sampler))
+        dealing = self.args.accelerator_config
+        if dealing.dispatch_batches or not dealing.even_batches:
+            raise ValueError("accelerator_config must not set dispatch_batches, nor even_batches to false.")
         # The loss of an optimiser step is the mean over all its targets, of all processes and accumulated batches.
         self.model_accepts_loss_kwargs = True
-        self._num_candidates = 0
+        self._num_candidates, self._sampled_with = 0, 0.0
         self.sources: dict[str, dict[str, Any]] = {}
         self.add_callback(TrainingClock())
         self._hub = HfApi()  # one, for its pushes in the background come one after another
@@ -134,17 +138,16 @@ class AMERTrainer(Trainer):
 
         Every process so makes the same number of passes through the decoder, for which sharded parameters wait.
         """
-        several = self.accelerator.num_processes > 1
 
         def alike(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-            return self.accelerator.pad_across_processes(tensor, dim=dim, pad_index=-1) if several else tensor
+            return self.accelerator.pad_across_processes(tensor, dim=dim, pad_index=-1)
 
         return share_candidates(
             inputs["candidates"],
             inputs["candidate_ids"],
             alike(inputs["target_ids"], 1),
             inputs["known_ids"],
-            lambda tensor: self.accelerator.gather(alike(tensor, 0)) if several else tensor,
+            lambda tensor: self.accelerator.gather(alike(tensor, 0)),
         )
 
     def _roll_out(
@@ -158,7 +161,7 @@ class AMERTrainer(Trainer):
         num_targets = targets["target_index"].shape[1]
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
             return model(**questions, num_query_vectors=max(num_targets, self.model.config.num_query_vectors))
-        p = self.prediction_probability
+        p = self._sampled_with = self.prediction_probability
         return model(
             **questions,
             num_query_vectors=num_targets,
@@ -176,9 +179,8 @@ class AMERTrainer(Trainer):
         """
         if not batch_samples:
             return None
-        count = sum((batch["target_ids"] >= 0).sum() for batch in batch_samples).to(device)
-        if self.accelerator.num_processes > 1:
-            count = self.accelerator.reduce(count, "sum")
+        own = sum((batch["target_ids"] >= 0).sum() for batch in batch_samples).to(device)
+        count = self.accelerator.reduce(own, "sum")
         if count == 0:
             raise ValueError("No question of this step has a target: give the collator questions with targets.")
         return count
@@ -212,7 +214,8 @@ class AMERTrainer(Trainer):
         """Loss, the query vectors `(batch, m, dim)` and the dataset rows `(batch,)` they belong to."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            count = self._get_num_items_in_batch([inputs], self.args.device)
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
         if prediction_loss_only:
             return loss, None, None
         count = self.model.config.num_query_vectors
@@ -225,7 +228,7 @@ class AMERTrainer(Trainer):
             logs["global_batch_size"] = self.global_batch_size
             logs["num_candidates"] = self._num_candidates
             if self.args.objective == "matched":
-                logs["prediction_probability"] = self.prediction_probability
+                logs["prediction_probability"] = self._sampled_with
         super().log(logs, start_time)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -234,10 +237,12 @@ class AMERTrainer(Trainer):
         Raises:
             ValueError: weights that are not finite.
         """
-        broken = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
-        if broken:
+        trained = ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
+        broken = [name for name, weight in trained if not torch.isfinite(_own_part(weight)).all()]
+        found = self.accelerator.reduce(torch.tensor(len(broken), device=self.args.device), "sum")
+        if found:  # in any process: with sharded weights the others cannot see it, and would wait in the save
             raise ValueError(
-                f"{broken[0]} and {len(broken) - 1} other weights are not finite at step {self.state.global_step}: "
+                f"Weights are not finite at step {self.state.global_step} ({', '.join(broken[:3]) or 'elsewhere'}): "
                 f"training has diverged, nothing is saved. Lower the learning rate (now {self.args.learning_rate})."
             )
         super()._save_checkpoint(*args, **kwargs)
@@ -390,6 +395,11 @@ class _EpochBegins(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+def _own_part(weight: torch.Tensor) -> torch.Tensor:
+    """Of a sharded weight, what lies in this process."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def _copy(folder: str, patterns: tuple[str, ...]) -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.conftest import DIM, build
+from tests.conftest import DIM, build, save_tiny_base
 
 QUESTIONS = ["bank", "a much longer question", "spring?"]
 
@@ -118,6 +118,33 @@ def test_autocast_loses_no_gradient_to_the_roll_out(llama, checkpointed):
     assert half.keys() == exact.keys()
     together = [torch.cat([found[name].flatten() for name in exact]) for found in (half, exact)]
     assert torch.cosine_similarity(*together, dim=0) > 0.9
+
+
+@pytest.mark.parametrize("window", [12, 60])
+def test_a_sliding_window_sees_no_padding(tmp_path, window):
+    """The window of Mistral's layers counts positions, and padding between prompt and question would fill it."""
+    base = save_tiny_base(tmp_path / "mistral", "mistral", sliding_window=window)
+    model = build(base).eval()
+    together = model.encode_query(QUESTIONS)
+    for question, expected in zip(QUESTIONS, together, strict=True):
+        torch.testing.assert_close(model.encode_query(question), expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(together, recompute(model, QUESTIONS), atol=1e-5, rtol=0)
+    with checkpointing(model.train(), True), torch.no_grad():
+        torch.testing.assert_close(model(**model.tokenize(QUESTIONS)).query_embeddings, together, atol=1e-5, rtol=0)
+
+
+def test_one_long_question_costs_the_others_no_padding(llama, monkeypatch):
+    monkeypatch.setattr("modeling_amer.modeling_amer.TOKENISED_BATCHES", 2)
+    model = build(llama)
+    questions = ["x" * n for n in (3, 90, 4, 2, 5, 3, 2, 4)]
+    read = []
+    original = model.forward
+    monkeypatch.setattr(model, "forward", lambda **batch: read.append(batch["input_ids"].shape) or original(**batch))
+    together = model.encode_query(questions, batch_size=2)
+    assert [rows for rows, _ in read] == [2, 2, 2, 2] and read[0][1] > 90 > 30 > read[1][1]
+    monkeypatch.undo()
+    torch.testing.assert_close(together, model.encode_query(questions, batch_size=8), atol=1e-5, rtol=0)
 
 
 def test_vector_questions_enter_through_the_input_projection_as_the_first_position(llama):

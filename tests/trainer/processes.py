@@ -85,10 +85,11 @@ def uneven_step(folder: Path, base: str, world: SimpleNamespace, rank: int, spre
 
 
 def evaluated(folder: Path, base: str, world: SimpleNamespace, rank: int) -> None:
-    """Evaluation before any training, with a last batch that does not fill all processes, and a training after it."""
+    """Evaluation before any training, and a training after it."""
+    world = SimpleNamespace(**{**vars(world), "dataset": world.dataset.select(range(16)).link(world.store)})
     options = {"per_device_eval_batch_size": GLOBAL_BATCH // processes(), "max_steps": 1}
     trainer = trainer_of(base, world, folder / "evaluated", **options)
-    metrics = {key: value for key, value in trainer.evaluate().items() if "recall" in key}
+    metrics = {key: value for key, value in trainer.evaluate().items() if "recall" in key or "loss" in key}
     trainer.train()
     if rank == 0:
         write_json(folder / f"evaluated-{processes()}.json", metrics)

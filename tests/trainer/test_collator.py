@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from amer.retrieval import write_store
 from tests.conftest import build
 from trainer import AMERCollator
 
@@ -76,6 +78,28 @@ def test_the_draws_follow_from_seed_epoch_and_row(model, world):
     apart = [collate(model, world, [row], num_random_negatives=9)["candidate_ids"].tolist() for row in (2, 5)]
     together = collate(model, world, [2, 5], num_random_negatives=9)["candidate_ids"].tolist()
     assert together == sorted(set().union(*apart))
+
+
+def test_every_question_brings_its_own_negatives_and_others_in_another_epoch(model, world):
+    def drawn(rows, epoch):
+        collator = AMERCollator(model, world.store, num_random_negatives=5)
+        return collator([{**world.dataset[row], "epoch": epoch} for row in rows])["candidate_ids"].tolist()
+
+    assert len(drawn([0], 0)) <= 6 < 12 < len(drawn([0, 3, 6, 9], 0))
+    assert drawn([0], 0) != drawn([0], 1)
+
+
+def test_one_document_for_two_answers_is_one_target(model, world):
+    twice = {"index": 0, "query": "a question", "target_rows": [[7], [7], [9]]}
+    batch = AMERCollator(model, world.store, 0)([twice])
+    assert sorted(batch["target_ids"][0].tolist()) == [7, 9]
+
+
+def test_candidates_come_in_the_precision_of_the_store(model, world, tmp_path):
+    documents = pa.table({name: world.store.ids for name in ("id", "title", "text")})
+    store = write_store(tmp_path / "half", documents, world.vectors, world.store.encoder, dtype="float16")
+    batch = AMERCollator(model, store, 3)([world.dataset[0]])
+    assert batch["candidates"].dtype == torch.float16
 
 
 def test_anchored_models_get_text_and_vector(llama, world):

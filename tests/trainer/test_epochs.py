@@ -39,8 +39,11 @@ def test_batches_hold_questions_of_about_equal_length_and_come_in_no_order():
     batches = [[LENGTHS[i] for i in found[start : start + 8]] for start in range(0, 408, 8)]
     spread = sorted(max(batch) - min(batch) for batch in batches)
     assert len(batches) == 51 and spread[-2] <= 4  # one batch is the rest of the last stretch
-    means = [sum(batch) for batch in batches]
-    assert means != sorted(means) and means != sorted(means, reverse=True)
+    (first, second) = ([sum(batch) for batch in batches[place : place + 25]] for place in (0, 25))
+    assert all(part not in (sorted(part), sorted(part, reverse=True)) for part in (first, second))
+    many = LENGTHS * 10
+    found = [many[i] for i in order(EpochSampler(4040, 4, seed=0, lengths=many), 0)]
+    assert max(found[start + 3] - found[start] for start in range(0, 4040, 4)) > 1  # not sorted over the whole epoch
 
 
 def test_items_carry_their_epoch():
