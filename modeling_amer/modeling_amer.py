@@ -142,7 +142,7 @@ class AMERModel(AMERPreTrainedModel):
         """
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
         self._check_inputs(input_ids, attention_mask, query_vectors, num_query_vectors)
-        if prefix_ids is not None and self._window_ends_within(prefix_ids.shape[1] + input_ids.shape[1]):
+        if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, num_query_vectors):
             input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
             prefix_ids = None
         inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
@@ -211,10 +211,11 @@ class AMERModel(AMERPreTrainedModel):
             masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
         return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
 
-    def _window_ends_within(self, length: int) -> bool:
+    def _window_ends_within(self, prefix_ids: torch.Tensor, input_ids: torch.Tensor, num_query_vectors: int) -> bool:
         """Whether some layers do not see all of a prompt: their window counts padding, so none may lie inside."""
         window = getattr(self.config.text_config, "sliding_window", None)
-        return window is not None and window < length + self.config.num_query_vectors
+        length = prefix_ids.shape[1] + input_ids.shape[1] + self.config.anchored + num_query_vectors - 1
+        return window is not None and window < length
 
     def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
         """Read the shared prefix into the cache, once for all rows; the mask that covers it too."""

@@ -49,9 +49,9 @@ class AMERTrainer(Trainer):
         sources: for the card: `dataset` and `store`, what dataset.json and store.json say of the training's.
 
     Raises:
-        ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP that
-            saves shards; batches that accelerate would cut or deal unevenly; a model to be pushed that stands on a
-            folder of this machine.
+        ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP 1, or
+            one that saves shards; batches that accelerate would cut or deal unevenly; a model to be pushed that
+            stands on a folder of this machine.
     """
 
     args: AMERTrainingArguments
@@ -60,8 +60,8 @@ class AMERTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
-        if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
-            raise ValueError("FSDP would save shards, base and all: set fsdp_state_dict_type to FULL_STATE_DICT.")
+        if self.is_fsdp_enabled:
+            _check_fsdp(self.accelerator.state.fsdp_plugin)
         if self.train_dataset is not None:
             self._sampler = self._epoch_sampler(self.train_dataset)
             self.train_dataset = EpochDataset(self.train_dataset)
@@ -385,6 +385,13 @@ class AMERTrainer(Trainer):
         )
         job.add_done_callback(lambda done: _pushed(done, copy))
         return job
+
+
+def _check_fsdp(plugin: Any) -> None:
+    if "FULL" not in str(plugin.state_dict_type):
+        raise ValueError("FSDP would save shards, base and all: set fsdp_state_dict_type to FULL_STATE_DICT.")
+    if plugin.fsdp_version != 2:
+        raise ValueError("FSDP must be of version 2: set fsdp_version to 2, as configs/accelerate/fsdp2.yaml does.")
 
 
 class _EpochBegins(TrainerCallback):

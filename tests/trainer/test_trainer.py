@@ -307,11 +307,14 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
             AMERTrainingArguments(output_dir=str(tmp_path), **options)
 
 
-def test_trap_24_fsdp_that_saves_shards_is_refused(llama, world, tmp_path, monkeypatch):
-    plugin = SimpleNamespace(state_dict_type="StateDictType.SHARDED_STATE_DICT")
+@pytest.mark.parametrize(
+    ("kind", "version", "message"), [("SHARDED", 2, "FULL_STATE_DICT"), ("FULL", 1, "set fsdp_version to 2")]
+)
+def test_trap_24_fsdp_that_saves_shards_is_refused(llama, world, tmp_path, monkeypatch, kind, version, message):
+    plugin = SimpleNamespace(state_dict_type=f"StateDictType.{kind}_STATE_DICT", fsdp_version=version)
     monkeypatch.setattr(AMERTrainer, "is_fsdp_enabled", True, raising=False)
     monkeypatch.setattr(AMERTrainer, "create_accelerator_and_postprocess", lambda self: fake_fsdp(self, plugin))
-    with pytest.raises(ValueError, match="FULL_STATE_DICT"):
+    with pytest.raises(ValueError, match=message):
         make_trainer(build(llama), world, tmp_path)
 
 
