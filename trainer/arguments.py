@@ -15,10 +15,11 @@ class AMERTrainingArguments(TrainingArguments):
     """Arguments of [`AMERTrainer`].
 
     Changed from `TrainingArguments`: `remove_unused_columns` is False and `label_names` empty, since the collator
-    reads whole dataset rows and the loss is the trainer's.
+    reads whole dataset rows and the loss is the trainer's; of `train_sampling_strategy` there are two.
 
     Raises:
-        ValueError: an unknown objective or schedule, a temperature that is not positive, a count below its least.
+        ValueError: an unknown objective or schedule, a temperature that is not positive, a count below its least, or a
+            way of dealing batches that is not supported.
     """
 
     # Parameters that control the loss
@@ -66,6 +67,10 @@ class AMERTrainingArguments(TrainingArguments):
             raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
         if self.num_random_negatives < 0:
             raise ValueError(f"num_random_negatives must not be negative, got {self.num_random_negatives}.")
+        if self.auto_find_batch_size:
+            raise ValueError(
+                "auto_find_batch_size would change the candidates of a query: set a batch size that fits."
+            )
         if self.train_sampling_strategy not in ("random", "group_by_length"):
             raise ValueError(
                 f"train_sampling_strategy must be random or group_by_length; got {self.train_sampling_strategy!r}."

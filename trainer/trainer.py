@@ -16,7 +16,7 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from torch import nn
 from torch.nn.functional import pad
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
@@ -100,6 +100,11 @@ class AMERTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
         return EpochSampler(len(dataset), batch_size, seed, lengths)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
+        self._train_batch_size = self.args.train_batch_size
+        return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         return self._sampler
