@@ -199,7 +199,8 @@ def check_same_run(
         ValueError: the folder holds a checkpoint of other settings; names them.
     """
     own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
-    chosen = {name: args.to_dict()[name] for name in sorted(own | DECISIVE)}
+    given = args.to_dict()
+    chosen = {name: given[name] for name in sorted(own | DECISIVE)}
     batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
     data = {"dataset": data_args.dataset, "store": data_args.store}
     settings = {**asdict(model_args), **data, **batch, **chosen}
