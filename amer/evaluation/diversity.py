@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from amer.evaluation.recall import Targets
 
 if TYPE_CHECKING:
     from amer.retrieval.store import DocumentStore
+
+DISTANCES = {"euclidean": "Euclidean", "cosine": "cosine"}
+"""Keys of `target_distances`, and their names."""
 
 BLOCK_QUERIES = 4_096  # queries whose target vectors are held at a time
 
@@ -27,15 +32,37 @@ def target_similarity(targets: Targets, store: DocumentStore) -> np.ndarray:
     Raises:
         ValueError: no query, a query without targets, or a target without documents.
     """
-    for query, clusters in enumerate(targets):
-        if not len(clusters) or not all(map(len, clusters)):
-            raise ValueError(
-                f"query number {query} has the targets {clusters!r}: needed is one document of each, or more"
-            )
-    if not len(targets):
-        raise ValueError("no query was given: pass at least one")
-    starts = range(0, len(targets), BLOCK_QUERIES)
-    return np.concatenate([_similarities(targets[start : start + BLOCK_QUERIES], store) for start in starts])
+    return np.concatenate([_similarities(*block) for block in _blocks(targets, store)])
+
+
+def target_distances(targets: Targets, store: DocumentStore) -> dict[str, np.ndarray]:
+    """Mean distance over all pairs of a query's targets; arguments and errors as in `target_similarity` (paper §3).
+
+    Returns:
+        `{"euclidean": (q,), "cosine": (q,)}` float64, of unit vectors; 0 for a query with a single target. The cosine
+        distance is 1 - cosine, so its means are `1 - target_similarity`.
+    """
+    blocks = [
+        mean_distances([pdist(vectors) for vectors in np.split(unit, np.cumsum(counts)[:-1])])
+        for unit, counts in _blocks(targets, store)
+    ]
+    return {kind: np.concatenate([block[kind] for block in blocks]) for kind in DISTANCES}
+
+
+def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The mean of each query's Euclidean distances, and of the cosine distances that they stand for.
+
+    Args:
+        euclidean: per query the distances between pairs of unit vectors, an array of any shape; it may be empty.
+
+    Returns:
+        `{"euclidean": (q,), "cosine": (q,)}` float64; 0 where there is no pair. Between unit vectors `|a - b|^2 / 2`
+        is 1 - cosine, exactly 0 for equal ones.
+    """
+    return {
+        "euclidean": np.array([pairs.mean() if pairs.size else 0.0 for pairs in euclidean]),
+        "cosine": np.array([(pairs**2).mean() / 2 if pairs.size else 0.0 for pairs in euclidean]),
+    }
 
 
 def low_similarity_third(similarity: np.ndarray) -> np.ndarray:
@@ -55,13 +82,26 @@ def similarity_quartiles(similarity: np.ndarray) -> np.ndarray:
     return _ordinals(similarity) * 4 // len(similarity)
 
 
-def _similarities(targets: Targets, store: DocumentStore) -> np.ndarray:
+def _blocks(targets: Targets, store: DocumentStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Unit vectors `(n, dim)` float64 of all targets of some thousand queries, and how many each query has `(q,)`."""
+    for query, clusters in enumerate(targets):
+        if not len(clusters) or not all(map(len, clusters)):
+            raise ValueError(
+                f"query number {query} has the targets {clusters!r}: needed is one document of each, or more"
+            )
+    if not len(targets):
+        raise ValueError("no query was given: pass at least one")
+    for start in range(0, len(targets), BLOCK_QUERIES):
+        block = targets[start : start + BLOCK_QUERIES]
+        rows = np.array([cluster[0] for clusters in block for cluster in clusters], dtype=np.int64)
+        vectors = store.vectors(rows).astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision is not quite of unit length
+        yield vectors, np.array([len(clusters) for clusters in block])
+
+
+def _similarities(unit: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The sum over all ordered pairs of unit vectors is `|sum v|^2 - m`."""
-    counts = np.array([len(clusters) for clusters in targets])
-    rows = np.array([cluster[0] for clusters in targets for cluster in clusters], dtype=np.int64)
-    vectors = store.vectors(rows).astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision is not quite of unit length
-    sums = np.add.reduceat(vectors, np.cumsum(counts) - counts, axis=0)
+    sums = np.add.reduceat(unit, np.cumsum(counts) - counts, axis=0)
     pairs = np.maximum(counts * (counts - 1), 1)
     return np.where(counts == 1, 1.0, ((sums**2).sum(axis=1) - counts) / pairs)
 

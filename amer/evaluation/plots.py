@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def plot_quartiles(
     Raises:
         ValueError: more systems than markers, or none.
     """
-    _save(_diversity_figure(quartiles, metric, ranges), path)
+    save_figure(_diversity_figure(quartiles, metric, ranges), path)
 
 
 def plot_bars(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> None:
@@ -76,7 +76,7 @@ def plot_bars(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path
     Raises:
         ValueError: nothing to draw, a field is missing, or more than four transformations.
     """
-    _save(_bars_figure(results, metrics), path)
+    save_figure(_bars_figure(results, metrics), path)
 
 
 def plot_training_curve(
@@ -92,7 +92,7 @@ def plot_training_curve(
     Raises:
         ValueError: a history never logs the metric, or there are more runs than markers.
     """
-    _save(_training_figure(histories, metric), path)
+    save_figure(_training_figure(histories, metric), path)
 
 
 def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -105,15 +105,15 @@ def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathL
     Raises:
         ValueError: the history holds no loss.
     """
-    _save(_run_figure(history), path)
+    save_figure(_run_figure(history), path)
 
 
 def _diversity_figure(
     quarters: Mapping[str, Sequence[float]], metric: str, ranges: Sequence[Sequence[float]] | None
 ) -> Figure:
-    figure, axes = _figure(8.5, 4.8)
+    figure, axes = new_figure(8.5, 4.8)
     spread = 0.027 * (np.arange(len(quarters)) - (len(quarters) - 1) / 2)  # so that markers do not hide
-    for shift, style, (name, means) in zip(spread, _styles(quarters), quarters.items(), strict=True):
+    for shift, style, (name, means) in zip(spread, line_styles(quarters), quarters.items(), strict=True):
         axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
     below = [f"\n{low:.2f} to {high:.2f}" for low, high in ranges] if ranges else [""] * 4
     axes.set_xticks(range(4), [f"{name}{text}" for name, text in zip(QUARTERS, below, strict=True)])
@@ -134,7 +134,7 @@ def _bars_figure(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -
     if len(transformations) > len(HATCHES):
         raise ValueError(f"up to {len(HATCHES)} transformations can be told apart, got {len(transformations)}")
     bars = len(settings) * len(systems) * len(transformations)
-    figure, panels = _figure(max(6.0, 1.6 + 0.5 * bars), 2.7 * len(metrics), rows=len(metrics))
+    figure, panels = new_figure(max(6.0, 1.6 + 0.5 * bars), 2.7 * len(metrics), rows=len(metrics))
     for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
         means = {tuple(result[name] for name in fields): 100 * result[metric] for result in results}
         _draw_bars(axes, means, settings, systems, transformations)
@@ -179,9 +179,9 @@ def _percent(value: float) -> str:
 
 
 def _training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:
-    figure, axes = _figure(8.5, 4.8)
+    figure, axes = new_figure(8.5, 4.8)
     last = []
-    for style, (name, history) in zip(_styles(histories), histories.items(), strict=True):
+    for style, (name, history) in zip(line_styles(histories), histories.items(), strict=True):
         points = [(entry["step"], entry[metric]) for entry in history if metric in entry]
         if not points:
             logged = sorted({key for entry in history for key in entry})
@@ -205,9 +205,9 @@ def _run_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     if metrics:
         label = {key: metric_label(key.removeprefix("eval_")) for key in metrics}
         panels.append(("Validation (%)", {label[key]: (x, [100 * y for y in ys]) for key, (x, ys) in metrics.items()}))
-    figure, axes = _figure(8.5, 3.0 * len(panels), rows=len(panels))
+    figure, axes = new_figure(8.5, 3.0 * len(panels), rows=len(panels))
     for panel, (title, lines) in zip(np.atleast_1d(axes), panels, strict=True):
-        for style, (name, (steps, values)) in zip(_styles(lines), lines.items(), strict=True):
+        for style, (name, (steps, values)) in zip(line_styles(lines), lines.items(), strict=True):
             panel.plot(steps, values, label=name, markevery=max(1, len(steps) // 10), **style)
         panel.set_ylabel(title)
         panel.set_xlim(0, 1.02 * max(entry["step"] for entry in history))
@@ -222,22 +222,24 @@ def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], 
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
-    """A figure that draws without a display, and its panel, or its panels one below the other."""
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, share_y: bool | Literal["row"] = False
+) -> tuple[Figure, Any]:
+    """A figure that draws without a display, and its panel, or an array of its panels where there are several."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows)
-    for axes in np.atleast_1d(panels):
+    panels = figure.subplots(rows, columns, sharey=share_y)
+    for axes in np.ravel(panels):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.88", linewidth=0.8)
         axes.set_axisbelow(True)
     return figure, panels
 
 
-def _styles(names: Mapping[str, Any]) -> list[dict[str, Any]]:
+def line_styles(names: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A look of its own for each name."""
     if not 1 <= len(names) <= len(MARKERS):
         raise ValueError(f"1 to {len(MARKERS)} lines can be told apart, got {len(names)}: draw fewer")
@@ -270,6 +272,7 @@ def _legend(axes: Axes, heights: Sequence[float]) -> None:
     )
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")

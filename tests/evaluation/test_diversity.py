@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from amer.evaluation import diversity, low_similarity_third, similarity_quartiles, target_similarity
+from amer.evaluation.diversity import target_distances
 
 
 def store_of(vectors: np.ndarray) -> SimpleNamespace:
@@ -32,12 +33,29 @@ def test_agrees_with_a_loop_over_pairs(block, monkeypatch):
         for clusters in targets
     ]
     np.testing.assert_allclose(target_similarity(targets, store_of(vectors)), expected, atol=1e-6)
+    distances = target_distances(targets, store_of(vectors))
+    np.testing.assert_allclose(distances["cosine"], 1 - np.array(expected), atol=1e-6)
+    expected = [
+        np.mean([np.linalg.norm(unit[a] - unit[b]) for i, (a,) in enumerate(clusters) for (b,) in clusters[:i]])
+        for clusters in targets
+    ]
+    np.testing.assert_allclose(distances["euclidean"], expected, atol=1e-6)
 
 
+def test_worked_distances():
+    store = store_of(np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]]))
+    # In the second query the targets lie opposite each other, the third has only one, the fourth the same twice.
+    distances = target_distances([[[0, 3], [1], [2, 3]], [[0], [3]], [[2]], [[2], [2, 0]]], store)
+    np.testing.assert_allclose(distances["euclidean"], [(2**0.5 + 0.8**0.5 + 0.4**0.5) / 3, 2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(distances["cosine"], [1.6 / 3, 2, 0, 0], atol=1e-6)
+    assert distances["euclidean"][3] == distances["cosine"][3] == 0
+
+
+@pytest.mark.parametrize("measure", [target_similarity, target_distances])
 @pytest.mark.parametrize("targets", [[], [[[0]], []], [[[]]]])
-def test_missing_targets_are_refused(targets):
+def test_missing_targets_are_refused(measure, targets):
     with pytest.raises(ValueError, match=r"at least one|one document"):
-        target_similarity(targets, store_of(np.eye(2)))
+        measure(targets, store_of(np.eye(2)))
 
 
 def test_the_low_similarity_third_holds_the_least_similar():

@@ -1,0 +1,69 @@
+"""Grouped bars that a colour-blind reader and a black-and-white printer can tell apart."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amer.evaluation.plots import BAR_COLOURS, HATCHES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ORANGE, BLUE, *OTHERS = BAR_COLOURS
+STYLES = tuple(zip((BLUE, ORANGE, *OTHERS, "#56B4E9", "white"), (*HATCHES, "\\\\\\", "ooo"), strict=True))
+NAME_WIDTH = 14  # characters in a line below a group
+FILLED = 0.8  # of a group's room
+LEAST_WIDTH = 6.5  # inches: room for titles and the legend where a figure has few bars or panels
+
+
+def draw_bars(
+    axes: Axes,
+    groups: Sequence[str],
+    bars: Mapping[str, Sequence[float]],
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Bars side by side in every group, with error bars or else with their heights above them.
+
+    Args:
+        axes: where to draw.
+        groups: names below the groups.
+        bars: name in the legend -> one height for each group.
+        errors: the same names -> one deviation for each group, NaN where there is none.
+
+    Raises:
+        ValueError: more kinds of bars than can be told apart.
+    """
+    if not 1 <= len(bars) <= len(STYLES):
+        raise ValueError(f"1 to {len(STYLES)} bars of a group can be told apart, got {len(bars)}: draw fewer")
+    width = FILLED / len(bars)
+    for place, (name, heights) in enumerate(bars.items()):
+        centres = np.arange(len(groups)) + (place - (len(bars) - 1) / 2) * width
+        colour, hatch = STYLES[place]
+        style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "black", "linewidth": 0.8}
+        if errors is not None:
+            style |= {"yerr": errors[name], "error_kw": {"elinewidth": 1.0, "capsize": 2.5}}
+        drawn = axes.bar(centres, heights, width, label=name, **style)
+        if errors is None:
+            axes.bar_label(drawn, fmt="%.2f", padding=2, fontsize=8)
+    axes.set_xticks(range(len(groups)), [textwrap.fill(group, NAME_WIDTH) for group in groups], fontsize=9)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.margins(y=0.1)  # for the heights above the bars
+    axes.axhline(0, color="black", linewidth=0.8)
+
+
+def panel_width(groups: int, bars: int, bar_width: float = 0.4) -> float:
+    """Inches for so many groups of so many bars: names and, in bars of 0.4, heights do not run into each other."""
+    return 0.8 + groups * max(1.25, bar_width * bars)
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The legend of one panel above all of them, in as many columns as there is room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = int(figure.get_figwidth() / (0.8 + 0.08 * max(map(len, labels))))
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, columns), frameon=False, handlelength=3)

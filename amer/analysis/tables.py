@@ -1,0 +1,122 @@
+"""Tables as Markdown and as LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from amer.files import atomic_write
+
+MINUS = "\N{MINUS SIGN}"
+NOT_AVAILABLE = "n/a"
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        MINUS: "$-$",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
+
+
+class Cell(NamedTuple):
+    """Plain text as people read it, whether it is set bold, and whether an asterisk follows it."""
+
+    text: str
+    bold: bool = False
+    asterisk: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption.
+
+    Attributes:
+        caption: plain text: what the figures are, and what they rest on.
+        header: titles of the columns.
+        groups: rows of as many cells, a rule between the groups.
+        names: how many columns from the left hold names; the others hold figures.
+    """
+
+    caption: str
+    header: Sequence[str]
+    groups: Sequence[Sequence[Sequence[Cell]]]
+    names: int = 1
+
+    def to_markdown(self) -> str:
+        """The caption and a table; all that Markdown would take for its own is escaped."""
+        rules = ["---"] * self.names + ["---:"] * (len(self.header) - self.names)
+        rows = [[_markdown(cell) for cell in row] for group in self.groups for row in group]
+        lines = [[_markdown(Cell(title)) for title in self.header], rules, *rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{_markdown(Cell(self.caption))}\n\n{table}\n"
+
+    def to_latex(self) -> str:
+        r"""A `table` environment; its document needs `\usepackage{booktabs}`."""
+        body = [_latex_lines(group) for group in self.groups]
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{_latex(Cell(self.caption))}}}",
+            rf"\begin{{tabular}}{{{'l' * self.names}{'r' * (len(self.header) - self.names)}}}",
+            r"\toprule",
+            *_latex_lines([[Cell(title) for title in self.header]]),
+            r"\midrule",
+            *(line for number, group in enumerate(body) for line in ([r"\midrule"] if number else []) + group),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `path` with the endings `.md` and `.tex`, each whole or not at all."""
+        for ending, text in ((".md", self.to_markdown()), (".tex", self.to_latex())):
+            with atomic_write(Path(f"{os.fspath(path)}{ending}")) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def percent(share: float) -> str:
+    """A share as a figure in percent without its sign: 0.62644 -> "62.64"."""
+    return f"{100 * share:.2f}"
+
+
+def gain_percent(gain: float | None) -> str:
+    """A relative gain: 0.0579 -> "+5.79%", and "0.00%" where nothing is left of it after rounding."""
+    if gain is None:
+        return NOT_AVAILABLE
+    text = f"{100 * gain:+.2f}%".replace("-", MINUS)
+    return text[1:] if text[1:] == "0.00%" else text
+
+
+def highest(shares: Iterable[float | None]) -> list[bool]:
+    """Which are the highest as they are printed: several after a tie, none where all are None."""
+    printed = [None if share is None else round(100 * share, 2) for share in shares]
+    best = max((share for share in printed if share is not None), default=None)
+    return [share is not None and share == best for share in printed]
+
+
+def _markdown(cell: Cell) -> str:
+    text = MARKDOWN_SPECIAL.sub(r"\\\1", cell.text)
+    return (f"**{text}**" if cell.bold else text) + (r"\*" if cell.asterisk else "")
+
+
+def _latex(cell: Cell) -> str:
+    text = cell.text.translate(LATEX)
+    return (rf"\textbf{{{text}}}" if cell.bold else text) + ("$^{*}$" if cell.asterisk else "")
+
+
+def _latex_lines(rows: Iterable[Iterable[Cell]]) -> list[str]:
+    return [" & ".join(map(_latex, row)) + r" \\" for row in rows]
