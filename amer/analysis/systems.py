@@ -50,5 +50,7 @@ def systems_table(numbers: Mapping[str, Mapping[str, Any]]) -> Table:
             figures = [Cell(percent(system["metrics"][metric]), best[metric][place]) for metric in metrics]
             rows.append([Cell("" if place else dataset), Cell(name), Cell(str(system["runs"])), *figures])
         groups.append(rows)
-    caption = "Means over the test queries, in %, and over the base models and seeds of a system. Bold: best of a column."
+    caption = (
+        "Means over the test queries, in %, and over the base models and seeds of a system. Bold: best of a column."
+    )
     return Table(caption, ["Dataset", "System", "Runs", *map(metric_label, metrics)], groups, names=2)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 
 import numpy as np
 
+from amer.data.answers import AnswerMatcher, normalise_answer
 from amer.evaluation.recall import NO_TARGET, NOT_FOUND, check_depth, mrecall_from_ranks, recall_from_ranks
+
+__all__ = ["answer_mrecall_at_k", "answer_ranks", "answer_recall_at_k", "normalise_answer"]
 
 Answers = Sequence[Sequence[Sequence[str]]]
 """Per query its targets, each a list of aliases."""
-
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def answer_mrecall_at_k(texts: Sequence[Sequence[str]], answers: Answers, k: int) -> np.ndarray:
@@ -47,29 +45,11 @@ def answer_ranks(texts: Sequence[Sequence[str]], answers: Answers, depth: int) -
     check_depth(depth, max(map(len, texts)))
     ranks = np.full((len(answers), max(map(len, answers))), NO_TARGET, dtype=np.int64)
     for query, targets in enumerate(answers):
-        if not len(targets):
-            raise ValueError(f"query number {query} has no answers: leave it out, or measure by document")
-        bounded = [f" {normalise_answer(text)} " for text in texts[query][:depth]]
-        for target, aliases in enumerate(targets):
-            wanted = _normalised_aliases(query, aliases)
-            found = (rank for rank, text in enumerate(bounded) if any(alias in text for alias in wanted))
-            ranks[query, target] = next(found, NOT_FOUND)
+        try:
+            matcher = AnswerMatcher(targets)
+        except ValueError as error:
+            raise ValueError(f"query number {query}: {error}") from error
+        found = matcher.covers(texts[query][:depth])
+        positions = np.where(found, np.arange(len(found))[:, None], NOT_FOUND)
+        ranks[query, : len(targets)] = positions.min(axis=0, initial=NOT_FOUND)
     return ranks
-
-
-def normalise_answer(text: str) -> str:
-    """The normalisation of SQuAD: lower case, no punctuation, no English articles, single spaces."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION)).split())
-
-
-def _normalised_aliases(query: int, aliases: Sequence[str]) -> list[str]:
-    """Aliases with a space on either side, so that they only match whole tokens."""
-    if isinstance(aliases, str) or not len(aliases):
-        raise ValueError(f"query number {query} has the aliases {aliases!r}: give a list of strings, at least one")
-    normalised = [normalise_answer(alias) for alias in aliases]
-    if not all(normalised):
-        alias = aliases[normalised.index("")]
-        raise ValueError(
-            f"query number {query} has the alias {alias!r}, of which normalisation leaves nothing: drop it"
-        )
-    return [f" {alias} " for alias in normalised]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = "†‡§"  # one for each reference; an asterisk would be Markdown
 SIGNIFICANT = 0.05
+LABELS = {"mrecall": "MRecall", "ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "alpha_ndcg": "α-nDCG"}
 SUBSETS = {"whole": "whole set", "low_similarity": "low similarity third"}
 
 
@@ -207,8 +208,9 @@ class Report:
 
 
 def metric_label(metric: str) -> str:
-    """A metric's name as people write it: "mrecall@100" -> "MRecall@100", "loss" -> "Loss"."""
-    return metric[:1].upper() + metric[1:].replace("recall", "Recall")
+    """A metric's name as people write it: "mrecall@100" -> "MRecall@100", "ndcg@10" -> "nDCG@10", "loss" -> "Loss"."""
+    name, at, cutoff = metric.partition("@")
+    return LABELS.get(name, name.capitalize()) + at + cutoff
 
 
 def _test_cells(test: dict[str, float | None]) -> list[str]:

@@ -144,7 +144,7 @@ def claimed(directory: Path, finished: str, info: Mapping[str, Any]) -> Iterator
         FileExistsError: it holds other files.
     """
     if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file: encode into a new or empty directory")
+        raise FileExistsError(f"{directory} is a file: choose a new or empty directory")
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -179,7 +179,7 @@ def _claim(directory: Path, finished: str, info: Mapping[str, Any]) -> None:
             return _check_same(directory / name, info)
     others = {*directory.iterdir()} - {*directory.glob(KILLED_WRITES)}
     if others:
-        raise FileExistsError(f"{directory} holds other files: encode into a new or empty directory")
+        raise FileExistsError(f"{directory} holds other files: choose a new or empty directory")
     write_json(directory / RUN_FILE, info)
 
 
@@ -188,7 +188,7 @@ def _check_same(file: Path, info: Mapping[str, Any]) -> None:
     differing = [key for key, value in info.items() if recorded.get(key) != value]
     if differing:
         details = "; ".join(f"{key}: there {recorded.get(key)}, now {info[key]}" for key in differing)
-        raise ValueError(f"{file} is of another encoding ({details}): encode into another directory")
+        raise ValueError(f"{file} is of something else ({details}): choose another directory")
 
 
 def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:

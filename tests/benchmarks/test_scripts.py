@@ -104,6 +104,12 @@ def test_fusion_compares_ours_with_a_loop_of_the_same_lists(run):
     assert [row["lists like the loop's"] for row in rows[1::2]] == [1, 1]
 
 
+def test_gold_compares_ours_with_the_loop_of_the_same_matches(run):
+    rows = run("gold", "--questions", "2", "--passages", "20", "--words", "30")
+    assert [row["system"] for row in rows] == ["DPR's loop", "AnswerMatcher", "map_gold"] * 2
+    assert [row["pairs like the loop's"] for row in rows] == [1, 1, None] * 2
+
+
 @pytest.mark.parametrize("argv", [("--prefix", "12"), ("--inputs", "others")])
 def test_questions_that_cannot_be_made_are_refused(run, llama, argv):
     with pytest.raises(ValueError, match=r"prefix must lie in 1 \.\.\. 11|distinct or prompted"):
