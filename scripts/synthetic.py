@@ -11,6 +11,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -24,12 +25,12 @@ from amer.files import read_json, write_json
 from amer.retrieval import DocumentStore, ExactIndex
 from modeling_amer import AMERModel
 
-DECODER = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
 SYSTEMS = {"Single-Query": {"max_targets": 1, "num_query_vectors": 1}, "AMER": {}}
 METRICS = ("mrecall@100", "mrecall@10")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "synthetic", help="folder for everything")
     parser.add_argument("--settings", nargs="+", default=["single"], choices=["single", "multi", "ood"])
@@ -43,15 +44,18 @@ def parse_arguments() -> argparse.Namespace:
         "--base_model", help="decoder to train (paper: Llama-3.2-1B-Instruct); a small random one if not given"
     )
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def random_decoder(folder: Path) -> Path:
-    """A small Llama of random weights, saved as any base model is."""
-    if not folder.exists():
+def random_decoder(folder: Path, dim: int) -> Path:
+    """A Llama of two layers and random weights, saved as any base model is; twice as wide as the vectors (A.5)."""
+    width = max(128, 2 * dim)
+    path = folder / f"decoder-{width}"
+    if not path.exists():
         torch.manual_seed(0)
-        LlamaModel(LlamaConfig(**DECODER, vocab_size=8)).save_pretrained(folder)
-    return folder
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
+        LlamaModel(LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=8)).save_pretrained(path)
+    return path
 
 
 def evaluate(job: Job, data: Path) -> dict[str, float]:
@@ -76,9 +80,20 @@ def build_data(arguments: argparse.Namespace, transformation: str, setting: str,
     return folder
 
 
-def main() -> None:
-    arguments, console, started = parse_arguments(), Console(), time.perf_counter()
-    base = arguments.base_model or random_decoder(arguments.output / "decoder")
+def target_vectors(data: Path, most: int) -> list[np.ndarray]:
+    """The targets of the first training questions: `(5, dim)` each."""
+    store, questions = DocumentStore.open(data / "store"), load_dataset_dir(data / "dataset")["train"]
+    targets = questions.select(range(min(most, len(questions)))).link(store).target_rows
+    return list(store.vectors(np.array(targets)[:, :, 0]))
+
+
+def train_and_evaluate(arguments: argparse.Namespace, console: Console) -> tuple[list[dict], dict[str, list]]:
+    """Train what is not trained yet.
+
+    Returns:
+        for every setting, system and transformation its test figures; and for every run its training history.
+    """
+    base = arguments.base_model or random_decoder(arguments.output, arguments.dim)
     runs = {}  # (setting, system, transformation) -> job and its data, the long ones first
     choices = (arguments.settings, arguments.transformations)
     for system, setting, transformation in product(reversed(SYSTEMS), *choices):
@@ -93,8 +108,7 @@ def main() -> None:
         {**dict(zip(("setting", "system", "transformation"), key, strict=True)), **evaluate(*runs[key])}
         for key in product(arguments.settings, SYSTEMS, arguments.transformations)
     ]
-    report(results, {job.name: history(job) for job, _ in runs.values()}, arguments, console)
-    console.print(f"Everything is in {arguments.output}; this took {time.perf_counter() - started:.0f} s.")
+    return results, {job.name: history(job) for job, _ in runs.values()}
 
 
 def report(results: list[dict], histories: dict[str, list], arguments: argparse.Namespace, console: Console) -> None:
@@ -110,6 +124,12 @@ def report(results: list[dict], histories: dict[str, list], arguments: argparse.
     write_json(arguments.output / "results.json", {"arguments": described, "results": results})
     plot_bars(results, METRICS, arguments.output / "figure3.png")
     plot_training_curve(histories, "eval_mrecall@10", arguments.output / "training.png")
+
+
+def main() -> None:
+    arguments, console, started = parse_arguments(), Console(), time.perf_counter()
+    report(*train_and_evaluate(arguments, console), arguments, console)
+    console.print(f"Everything is in {arguments.output}; this took {time.perf_counter() - started:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = "†‡§"  # one for each reference; an asterisk would be Markdown
 SIGNIFICANT = 0.05
-LABELS = {"mrecall": "MRecall", "ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "alpha_ndcg": "α-nDCG"}
+LABELS = {"mrecall": "MRecall", "ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "alpha_ndcg": "alpha-nDCG"}
 SUBSETS = {"whole": "whole set", "low_similarity": "low similarity third"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amer.retrieval.encoder import DocumentEncoder
 from amer.retrieval.encoding import encode_corpus
-from amer.retrieval.fusion import Fused, mixture, round_robin, trained_fusion
+from amer.retrieval.fusion import Fused, mixture, reciprocal_rank, round_robin, trained_fusion
 from amer.retrieval.index import ExactIndex, FaissIndex
 from amer.retrieval.query_encoding import encode_queries, load_query_embeddings
 from amer.retrieval.searcher import Hit, Searcher
@@ -22,6 +22,7 @@ __all__ = [
     "encode_queries",
     "load_query_embeddings",
     "mixture",
+    "reciprocal_rank",
     "round_robin",
     "trained_fusion",
     "write_store",

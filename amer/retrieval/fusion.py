@@ -12,6 +12,7 @@ import torch
 from amer.retrieval.store import DocumentStore
 
 NOWHERE = np.iinfo(np.int64).max  # a position behind every other
+RANK_OFFSET = 60  # of reciprocal-rank fusion, as published (Cormack et al., 2009)
 GATHER_VALUES = 2**24  # document values that `mixture` holds at a time: 64 MiB of float32
 
 
@@ -32,7 +33,7 @@ class Fused(NamedTuple):
 
 
 Fusion = Callable[[np.ndarray, np.ndarray, int, np.ndarray, DocumentStore], Fused]
-"""`(rows, scores, k, query_embeddings, store) -> Fused`: `round_robin`, `partial(mixture, temperature=...)`."""
+"""`(rows, scores, k, query_embeddings, store) -> Fused`: `round_robin`, `reciprocal_rank`, `partial(mixture, ...)`."""
 
 
 def trained_fusion(objective: str, temperature: float) -> Fusion:
@@ -116,6 +117,37 @@ def mixture(
     return Fused(*(np.take_along_axis(field, order, axis=1) for field in union))
 
 
+def reciprocal_rank(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | None = None,
+    store: DocumentStore | None = None,
+) -> Fused:
+    """Rank by the sum of `1 / (60 + rank)`, rank from 1, over the lists that hold a document: for LLM rewrites.
+
+    Documents of equal sums keep the round-robin order. `found_by` and `found_at` say where a document stands best, of
+    equal ranks in the earlier list.
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding. Of a document's ranks in one list the best counts.
+        scores: `(q, m, n)`; only the ranks count.
+        k: length of the fused lists.
+        query_embeddings: not used; every fusion takes the same arguments.
+        store: not used.
+
+    Raises:
+        ValueError: as `round_robin`.
+    """
+    rows, scores = _checked(rows, scores, k)
+    positions, sums = _best_positions(rows)
+    order = np.lexsort((positions, -sums))[:, :k]
+    missing = ((0, 0), (0, k - order.shape[1]))
+    positions = np.pad(np.take_along_axis(positions, order, axis=1), missing, constant_values=NOWHERE)
+    sums = np.pad(np.take_along_axis(sums, order, axis=1), missing, constant_values=-np.inf)
+    return _gather(rows, scores, positions)._replace(scores=sums)
+
+
 def _mixture_scores(queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float) -> np.ndarray:
     """`(q, m, dim)` queries and `(q, u)` rows -> `(q, u)` scores, -inf at padding."""
     documents = torch.from_numpy(store.vectors(np.maximum(rows, 0)))
@@ -160,6 +192,33 @@ def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
     positions = np.where(first, keys & ((1 << shift) - 1), NOWHERE)
     positions.sort(axis=1)
     return np.pad(positions[:, :k], ((0, 0), (0, max(0, k - ranks * m))), constant_values=NOWHERE)
+
+
+def _best_positions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each document of a question stands best, and its sum of reciprocal ranks.
+
+    Args:
+        rows: `(q, m, n)`.
+
+    Returns:
+        positions as in `_first_positions` and sums, both `(q, m * n)`: one place a document, in no order; NOWHERE and
+        -inf fill the others.
+    """
+    questions, m, n = rows.shape
+    order = np.argsort(rows.reshape(questions, m * n), axis=1, kind="stable")
+    found = np.take_along_axis(rows.reshape(questions, m * n), order, axis=1)
+    lists, ranks = np.divmod(order, n)
+    first = np.ones(found.shape, dtype=bool)  # now equal rows stand side by side, list after list
+    first[:, 1:] = found[:, 1:] != found[:, :-1]
+    counts = first.copy()
+    counts[:, 1:] |= lists[:, 1:] != lists[:, :-1]
+    starts = np.flatnonzero(first)
+    positions = np.full(found.shape, NOWHERE)
+    positions[first] = np.minimum.reduceat((ranks * m + lists).ravel(), starts)
+    sums = np.full(found.shape, -np.inf, dtype=np.float32)  # float32 forgets in what order a sum was taken
+    sums[first] = np.add.reduceat((counts / (RANK_OFFSET + 1 + ranks)).ravel(), starts)
+    positions[found < 0], sums[found < 0] = NOWHERE, -np.inf
+    return positions, sums
 
 
 def _gather(rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> Fused:

@@ -1,0 +1,160 @@
+"""AmbigQA with the multi-answer questions of NQ-Open: a target for every answer of an ambiguous question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amer.data.building import (
+    Asked,
+    Drops,
+    against_paper,
+    as_split,
+    counted,
+    described,
+    divide,
+    find_gold,
+    finish,
+    is_built,
+    unseen,
+    usable,
+)
+from amer.data.gold import Question, TextSearch
+from amer.data.lines import Place, read_objects
+from amer.files import read_json
+from amer.hub import pull_folder
+
+HUB = "sewon/ambig_qa"
+SOURCE, LICENCE = "AmbigQA (AmbigNQ) and NQ-Open", "CC BY-SA 3.0"
+FILES = {
+    "train": ("train_light.json", "train.json", "light/train-*.parquet", "train-*.parquet"),
+    "dev": ("dev_light.json", "dev.json", "light/validation-*.parquet", "validation-*.parquet"),
+}
+PAPER = {"train and validation": 5_044, "test": 827, "targets a question": 2.58}
+NOTE = (
+    "827 is 41% of the 2,002 questions of the development split, hence the 59% that A.3 spares for training. A.3 also "
+    "says that half of the mapped questions are the test set, which is what is done here; the two disagree."
+)
+
+
+def build_ambigqa(
+    path: str | os.PathLike[str],
+    documents: pa.Table,
+    searches: Sequence[TextSearch],
+    source: str | os.PathLike[str] = HUB,
+    nq_open: Sequence[str | os.PathLike[str]] = (),
+    depth: int = 500,
+    test_fraction: float = 0.5,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Build AmbigQA as the paper does (A.3): `path/dataset/` and `path/dropped.jsonl`.
+
+    Kept are questions with several answers, each of which stands in a document that the question itself retrieves.
+    Half of those of AmbigQA's development split are the test set. The other half, AmbigQA's training split and NQ-Open
+    are for training, but for questions that are in the test set; a tenth of them is the validation set (paper §6.1).
+    All copies of a question are in the same split.
+
+    A target of AmbigQA is one disambiguation, with its aliases, of the first annotation that has several; one of
+    NQ-Open is one answer string. Targets of a question with the same aliases are merged.
+
+    A build that is killed and called again goes on where it stopped; a finished one is left as it is.
+
+    Args:
+        path: a folder that is new, empty, or left by an earlier call.
+        documents: the corpus, as `open_documents` gives it.
+        searches: what finds candidates; in the paper BM25, Contriever and Inf-Retriever.
+        source: a name on the Hub, or a folder: a clone of the Hub's, or the published JSON files.
+        nq_open: NQ-Open's development and test files, JSONL or JSON lists.
+        depth: candidates of each search.
+        test_fraction: part of the mapped development questions that is the test set.
+        validation_fraction: part of the training questions that is the validation set.
+        seed: of both choices.
+
+    Raises:
+        FileNotFoundError: a file or a split is missing.
+        FileExistsError: `path` holds a dataset of other arguments.
+        OSError: a file is cut short.
+        ValueError: a record is malformed (names file and record), or a split comes out empty.
+    """
+    path, folder = Path(path), pull_folder(source)
+    files = {split: _files(folder, split) for split in FILES} | {"nq_open": [Path(file) for file in nq_open]}
+    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    all_files = [file for split in files.values() for file in split]
+    info = described(SOURCE, __name__, all_files, documents, searches, depth=depth, seed=seed, **fractions)
+    if is_built(path, info):
+        return
+    drops = Drops()
+    read = {split: [asked for file in files[split] for asked in _read(file, split)] for split in files}
+    several = {split: usable(asked, drops, least=2) for split, asked in read.items()}
+    targets = find_gold([one for asked in several.values() for one in asked], searches, documents, path, depth, drops)
+    mapped = {split: [one for one in asked if one.question.query_id in targets] for split, asked in several.items()}
+    test, rest = divide(mapped["dev"], test_fraction, f"test {seed}")
+    train = unseen(mapped["train"] + rest + mapped["nq_open"], test, drops)
+    validation, train = divide(train, validation_fraction, f"validation {seed}")
+    chosen = {"train": train, "validation": validation, "test": test}
+    splits = {name: as_split(asked, targets) for name, asked in chosen.items()}
+    stages = {"read": read, "several answers": several, "mapped": mapped}
+    paper = against_paper(PAPER, splits) | {"note": NOTE}
+    finish(path, splits, info | {"licence": LICENCE, "stages": counted(stages), "paper": paper}, drops)
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    """The files of a split: the first of the published kinds that is there."""
+    for pattern in FILES[split]:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise FileNotFoundError(f"{folder} lacks AmbigQA's {split} split: looked for {', '.join(FILES[split])}")
+
+
+def _read(file: Path, split: str) -> Iterator[Asked]:
+    """The questions of a file, whatever number of answers they have."""
+    for place, record in _records(file):
+        try:
+            query = record["question"]
+            if split == "nq_open":
+                name, answers = record.get("id", f"{file.name}:{place.number}"), [[one] for one in record["answer"]]
+            else:
+                name, answers = record["id"], _answers(record["annotations"])
+        except (KeyError, TypeError, StopIteration) as error:
+            raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
+        yield Asked(Question(f"{split}:{name}", query, answers, [query]), place)
+
+
+def _records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    if file.suffix not in (".json", ".parquet"):
+        yield from read_objects(file)
+        return
+    records, unit = (read_json(file), "record") if file.suffix == ".json" else (_rows(file), "row")
+    if not isinstance(records, list):
+        raise ValueError(f"{file} must hold a JSON list of questions, not {type(records).__name__}")
+    for number, record in enumerate(records, start=1):
+        yield Place(file, unit, number), record
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        return pq.read_table(file).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{file} is cut short or no Parquet file ({error}): fetch it again") from error
+
+
+def _answers(annotations: Any) -> list[list[str]]:
+    """The aliases of every answer of the first annotation with several answers, or of the only answer."""
+    annotations = _as_records(annotations)
+    for annotation in annotations:
+        if annotation["type"] == "multipleQAs":
+            return [pair["answer"] for pair in _as_records(annotation["qaPairs"])]
+    return [next(one["answer"] for one in annotations if one["type"] == "singleAnswer")]
+
+
+def _as_records(value: Any) -> list[dict[str, Any]]:
+    """A list of records; the Hub's files have a record of lists in its place."""
+    if isinstance(value, dict):
+        return [dict(zip(value, fields, strict=True)) for fields in zip(*value.values(), strict=True)]
+    return value

@@ -1,0 +1,262 @@
+"""What the builders of question answering datasets share: questions with their places, drops, gold, the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+import amer
+from amer.data.answers import normalise_answer
+from amer.data.dataset import RetrievalDataset, save_dataset_dir
+from amer.data.gold import Question, TextSearch, map_gold
+from amer.data.lines import Place
+from amer.files import atomic_write, read_json
+from amer.retrieval.shards import KILLED_WRITES, file_checksum
+
+WORK = "work"  # beside the result: what a killed build goes on from
+DROPPED_FILE = "dropped.jsonl"
+Targets = dict[str, list[list[str]]]
+"""By query id: of every answer the ids of the documents that contain it."""
+
+
+class Asked(NamedTuple):
+    """A question and where it was read."""
+
+    question: Question
+    place: Place
+
+
+class Drops:
+    """What a builder leaves out or changes: counted by reason in `dataset.json`, listed in `dropped.jsonl`."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, reason: str, place: Place, **details: Any) -> None:
+        """Note what was left out, and why; equal reasons are counted together."""
+        self.records.append({"reason": reason, "file": Path(place.file).name, place.unit: place.number, **details})
+
+    def counts(self) -> dict[str, int]:
+        """How often each reason was given."""
+        return dict(sorted(Counter(record["reason"] for record in self.records).items()))
+
+    def write(self, file: Path) -> None:
+        """One JSON object a line."""
+        with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
+
+
+def usable(asked: Iterable[Asked], drops: Drops, least: int = 1, most: int | None = None) -> list[Asked]:
+    """The questions that can be mapped, each with its distinct answers.
+
+    Aliases are compared as they are found in documents, normalised; one of which normalisation leaves nothing goes.
+    Answers with the same aliases are one answer.
+
+    Args:
+        asked: as they were read.
+        drops: takes note of what goes, and of merged answers.
+        least: distinct answers a question must have.
+        most: distinct answers it may have.
+
+    Raises:
+        ValueError: no string or lists of strings, or two questions of one id; names the places.
+    """
+    kept: list[Asked] = []
+    first: dict[str, Place] = {}
+    for question, place in asked:
+        if first.setdefault(question.query_id, place) != place:
+            raise ValueError(f"{place} has the id of {first[question.query_id]}: ids are unique, correct one of them")
+        _check(question, place)
+        question = question._replace(answers=_distinct(question, place, drops))
+        reason = _unusable(question, least, most)
+        if reason:
+            drops.add(reason, place, query_id=question.query_id)
+        else:
+            kept.append(Asked(question, place))
+    return kept
+
+
+def _check(question: Question, place: Place) -> None:
+    strings = [question.query, *question.searches]
+    for aliases in question.answers:
+        strings += aliases if isinstance(aliases, list) else [None]
+    if not all(isinstance(value, str) for value in strings):
+        raise ValueError(
+            f"{place}: the question is {question.query!r} and its answers are {question.answers!r}; they must be a "
+            "string and lists of strings"
+        )
+
+
+def _distinct(question: Question, place: Place, drops: Drops) -> list[list[str]]:
+    """The answers that differ, each the aliases that differ; an answer of which no alias is left is an empty list."""
+    query_id = question.query_id
+    distinct: dict[frozenset[str], list[str]] = {}
+    for aliases in question.answers:
+        spellings: dict[str, str] = {}
+        for alias in aliases:
+            spellings.setdefault(normalise_answer(alias), alias)
+        if "" in spellings:
+            drops.add("empty alias", place, query_id=query_id, alias=spellings.pop(""))
+        if frozenset(spellings) in distinct:
+            drops.add("answer with the aliases of another, merged", place, query_id=query_id, aliases=aliases)
+        distinct.setdefault(frozenset(spellings), list(spellings.values()))
+    return list(distinct.values())
+
+
+def _unusable(question: Question, least: int, most: int | None) -> str | None:
+    """Why a question cannot be used."""
+    if not question.query.strip():
+        return "empty question"
+    if not any(text.strip() for text in question.searches):
+        return "nothing to search with"
+    if not all(question.answers):
+        return "answer without an alias"
+    if len(question.answers) < least:
+        return f"fewer than {least} distinct answers"
+    if most is not None and len(question.answers) > most:
+        return f"more than {most} distinct answers"
+    return None
+
+
+def find_gold(
+    asked: Sequence[Asked],
+    searches: Sequence[TextSearch],
+    documents: pa.Table,
+    path: Path,
+    depth: int,
+    drops: Drops,
+) -> Targets:
+    """The gold documents of the questions whose every answer has one; the others are noted (paper A.3)."""
+    gold = map_gold([question for question, _ in asked], searches, documents, path / WORK, depth)
+    for question, place in asked:
+        if question.query_id in gold.unmapped:
+            missing = [question.answers[number] for number in gold.unmapped[question.query_id]]
+            drops.add("answer without a document", place, query_id=question.query_id, answers=missing)
+    return gold.targets
+
+
+def question_key(question: Question) -> str:
+    """What copies of a question have in common: its tokens, without regard to case and to a question mark."""
+    return normalise_answer(question.query).removesuffix(" ?")
+
+
+def divide(asked: Sequence[Asked], fraction: float, salt: str) -> tuple[list[Asked], list[Asked]]:
+    """So large a part of the questions, at least one, and the others; copies of a question are never parted.
+
+    Chosen are those whose SHA-256 with the salt comes first, so that it depends neither on their order nor, but for
+    the last, on the others.
+    """
+    keys = {question_key(question) for question, _ in asked}
+    ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{salt} {key}".encode()).digest())
+    chosen = {*ranked[: math.ceil(fraction * len(ranked) - 1e-9)]}
+    parts: tuple[list[Asked], list[Asked]] = ([], [])
+    for one in asked:
+        parts[question_key(one.question) not in chosen].append(one)
+    return parts
+
+
+def unseen(asked: Iterable[Asked], test: Iterable[Asked], drops: Drops) -> list[Asked]:
+    """The questions that are not in the test set; the others are noted."""
+    tested = {question_key(question) for question, _ in test}
+    kept = []
+    for question, place in asked:
+        if question_key(question) in tested:
+            drops.add("question of the test set", place, query_id=question.query_id)
+        else:
+            kept.append(Asked(question, place))
+    return kept
+
+
+def as_split(asked: Sequence[Asked], targets: Targets) -> RetrievalDataset:
+    """The questions with their targets."""
+    return RetrievalDataset(
+        query_ids=[question.query_id for question, _ in asked],
+        queries=[question.query for question, _ in asked],
+        targets=[targets[question.query_id] for question, _ in asked],
+        answers=[question.answers for question, _ in asked],
+    )
+
+
+def counted(stages: Mapping[str, Mapping[str, Sequence[Asked]]]) -> dict[str, dict[str, int]]:
+    """How many questions of each published split were left after each stage."""
+    return {stage: {split: len(asked) for split, asked in parts.items()} for stage, parts in stages.items()}
+
+
+def against_paper(expected: Mapping[str, float], splits: Mapping[str, RetrievalDataset]) -> dict[str, Any]:
+    """The numbers of the paper's Table 1 beside those of the splits."""
+    answers = [len(targets) for split in splits.values() for targets in split.targets]
+    found = {
+        "train and validation": len(splits["train"]) + len(splits["validation"]),
+        "test": len(splits["test"]),
+        "targets a question": round(sum(answers) / max(len(answers), 1), 2),
+    }
+    return {"expected": dict(expected), "found": found}
+
+
+def described(
+    source: str,
+    module: str,
+    files: Iterable[Path],
+    documents: pa.Table | None,
+    searches: Sequence[TextSearch],
+    **arguments: Any,
+) -> dict[str, Any]:
+    """What `dataset.json` says of how a dataset was built, before it is; `is_built` compares the arguments."""
+    given = {
+        "files": [f"{file.name} {file_checksum(file)}" for file in files],
+        "documents": None if documents is None else documents.num_rows,
+        "searches": [search.name for search in searches],
+        **arguments,
+    }
+    return {"source": source, "builder": f"{module} {amer.__version__}", "arguments": given}
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove the temporary files and folders of writes that were killed."""
+    for leftover in [leftover for folder in folders for leftover in folder.glob(KILLED_WRITES)]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def is_built(path: Path, info: Mapping[str, Any]) -> bool:
+    """Whether the dataset is there already; what killed builds left beside it is removed.
+
+    Raises:
+        FileExistsError: the dataset there was built with other arguments, or from other files.
+    """
+    remove_leftovers(path)
+    if not (path / "dataset").exists():
+        return False
+    recorded = read_json(path / "dataset" / "dataset.json").get("arguments")
+    if recorded != info["arguments"]:
+        raise FileExistsError(
+            f"{path / 'dataset'} was built with other arguments ({recorded}, now {info['arguments']}): choose another "
+            "path or remove it"
+        )
+    shutil.rmtree(path / WORK, ignore_errors=True)
+    return True
+
+
+def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, Any], drops: Drops) -> None:
+    """Write `path/dropped.jsonl`, then `path/dataset/`, then remove the work.
+
+    Raises:
+        ValueError: a split came out empty.
+    """
+    drops.write(path / DROPPED_FILE)
+    empty = [name for name, split in splits.items() if not len(split)]
+    if empty:
+        raise ValueError(
+            f"no question was left for {', '.join(empty)}: {path / DROPPED_FILE} lists what was dropped and why; is "
+            "the corpus the right one?"
+        )
+    save_dataset_dir(path / "dataset", splits, {**info, "drops": drops.counts()})
+    shutil.rmtree(path / WORK, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""Records of files, read one by one; every complaint names the file and the line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """Where a record stands.
+
+    Attributes:
+        file: the file, or the name of a data set.
+        unit: what is counted there: "line", "row" or "record".
+        number: from 1.
+    """
+
+    file: Path
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
+    """Every line, with its line break.
+
+    Args:
+        file: UTF-8; gzipped if its name ends in `.gz`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: a gzipped file is cut short or damaged.
+        ValueError: a line is not UTF-8.
+    """
+    place = Place(file, "line", 0)
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                place = Place(file, "line", number)
+                yield place, line.decode()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise OSError(f"{place}: the file is cut short or damaged behind it ({error}): fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place} is not UTF-8 ({error}): save the file as UTF-8") from error
+
+
+def read_objects(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Every line of a JSONL file as a JSON object; raises as `read_lines` and `parse_object`."""
+    for place, line in read_lines(file):
+        yield place, parse_object(line, place)
+
+
+def parse_object(line: str, place: Place) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: the line is anything else, or spells half a character ("\\ud83d"), which no file can hold.
+    """
+    try:
+        value = json.loads(line)
+        if "\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON ({error}): {line.strip()[:60]!r}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} must hold a JSON object, not {type(value).__name__}: {line.strip()[:60]!r}")
+    return value

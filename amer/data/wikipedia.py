@@ -1,0 +1,172 @@
+"""The Wikipedia corpus of the paper: the passages published with QAMPARI, turned into Arrow files chunk by chunk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+import amer
+from amer.data.building import DROPPED_FILE, WORK, Drops, remove_leftovers
+from amer.data.documents import COLUMNS, PARTS_FILE, open_documents
+from amer.data.lines import Place, parse_object, read_lines
+from amer.files import atomic_write, read_json, write_json
+
+SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+BATCH = 16_384  # passages held in memory
+PAPER = {"documents": "roughly 25M", "words_per_document": 100}
+
+
+def build_wikipedia(
+    path: str | os.PathLike[str], chunks: str | os.PathLike[str], show_progress_bar: bool = True
+) -> None:
+    """Turn the published chunks into a corpus: `path/documents/`, for `open_documents` (paper §2 and A.3).
+
+    One Arrow file a chunk, each written whole or not at all, so a build killed at any moment and called again gives
+    the same bytes as an unbroken one. Held in memory are some thousand passages, and at the end the ids of all.
+
+    Passages without text are dropped, counted in `path/documents/documents.json` and listed in `path/dropped.jsonl`.
+    The title, which the published text begins with, is put into its own column.
+
+    Args:
+        path: a folder that is new, empty, or left by an earlier call.
+        chunks: the folder of `*.jsonl` (or `*.jsonl.gz`) files of QAMPARI's `chunked_wikipedia.tar.gz`, unpacked: an
+            `id`, `contents` and `meta.title` a line.
+        show_progress_bar: show how many chunks are done.
+
+    Raises:
+        FileNotFoundError: there are no chunks.
+        FileExistsError: `path` holds the corpus of other chunks.
+        OSError: a chunk is cut short; names the file and the line.
+        ValueError: a line is malformed, or an id repeats, in whatever chunk; names the file and the line.
+    """
+    path, files = Path(path), _chunk_files(Path(chunks))
+    folder, work = path / "documents", path / WORK
+    remove_leftovers(path, folder, work)
+    if _is_built(folder, files):
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    notes = []
+    for index, file in enumerate(tqdm(files, desc="Reading", unit="chunk", disable=not show_progress_bar)):
+        notes.append(_part(file, folder / f"part-{index:05d}.arrow", work / f"part-{index:05d}.json"))
+    _check_ids(folder, files, notes)
+    _finish(path, notes)
+    shutil.rmtree(work)
+
+
+def _chunk_files(chunks: Path) -> list[Path]:
+    files = sorted((*chunks.glob("*.jsonl"), *chunks.glob("*.jsonl.gz")))
+    if not files:
+        raise FileNotFoundError(f"{chunks} has no *.jsonl or *.jsonl.gz files: unpack chunked_wikipedia.tar.gz there")
+    return files
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    return {"source": file.name, "bytes": file.stat().st_size}
+
+
+def _is_built(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether the corpus of these chunks is there already."""
+    if not (folder / PARTS_FILE).is_file():
+        return False
+    there = [(part["source"], part["bytes"]) for part in read_json(folder / PARTS_FILE)["parts"]]
+    if there != [tuple(_identity(file).values()) for file in files]:
+        raise FileExistsError(f"{folder} is the corpus of other chunks: choose another path or remove it")
+    return True
+
+
+def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
+    """Write the Arrow file of a chunk and then the note of what it is, unless both are there."""
+    identity = _identity(file)
+    if note.is_file() and part.is_file():
+        written = read_json(note)
+        if identity.items() <= written.items():
+            return written
+    drops, documents, words = Drops(), 0, 0
+    passages = _passages(file, drops)
+    with atomic_write(part) as temporary, pa.ipc.new_file(temporary, SCHEMA) as out:
+        while batch := list(islice(passages, BATCH)):
+            out.write_batch(pa.record_batch(list(zip(*batch, strict=True)), SCHEMA))
+            documents += len(batch)
+            words += sum(len(text.split()) for _, _, text in batch)
+    written = {**identity, "file": part.name, "documents": documents, "words": words, "dropped": drops.records}
+    write_json(note, written)
+    return written
+
+
+def _passages(file: Path, drops: Drops) -> Iterator[tuple[str, str, str]]:
+    """Id, title and text of every passage that has a text."""
+    place = None
+    for place, line in read_lines(file):
+        if not line.endswith("\n"):
+            raise OSError(f"{place} has no line break: the chunk is cut short, fetch it again")
+        name, title, text = _passage(line, place)
+        if text:
+            yield name, title, text
+        else:
+            drops.add("passage without text", place, id=name)
+    if place is None:
+        raise OSError(f"{file} is empty: the chunk is cut short, fetch it again")
+
+
+def _passage(line: str, place: Place) -> tuple[str, str, str]:
+    record = parse_object(line, place)
+    meta = record.get("meta")
+    name, contents = record.get("id"), record.get("contents")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    if not all(isinstance(value, str) for value in (name, contents, title)) or not name:
+        raise ValueError(f"{place} must have an id, contents and meta.title, all strings: {line.strip()[:60]!r}")
+    return name, title, f"{contents} ".removeprefix(f"{title} ").strip()
+
+
+def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
+    """ValueError naming the first two places of an id that repeats, in one chunk or two."""
+    ids = pa.concat_tables([open_documents(folder / note["file"]).select(["id"]) for note in notes]).column("id")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    rows = pc.indices_nonzero(pc.equal(ids, repeated[0])).to_numpy()
+    ends = np.cumsum([note["documents"] for note in notes])
+    first, second = (_place(int(row), files, notes, ends) for row in rows[:2])
+    raise ValueError(
+        f"{second} has the id of {first}, {repeated[0].as_py()!r}; {len(repeated)} ids repeat: is a chunk there twice?"
+    )
+
+
+def _place(row: int, files: Sequence[Path], notes: Sequence[dict[str, Any]], ends: np.ndarray) -> Place:
+    """Where the document of a row was read."""
+    index = int(np.searchsorted(ends, row, side="right"))
+    count, dropped = notes[index]["documents"], [record["line"] for record in notes[index]["dropped"]]
+    lines = np.setdiff1d(np.arange(1, count + len(dropped) + 1), dropped)
+    return Place(files[index], "line", int(lines[row - (ends[index] - count)]))
+
+
+def _finish(path: Path, notes: Sequence[dict[str, Any]]) -> None:
+    """Write what was dropped, and last of all `documents.json`."""
+    folder, drops = path / "documents", Drops()
+    for note in notes:
+        drops.records += note["dropped"]
+    drops.write(path / DROPPED_FILE)
+    for stray in {*folder.glob("part-*.arrow")} - {folder / note["file"] for note in notes}:
+        stray.unlink()  # of a build from more chunks that was given up
+    documents = sum(note["documents"] for note in notes)
+    info = {
+        "source": "QAMPARI's chunked_wikipedia, English Wikipedia of 2021-08-01",
+        "licence": "CC BY-SA 3.0",
+        "builder": f"amer.data.wikipedia {amer.__version__}",
+        "documents": documents,
+        "words_per_document": round(sum(note["words"] for note in notes) / max(documents, 1), 2),
+        "paper": PAPER,
+        "drops": drops.counts(),
+        "parts": [{key: note[key] for key in ("file", "documents", "source", "bytes")} for note in notes],
+    }
+    write_json(folder / PARTS_FILE, info)

@@ -1,0 +1,112 @@
+"""A study: the datasets, decoders, seeds and sizes from which every figure and table of the paper is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from training_jobs import ROOT
+
+STUDIES = ROOT / "configs" / "paper" / "studies"
+BM25_NAME = "BM25"
+
+
+class Strict(BaseModel):
+    """A part of the YAML file: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyDataset(Strict):
+    """Questions, and how a retriever is trained and searched for them.
+
+    Attributes:
+        builder: `amer.data.build_<builder>`.
+        arguments: of the builder: its sizes, or where the published files are.
+        searches: what finds candidates for gold documents: "BM25" or names of document encoders (paper A.3).
+        training: YAML file of `train.py`, relative to the project.
+        num_query_vectors: m in training's validation and in search (paper §6.1).
+    """
+
+    builder: Literal["wordnet", "ambigqa", "qampari"]
+    arguments: dict[str, Any] = {}
+    searches: list[str] = []
+    training: Path
+    num_query_vectors: int = Field(ge=2)
+
+
+class Decoder(Strict):
+    """A base model: all of it, or its first `layers` layers."""
+
+    name: str
+    layers: int | None = Field(default=None, ge=1)
+
+
+class Synthetic(Strict):
+    """The study with vectors (Figure 3); `base_model` null is a small decoder of random weights."""
+
+    training: Path
+    base_model: str | None = None
+    dim: int = 1024
+    num_train: int = 20_000
+    num_test: int = 1_000
+    corpus_size: int = 200_000
+
+
+class Study(Strict):
+    """What a YAML file in `configs/paper/studies` says.
+
+    Attributes:
+        encoder: the frozen document encoder of the trained retrievers.
+        query_prompts: encoder -> what it wants before a question.
+        retrievers: off-the-shelf ones, for Figure 1: "BM25" or names of document encoders.
+        chat: model that expands and rewrites questions.
+        chat_endpoint: where it answers, an OpenAI-compatible URL; on this machine when left out.
+        chat_max_new_tokens: where its answers are cut off.
+        wikipedia: folder of the published chunks, the corpus of AmbigQA and QAMPARI.
+        datasets: by the name they have in tables.
+        base_models: by the name they have in tables; four, one for each of Tables 5 to 8.
+        seeds: one training each.
+        synthetic: for Figure 3.
+    """
+
+    encoder: str
+    query_prompts: dict[str, str] = {}
+    retrievers: list[str] = Field(min_length=1)
+    chat: str
+    chat_endpoint: str | None = None
+    chat_max_new_tokens: int = Field(default=256, ge=1)
+    wikipedia: Path | None = None
+    datasets: dict[str, StudyDataset] = Field(min_length=1)
+    base_models: dict[str, Decoder] = Field(min_length=4, max_length=4)
+    seeds: list[int] = Field(min_length=1)
+    synthetic: Synthetic
+
+    @field_validator("seeds", "retrievers")
+    @classmethod
+    def _distinct(cls, values: list) -> list:
+        if len(set(values)) != len(values):
+            raise ValueError(f"{values} repeat: give each once")
+        return values
+
+
+def load_study(name: str) -> Study:
+    """The study in `configs/paper/studies/<name>.yaml`.
+
+    Raises:
+        ValueError: no such study, or a file that does not describe one; names the field.
+    """
+    file = STUDIES / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
+        raise ValueError(f"there is no study {name!r} in {STUDIES}: choose from {known}")
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} must hold a mapping, got {type(content).__name__}")
+    try:
+        return Study(**content)
+    except ValidationError as error:
+        raise ValueError(f"{file} does not describe a study: {error}") from error

@@ -1,0 +1,186 @@
+"""The data of a study on disk, every part built once: questions, corpus, document vectors, expanded questions."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from study import BM25_NAME, Study, StudyDataset
+from training_jobs import ROOT
+
+from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.ambigqa import build_ambigqa
+from amer.data.documents import open_documents
+from amer.data.qampari import build_qampari
+from amer.data.wikipedia import build_wikipedia
+from amer.data.wordnet import LICENSE, build_wordnet
+from amer.files import read_json
+from amer.offline import resolve_model
+from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus
+from amer.retrieval.baselines.chat import Chat, EndpointChat, LocalChat
+from amer.retrieval.baselines.expansion import Expanded, Rewritten, expand, rewrite
+from amer.retrieval.bm25 import BM25
+from amer.retrieval.dense import DenseSearch
+
+
+def slug(name: str) -> str:
+    """A name as part of a path: "SmolLM2, 4 layers" -> "smollm2-4-layers"."""
+    return "-".join(re.findall(r"[\w.]+", name.lower()))
+
+
+def index_of(store: DocumentStore) -> ExactIndex:
+    """Exact search, on the GPU where there is one."""
+    return ExactIndex(store, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_query_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> None:
+    """A copy of a dataset in which every question has the document encoder's own vector, whole or not at all."""
+    splits = {
+        name: split.with_query_vectors(encoder.encode_queries(split.queries))
+        for name, split in load_dataset_dir(source).items()
+    }
+    info = read_json(source / "dataset.json")
+    save_dataset_dir(path, splits, {**info, "query_vectors": encoder.identity})
+    if (source / LICENSE.name).is_file():
+        shutil.copyfile(source / LICENSE.name, path / LICENSE.name)
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """One dataset of a study, its parts made when they are first asked for and found again afterwards.
+
+    Attributes:
+        study: whose dataset it is.
+        name: of the dataset in the study.
+        folder: where everything lies.
+        console: says what is being made.
+    """
+
+    study: Study
+    name: str
+    folder: Path
+    console: Console
+
+    @property
+    def spec(self) -> StudyDataset:
+        """What the study says of the dataset."""
+        return self.study.datasets[self.name]
+
+    @cached_property
+    def splits(self) -> dict[str, RetrievalDataset]:
+        """The questions, with the study's encoder's vectors of them, linked to its store."""
+        path = self.folder / "dataset"
+        if not path.exists():
+            self.console.print(f"[bold]{self.name}[/]: encoding the questions")
+            add_query_vectors(self._built / "dataset", self.encoder, path)
+        return {name: split.link(self.store) for name, split in load_dataset_dir(path).items()}
+
+    @cached_property
+    def store(self) -> DocumentStore:
+        """The corpus as the study's encoder sees it."""
+        return self.store_of(self.study.encoder)
+
+    @cached_property
+    def index(self) -> ExactIndex:
+        """Searches `store`."""
+        return index_of(self.store)
+
+    @cached_property
+    def encoder(self) -> DocumentEncoder:
+        """The study's document encoder, loaded."""
+        return self._encoder_of(self.study.encoder)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Queries, targets and documents of every split."""
+        return read_json(self._built / "dataset" / "dataset.json")["splits"]
+
+    def target_vectors(self, split: str, most: int) -> list[np.ndarray]:
+        """Of the first questions with several targets, one document vector of each target: `(m_i, dim)` each."""
+        several = [clusters for clusters in self.splits[split].target_rows if len(clusters) > 1]
+        return [self.store.vectors([cluster[0] for cluster in clusters]) for clusters in several[:most]]
+
+    def store_of(self, encoder: str) -> DocumentStore:
+        """The corpus as an encoder sees it."""
+        path = self._corpus / "stores" / slug(encoder)
+        if (path / "store.json").is_file():
+            return DocumentStore.open(path)
+        self.console.print(f"[bold]{self.name}[/]: encoding the corpus with {encoder}")
+        return encode_corpus(open_documents(self._documents), self._encoder_of(encoder), path)
+
+    def retriever(self, name: str) -> BM25 | DenseSearch:
+        """An off-the-shelf retriever: BM25, or an encoder by its name."""
+        if name != BM25_NAME:
+            return DenseSearch(self._encoder_of(name), index_of(self.store_of(name)))
+        path, documents = self._corpus / "bm25", open_documents(self._documents)
+        if path.exists():
+            return BM25.open(path, documents)
+        self.console.print(f"[bold]{self.name}[/]: indexing the corpus for BM25")
+        return BM25.build(documents, path)
+
+    def store_behind(self, retriever: str) -> DocumentStore:
+        """Where a retriever's document vectors are; for BM25, which has none, those of the study's encoder."""
+        return self.store if retriever == BM25_NAME else self.store_of(retriever)
+
+    @cached_property
+    def expanded_test(self) -> RetrievalDataset:
+        """The test questions with keywords behind them, and the encoder's vectors of both together."""
+        queries = self.expanded.queries
+        return replace(self.splits["test"], queries=queries, query_vectors=self.encoder.encode_queries(queries))
+
+    @cached_property
+    def expanded(self) -> Expanded:
+        """The test questions with keywords of the study's chat model (paper A.7)."""
+        return expand(self.splits["test"].queries, self._chat, self.folder / "chat" / "keywords.jsonl")
+
+    @cached_property
+    def rewritten(self) -> Rewritten:
+        """The test questions in other words of the study's chat model, as many as AMER has further vectors."""
+        n = self.spec.num_query_vectors - 1
+        return rewrite(self.splits["test"].queries, self._chat, n, self.folder / "chat" / "rewrites.jsonl")
+
+    @cached_property
+    def _chat(self) -> Chat:
+        model, most = self.study.chat, self.study.chat_max_new_tokens
+        if self.study.chat_endpoint:
+            return EndpointChat(self.study.chat_endpoint, model, max_new_tokens=most)
+        return LocalChat(resolve_model(model), name=model, max_new_tokens=most)
+
+    def _encoder_of(self, name: str) -> DocumentEncoder:
+        prompt = self.study.query_prompts.get(name, "")
+        return DocumentEncoder(name, query_prompt=prompt, model_path=resolve_model(name))
+
+    @property
+    def _corpus(self) -> Path:
+        """Folder of the corpus, its stores and its BM25 index: AmbigQA and QAMPARI share Wikipedia's."""
+        return self.folder if self.spec.builder == "wordnet" else self.folder.parent / "wikipedia"
+
+    @cached_property
+    def _documents(self) -> Path:
+        if self.spec.builder == "wordnet":
+            return self._built / "documents.parquet"
+        if self.study.wikipedia is None:
+            raise ValueError(f"{self.name} has Wikipedia as its corpus: name the folder of chunks as `wikipedia`")
+        build_wikipedia(self._corpus, ROOT / self.study.wikipedia)
+        return self._corpus / "documents"
+
+    @cached_property
+    def _built(self) -> Path:
+        """Where the builder has put `dataset/`."""
+        path, arguments = self.folder / "built", self.spec.arguments
+        if (path / "dataset").exists():
+            return path
+        self.console.print(f"[bold]{self.name}[/]: building")
+        if self.spec.builder == "wordnet":
+            build_wordnet(path, **arguments)
+        else:
+            build = {"ambigqa": build_ambigqa, "qampari": build_qampari}[self.spec.builder]
+            searches = [self.retriever(name) for name in self.spec.searches]
+            build(path, open_documents(self._documents), searches, **arguments)
+        return path
