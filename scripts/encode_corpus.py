@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from workers import this_worker
 
+from amer.data import open_documents
 from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, encode_corpus
 
@@ -21,7 +21,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--documents", required=True, help="Parquet file with the columns id, title, text")
+    parser.add_argument("--documents", required=True, help="corpus: a .parquet file or a folder of Arrow parts")
     parser.add_argument("--encoder", required=True, help="sentence-transformers model: a name on the Hub or a folder")
     parser.add_argument("--output", required=True, help="directory of the document store")
     parser.add_argument("--revision", help="the encoder's commit on the Hub")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             model_path=resolve_model(given.encoder),
         )
         store = encode_corpus(
-            pq.read_table(given.documents),
+            open_documents(given.documents),
             encoder,
             given.output,
             batch_size=given.batch_size,

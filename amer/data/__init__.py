@@ -1,9 +1,26 @@
-"""Datasets: their format, and one builder for each."""
+"""Datasets and corpora: their formats, and one builder for each."""
 
 from __future__ import annotations
 
+from amer.data.ambigqa import build_ambigqa
 from amer.data.dataset import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.documents import open_documents, take_documents
+from amer.data.own import build_own
+from amer.data.qampari import build_qampari
 from amer.data.synthetic import build_synthetic
+from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import build_wordnet
 
-__all__ = ["RetrievalDataset", "build_synthetic", "build_wordnet", "load_dataset_dir", "save_dataset_dir"]
+__all__ = [
+    "RetrievalDataset",
+    "build_ambigqa",
+    "build_own",
+    "build_qampari",
+    "build_synthetic",
+    "build_wikipedia",
+    "build_wordnet",
+    "load_dataset_dir",
+    "open_documents",
+    "save_dataset_dir",
+    "take_documents",
+]

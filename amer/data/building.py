@@ -19,9 +19,10 @@ from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, TextSearch, map_gold
 from amer.data.lines import Place
 from amer.files import atomic_write, read_json
-from amer.retrieval.shards import KILLED_WRITES, file_checksum
+from amer.retrieval.shards import KILLED_WRITES, RUN_FILE, file_checksum
 
 WORK = "work"  # beside the result: what a killed build goes on from
+WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # of `build_wikipedia` and `map_gold`
 DROPPED_FILE = "dropped.jsonl"
 Targets = dict[str, list[list[str]]]
 """By query id: of every answer the ids of the documents that contain it."""
@@ -150,11 +151,16 @@ def question_key(question: Question) -> str:
 
 
 def divide(asked: Sequence[Asked], fraction: float, salt: str) -> tuple[list[Asked], list[Asked]]:
-    """So large a part of the questions, at least one, and the others; copies of a question are never parted.
+    """A fraction of the questions, rounded up, and the others; copies of a question are never parted.
 
     Chosen are those whose SHA-256 with the salt comes first, so that it depends neither on their order nor, but for
-    the last, on the others.
+    the last, on the others. What is divided again needs another salt: of the others, the first are no fair choice.
+
+    Raises:
+        ValueError: the fraction is not between 0 and 1.
     """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"a fraction of the questions lies between 0 and 1, got {fraction}")
     keys = {question_key(question) for question, _ in asked}
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{salt} {key}".encode()).digest())
     chosen = {*ranked[: math.ceil(fraction * len(ranked) - 1e-9)]}
@@ -226,6 +232,15 @@ def remove_leftovers(*folders: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def remove_work(path: Path) -> None:
+    """Remove what a build would go on from, and nothing of others that may be called so too."""
+    work = path / WORK
+    for file in [file for pattern in WORK_FILES for file in work.glob(pattern)]:
+        file.unlink()
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+
+
 def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     """Whether the dataset is there already; what killed builds left beside it is removed.
 
@@ -235,13 +250,14 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     remove_leftovers(path)
     if not (path / "dataset").exists():
         return False
-    recorded = read_json(path / "dataset" / "dataset.json").get("arguments")
-    if recorded != info["arguments"]:
+    recorded = read_json(path / "dataset" / "dataset.json").get("arguments", {})
+    differing = [key for key, value in info["arguments"].items() if recorded.get(key) != value]
+    if differing:
+        details = "; ".join(f"{key}: there {recorded.get(key)}, now {info['arguments'][key]}" for key in differing)
         raise FileExistsError(
-            f"{path / 'dataset'} was built with other arguments ({recorded}, now {info['arguments']}): choose another "
-            "path or remove it"
+            f"{path / 'dataset'} was built with other arguments ({details}): choose another path or remove it"
         )
-    shutil.rmtree(path / WORK, ignore_errors=True)
+    remove_work(path)
     return True
 
 
@@ -259,4 +275,4 @@ def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, A
             "the corpus the right one?"
         )
     save_dataset_dir(path / "dataset", splits, {**info, "drops": drops.counts()})
-    shutil.rmtree(path / WORK, ignore_errors=True)
+    remove_work(path)

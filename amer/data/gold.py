@@ -76,7 +76,7 @@ def map_gold(
     """Find the documents that contain the answers (paper A.3).
 
     A question's candidates are the top `depth` of each of its texts in each search, all in one set. A candidate is a
-    gold document of an answer if its text contains one of the answer's aliases; as in DPR, its title does not count.
+    gold document of an answer if its title and text, as they are retrieved, contain one of the answer's aliases.
 
     Every part of the questions is written whole or not at all, so a run killed at any moment and called again gives
     the same bytes as an unbroken one. What is finished is read.
@@ -127,9 +127,9 @@ def _candidates(questions: Sequence[Question], searches: Sequence[TextSearch], d
 
 
 def _gold(matcher: AnswerMatcher, rows: np.ndarray, documents: pa.Table) -> list[list[str]]:
-    """Per answer the ids of the candidates that contain it."""
+    """Per answer the ids of the candidates that contain it, in the title or the text: both are what is retrieved."""
     candidates = take_documents(documents, rows)
-    covered = matcher.covers([candidate["text"] for candidate in candidates])
+    covered = matcher.covers([f"{candidate['title']} {candidate['text']}" for candidate in candidates])
     return [[candidates[place]["id"] for place in np.flatnonzero(column)] for column in covered.T]
 
 

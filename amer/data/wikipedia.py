@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 import amer
-from amer.data.building import DROPPED_FILE, WORK, Drops, remove_leftovers
+from amer.data.building import DROPPED_FILE, WORK, Drops, remove_leftovers, remove_work
 from amer.data.documents import COLUMNS, PARTS_FILE, open_documents
 from amer.data.lines import Place, parse_object, read_lines
 from amer.files import atomic_write, read_json, write_json
@@ -31,10 +30,11 @@ def build_wikipedia(
     """Turn the published chunks into a corpus: `path/documents/`, for `open_documents` (paper §2 and A.3).
 
     One Arrow file a chunk, each written whole or not at all, so a build killed at any moment and called again gives
-    the same bytes as an unbroken one. Held in memory are some thousand passages, and at the end the ids of all.
+    the same bytes as an unbroken one. Held in memory are some thousand passages, and at the end the ids of all: 3 GB
+    for 25 million.
 
-    Passages without text are dropped, counted in `path/documents/documents.json` and listed in `path/dropped.jsonl`.
-    The title, which the published text begins with, is put into its own column.
+    Passages without text are dropped, counted in `documents.json` and listed in `dropped.jsonl` beside it. The title,
+    which the published text begins with, is put into its own column.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
@@ -50,16 +50,16 @@ def build_wikipedia(
     """
     path, files = Path(path), _chunk_files(Path(chunks))
     folder, work = path / "documents", path / WORK
-    remove_leftovers(path, folder, work)
+    remove_leftovers(folder, work)
     if _is_built(folder, files):
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(path)
         return
     notes = []
     for index, file in enumerate(tqdm(files, desc="Reading", unit="chunk", disable=not show_progress_bar)):
         notes.append(_part(file, folder / f"part-{index:05d}.arrow", work / f"part-{index:05d}.json"))
     _check_ids(folder, files, notes)
-    _finish(path, notes)
-    shutil.rmtree(work)
+    _finish(folder, notes)
+    remove_work(path)
 
 
 def _chunk_files(chunks: Path) -> list[Path]:
@@ -150,12 +150,12 @@ def _place(row: int, files: Sequence[Path], notes: Sequence[dict[str, Any]], end
     return Place(files[index], "line", int(lines[row - (ends[index] - count)]))
 
 
-def _finish(path: Path, notes: Sequence[dict[str, Any]]) -> None:
+def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
     """Write what was dropped, and last of all `documents.json`."""
-    folder, drops = path / "documents", Drops()
+    drops = Drops()
     for note in notes:
         drops.records += note["dropped"]
-    drops.write(path / DROPPED_FILE)
+    drops.write(folder / DROPPED_FILE)
     for stray in {*folder.glob("part-*.arrow")} - {folder / note["file"] for note in notes}:
         stray.unlink()  # of a build from more chunks that was given up
     documents = sum(note["documents"] for note in notes)

@@ -103,10 +103,10 @@ def test_candidates_of_all_searches_are_one_set_in_the_order_of_the_corpus(tmp_p
     assert mapped.targets == {"q": [["d0", "d3", "d5", "d7", "d8"]]}
 
 
-def test_an_answer_in_the_title_alone_does_not_count(tmp_path):
-    documents = corpus(["he lives there", "Zack Snyder"], title="Zack Snyder")
+def test_an_answer_in_the_title_counts_as_the_title_is_retrieved_with_the_text(tmp_path):
+    documents = pa.concat_tables([corpus(["he lives there"], title="Zack Snyder"), corpus(["he", "Snyder"]).slice(1)])
     mapped = map_quietly([Question("q", "x", DIRECTORS[:1], ["x"])], [Fixed("all", 0, 1)], documents, tmp_path)
-    assert mapped.targets == {"q": [["d1"]]}
+    assert mapped.targets == {"q": [["d0"]]}
 
 
 def test_random_mappings_are_those_of_plain_loops(tmp_path, monkeypatch):
