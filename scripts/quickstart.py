@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 import platform
 import re
-import shutil
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from rich.console import Console
+from study_data import add_query_vectors
 from training_jobs import ROOT, Job, history, run_all
 
-from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
-from amer.data.wordnet import LICENSE, build_wordnet
+from amer.data import RetrievalDataset, load_dataset_dir
+from amer.data.wordnet import build_wordnet
 from amer.evaluation import (
     Report,
     SystemResult,
@@ -26,7 +26,6 @@ from amer.evaluation import (
     plot_training_curve,
     target_similarity,
 )
-from amer.files import read_json
 from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus, trained_fusion
 from modeling_amer import AMERModel
@@ -60,13 +59,7 @@ def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
     store = encode_corpus(documents, encoder, folder / "store")
     if not dataset.exists():
         console.print("Encoding the questions")
-        splits = {
-            name: split.with_query_vectors(encoder.encode_queries(split.queries))
-            for name, split in load_dataset_dir(folder / "senses" / "dataset").items()
-        }
-        info = read_json(folder / "senses" / "dataset" / "dataset.json")
-        save_dataset_dir(dataset, splits, {**info, "query_vectors": encoder.identity})
-        shutil.copyfile(LICENSE, dataset / LICENSE.name)
+        add_query_vectors(folder / "senses" / "dataset", encoder, dataset)
     return dataset, store
 
 

@@ -123,7 +123,9 @@ def claim(folder: Path, study: Study) -> None:
     Raises:
         ValueError: the folder was made with other data.
     """
-    data = study.model_dump(mode="json", exclude={"retrievers", "base_models", "seeds", "synthetic"})
+    data = study.model_dump(
+        mode="json", exclude={"retrievers", "base_models", "seeds", "overrides", "single_query", "synthetic"}
+    )
     file = folder / "study.json"
     for dataset in data["datasets"].values():
         del dataset["training"]

@@ -46,9 +46,10 @@ class Decoder(Strict):
 
 
 class Synthetic(Strict):
-    """The study with vectors (Figure 3); `base_model` null is a small decoder of random weights."""
+    """The study with vectors (Figure 3), as options of `scripts/synthetic.py`."""
 
     training: Path
+    per_device_train_batch_size: int | None = None
     base_model: str | None = None
     dim: int = 1024
     num_train: int = 20_000
@@ -70,6 +71,8 @@ class Study(Strict):
         datasets: by the name they have in tables.
         base_models: by the name they have in tables; four, one for each of Tables 5 to 8.
         seeds: one training each.
+        overrides: fields of `train.py` over the datasets' YAML files.
+        single_query: fields of `train.py` for the Single-Query baseline alone.
         synthetic: for Figure 3.
     """
 
@@ -83,6 +86,8 @@ class Study(Strict):
     datasets: dict[str, StudyDataset] = Field(min_length=1)
     base_models: dict[str, Decoder] = Field(min_length=4, max_length=4)
     seeds: list[int] = Field(min_length=1)
+    overrides: dict[str, Any] = {}
+    single_query: dict[str, Any] = {}
     synthetic: Synthetic
 
     @field_validator("seeds", "retrievers")

@@ -50,7 +50,9 @@ def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
             "base_model": decoder_folder(decoder, data.folder.parent / "decoders"),
             "num_query_vectors": data.spec.num_query_vectors,
             "seed": seed,
+            **data.study.overrides,
             **fields,
+            **(data.study.single_query if system == "Single-Query" else {}),
         }
         jobs[base, system, seed] = Job(
             name, ROOT / data.spec.training, data.folder / "training" / slug(name), overrides

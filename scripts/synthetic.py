@@ -43,6 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--base_model", help="decoder to train (paper: Llama-3.2-1B-Instruct); a small random one if not given"
     )
+    parser.add_argument("--per_device_train_batch_size", type=int, help="in the place of the configuration's")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
     return parser.parse_args(arguments)
 
@@ -100,6 +101,8 @@ def train_and_evaluate(arguments: argparse.Namespace, console: Console) -> tuple
         data = build_data(arguments, transformation, setting, console)
         name = f"{system} {transformation} {setting}"
         overrides = {"base_model": base, "dataset": data / "dataset", "store": data / "store", **SYSTEMS[system]}
+        if arguments.per_device_train_batch_size:
+            overrides["per_device_train_batch_size"] = arguments.per_device_train_batch_size
         job = Job(name, arguments.config, arguments.output / name.replace(" ", "-").lower(), overrides)
         runs[setting, system, transformation] = job, data
     run_all([job for job, _ in runs.values()], console, arguments.parallel)
