@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from amer.retrieval.fusion import Fused, mixture, round_robin
+from amer.retrieval.fusion import Fused, mixture, reciprocal_rank, round_robin
 from amer.retrieval.store import DocumentStore, write_store
 
 
@@ -101,6 +101,59 @@ def test_bad_lists_are_refused(rows, scores, k, message):
         round_robin(rows, scores, k)
 
 
+def test_reciprocal_rank_by_hand():
+    lists = np.array([[[1, 2, 3, -1], [2, 4, 1, -1], [2, 1, -1, 5]]])
+    fused = reciprocal_rank(lists, np.ones(lists.shape), 6)
+    expected = {
+        2: (1 / 62 + 1 / 61 + 1 / 61, 1, 0),  # best in the second list, as in the third
+        1: (1 / 61 + 1 / 63 + 1 / 62, 0, 0),
+        4: (1 / 62, 1, 1),
+        3: (1 / 63, 0, 2),
+        5: (1 / 64, 2, 3),  # padding before it takes a rank
+    }
+    assert fused.rows.tolist() == [[*expected, -1]]
+    np.testing.assert_allclose(fused.scores[0, :5], [score for score, *_ in expected.values()], rtol=1e-6)
+    assert fused.found_by.tolist() == [[by for _, by, _ in expected.values()] + [-1]]
+    assert fused.found_at.tolist() == [[at for *_, at in expected.values()] + [-1]]
+    assert np.isneginf(fused.scores[0, 5])
+
+
+def test_equal_sums_of_reciprocal_ranks_keep_the_round_robin_order():
+    lists = np.array([[[7, 8, 9], [8, 9, 7], [9, 7, 8]]])  # every document has each rank once
+    fused = reciprocal_rank(lists, np.zeros(lists.shape), 3)
+    assert fused.rows.tolist() == round_robin(lists, np.zeros(lists.shape), 3).rows.tolist() == [[7, 8, 9]]
+    assert len(np.unique(fused.scores)) == 1
+
+
+def plain_reciprocal_rank(rows: np.ndarray, k: int) -> Fused:
+    """The definition, document by document; a document counts once a list."""
+    fused = []
+    for lists in rows.tolist():
+        ranks = [{row: at for at, row in reversed([*enumerate(own)]) if row >= 0} for own in lists]
+        hits = []
+        for row in {row for own in ranks for row in own}:
+            at, by = min((own[row], by) for by, own in enumerate(ranks) if row in own)
+            score = np.float32(sum(sorted(1 / (61 + own[row]) for own in ranks if row in own)))
+            hits.append((row, score, by, at))
+        hits.sort(key=lambda hit: (-hit[1], hit[3], hit[2]))
+        fused.append([*hits, *[(-1, -np.inf, -1, -1)] * k][:k])
+    return Fused(*(np.array([[hit[field] for hit in question] for question in fused]) for field in range(4)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reciprocal_rank_equals_the_plain_definition(seed):
+    rng = np.random.default_rng(seed)
+    m, n, k = rng.integers(1, 7), rng.integers(1, 30), rng.integers(1, 60)
+    rows, scores = random_lists(rng, 20, m, n, pool=rng.choice([1, 5, 50, 2**62]), padding=rng.choice([0, 0.3, 1]))
+    assert_same(reciprocal_rank(rows, scores, k), plain_reciprocal_rank(rows, k))
+
+
+def test_reciprocal_rank_refuses_what_round_robin_refuses():
+    with pytest.raises(ValueError, match="agree"):
+        reciprocal_rank(np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1)
+    assert reciprocal_rank(np.zeros((0, 2, 3), int), np.zeros((0, 2, 3)), 4).rows.shape == (0, 4)
+
+
 def unit(rng, *shape) -> np.ndarray:
     vectors = rng.standard_normal(shape).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -171,7 +224,7 @@ def test_the_mixture_skips_padding(store):
 def test_every_fusion_is_called_alike(store):
     queries = unit(np.random.default_rng(0), 2, 3, store.dim)
     rows, scores = top_lists(queries, store, 4)
-    for fusion in (round_robin, partial(mixture, temperature=0.05)):
+    for fusion in (round_robin, reciprocal_rank, partial(mixture, temperature=0.05)):
         assert fusion(rows, scores, 5, queries, store).rows.shape == (2, 5)
 
 

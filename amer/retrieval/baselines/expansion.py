@@ -25,7 +25,7 @@ REWRITE_PROMPT = (
 )
 """Our own: the paper rewrites no questions."""
 
-BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,3}[.):])\s+")  # noqa: RUF001
+BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,3}[.):])(?:\s+|$)")  # noqa: RUF001
 SEPARATOR = re.compile(r",(?!\d)")  # the comma of 10,000 separates nothing
 QUOTES = " \t\r\"'`*“”‘’"  # noqa: RUF001
 SENTENCE_END = re.compile(r"\w{3,}[.!?]$")  # "directed it.", not "Martin Luther King Jr."
