@@ -39,9 +39,11 @@ quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
 synthetic: $(STAMP) ## the synthetic study of the paper
 	$(BIN)/python scripts/synthetic.py
 
+# One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
 test: export HF_HUB_OFFLINE = 1
+test: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## run the tests, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-min: export HF_HUB_OFFLINE = 1
 test-min: $(STAMP_MIN) ## run the persistence tests with the lowest supported versions, in .venv-min, offline

@@ -19,8 +19,8 @@ import numpy as np
 import synthetic
 import torch
 from rich.console import Console
-from study import Study, load_study
-from study_data import StudyData, slug
+from study import Study, load_study, slug
+from study_data import StudyData
 from study_runs import reference_runs, retriever_runs, trained_runs
 from training_jobs import ROOT
 
@@ -57,6 +57,7 @@ METRIC, DEPTH = "mrecall@100", 100
 COMPARED = ("Single-Query", "+Query Expansion", "+Re-ranking", "AMER")
 SCHEDULES = {"Single-Query": "Single-Query", "AMER": "Scheduled Sampling", "Always Predicted": "Always Predicted"}
 FIGURE6_QUERIES = 1_000
+MACHINE = {"chat_endpoint", "search_device"}  # where things are done, not what
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Reproduction:
         every = ["--settings", "single", "multi", "ood", "--parallel", str(self.parallel)]
         return synthetic.parse_arguments([*every, "--output", str(self.folder / "synthetic"), *options])
 
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The systems of the paper's tables."""
+        return self.comparison({name: name for name in COMPARED})
+
     def values(self, dataset: str, run: Run, metric: str = METRIC) -> np.ndarray:
         """A metric `(q,)` of a run on the test questions."""
         return evaluate_run(run.rows, self.data[dataset].splits["test"].target_rows, [DEPTH])[metric]
@@ -124,13 +130,15 @@ def claim(folder: Path, study: Study) -> None:
         ValueError: the folder was made with other data.
     """
     data = study.model_dump(
-        mode="json", exclude={"retrievers", "base_models", "seeds", "overrides", "single_query", "synthetic"}
+        mode="json", exclude={"retrievers", "base_models", "seeds", "overrides", "single_query", "synthetic", *MACHINE}
     )
     file = folder / "study.json"
     for dataset in data["datasets"].values():
         del dataset["training"]
-    if file.is_file() and read_json(file) != data:
-        raise ValueError(f"{folder} was made with other data than the study now names: remove it, or give --output")
+    before = read_json(file) if file.is_file() else data
+    differing = [name for name, value in data.items() if before.get(name) != value]
+    if differing:
+        raise ValueError(f"{folder} was made with another {', '.join(differing)}: give another --output, or remove it")
     write_json(file, data)
 
 
@@ -153,13 +161,12 @@ def figure1(work: Reproduction) -> dict[str, Any]:
 
 def figure3(work: Reproduction) -> dict[str, Any]:
     """AMER and Single-Query on the six settings of the synthetic study."""
-    arguments = {name: str(value) for name, value in vars(work.synthetic_arguments).items() if name != "output"}
-    return {"arguments": arguments, "results": work.synthetic}
+    return {"study": work.study.synthetic.model_dump(mode="json"), "results": work.synthetic}
 
 
 def compared(work: Reproduction) -> dict[str, Any]:
     """The systems of Tables 2 and 5 to 8 and of Figure 4."""
-    return work.comparison({name: name for name in COMPARED})
+    return work.compared
 
 
 def table3(work: Reproduction) -> dict[str, Any]:
@@ -260,7 +267,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Compute and draw what was asked for."""
     parsed, console, started = parse_arguments(arguments), Console(), time.perf_counter()
-    work = Reproduction(load_study(parsed.dataset), parsed.output / parsed.dataset, parsed.parallel, console)
+    work = Reproduction(load_study(parsed.dataset), parsed.output.resolve() / parsed.dataset, parsed.parallel, console)
     claim(work.folder, work.study)
     wanted = ARTEFACTS if "all" in parsed.artefacts else dict.fromkeys(parsed.artefacts)
     for artefact in wanted:

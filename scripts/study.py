@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from training_jobs import ROOT
 
 STUDIES = ROOT / "configs" / "paper" / "studies"
 BM25_NAME = "BM25"
+OWN_FIELDS = {"base_model", "dataset", "store", "output_dir", "seed", "num_query_vectors"}  # that a study gives itself
+OWN_FOLDERS = {"results", "synthetic", "decoders", "wikipedia"}  # beside those of the datasets
+
+
+def slug(name: str) -> str:
+    """A name as part of a path: "SmolLM2, 4 layers" -> "smollm2-4-layers"."""
+    return "-".join(re.findall(r"[\w.]+", name.lower()))
 
 
 class Strict(BaseModel):
@@ -61,9 +69,11 @@ class Study(Strict):
     """What a YAML file in `configs/paper/studies` says.
 
     Attributes:
-        encoder: the frozen document encoder of the trained retrievers.
+        encoder: the frozen document encoder of the trained retrievers; it is one of `retrievers`.
         query_prompts: encoder -> what it wants before a question.
+        trust_remote_code: encoders whose own code may be run.
         retrievers: off-the-shelf ones, for Figure 1: "BM25" or names of document encoders.
+        search_device: where documents are searched; a GPU, if there is one, when left out.
         chat: model that expands and rewrites questions.
         chat_endpoint: where it answers, an OpenAI-compatible URL; on this machine when left out.
         chat_max_new_tokens: where its answers are cut off.
@@ -78,6 +88,8 @@ class Study(Strict):
 
     encoder: str
     query_prompts: dict[str, str] = {}
+    trust_remote_code: list[str] = []
+    search_device: str | None = None
     retrievers: list[str] = Field(min_length=1)
     chat: str
     chat_endpoint: str | None = None
@@ -86,8 +98,8 @@ class Study(Strict):
     datasets: dict[str, StudyDataset] = Field(min_length=1)
     base_models: dict[str, Decoder] = Field(min_length=4, max_length=4)
     seeds: list[int] = Field(min_length=1)
-    overrides: dict[str, Any] = {}
-    single_query: dict[str, Any] = {}
+    overrides: dict[str, str | int | float | bool] = {}
+    single_query: dict[str, str | int | float | bool] = {}
     synthetic: Synthetic
 
     @field_validator("seeds", "retrievers")
@@ -96,6 +108,26 @@ class Study(Strict):
         if len(set(values)) != len(values):
             raise ValueError(f"{values} repeat: give each once")
         return values
+
+    @field_validator("overrides", "single_query")
+    @classmethod
+    def _not_its_own(cls, fields: dict) -> dict:
+        if OWN_FIELDS & set(fields):
+            raise ValueError(f"{', '.join(OWN_FIELDS & set(fields))}: the study gives these itself")
+        return fields
+
+    @model_validator(mode="after")
+    def _whole(self) -> Study:
+        if self.encoder not in self.retrievers:
+            raise ValueError(f"the encoder {self.encoder} must be among the retrievers, as the baseline it is")
+        for names in (self.datasets, self.base_models):
+            slugs = [slug(name) for name in names]
+            if len(set(slugs)) != len(slugs) or "" in slugs or OWN_FOLDERS & set(slugs):
+                raise ValueError(
+                    f"{list(names)} give the folders {slugs}: they must differ from each other and from "
+                    f"{', '.join(sorted(OWN_FOLDERS))}"
+                )
+        return self
 
 
 def load_study(name: str) -> Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from study import BM25_NAME, Study, StudyDataset
+from study import BM25_NAME, Study, StudyDataset, slug
 from training_jobs import ROOT
 
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
@@ -20,23 +19,13 @@ from amer.data.documents import open_documents
 from amer.data.qampari import build_qampari
 from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import LICENSE, build_wordnet
-from amer.files import read_json
+from amer.files import read_json, write_json
 from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus
 from amer.retrieval.baselines.chat import Chat, EndpointChat, LocalChat
 from amer.retrieval.baselines.expansion import Expanded, Rewritten, expand, rewrite
 from amer.retrieval.bm25 import BM25
 from amer.retrieval.dense import DenseSearch
-
-
-def slug(name: str) -> str:
-    """A name as part of a path: "SmolLM2, 4 layers" -> "smollm2-4-layers"."""
-    return "-".join(re.findall(r"[\w.]+", name.lower()))
-
-
-def index_of(store: DocumentStore) -> ExactIndex:
-    """Exact search, on the GPU where there is one."""
-    return ExactIndex(store, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def add_query_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> None:
@@ -89,7 +78,7 @@ class StudyData:
     @cached_property
     def index(self) -> ExactIndex:
         """Searches `store`."""
-        return index_of(self.store)
+        return self._index_of(self.store)
 
     @cached_property
     def encoder(self) -> DocumentEncoder:
@@ -117,7 +106,7 @@ class StudyData:
     def retriever(self, name: str) -> BM25 | DenseSearch:
         """An off-the-shelf retriever: BM25, or an encoder by its name."""
         if name != BM25_NAME:
-            return DenseSearch(self._encoder_of(name), index_of(self.store_of(name)))
+            return DenseSearch(self._encoder_of(name), self._index_of(self.store_of(name)))
         path, documents = self._corpus / "bm25", open_documents(self._documents)
         if path.exists():
             return BM25.open(path, documents)
@@ -137,13 +126,24 @@ class StudyData:
     @cached_property
     def expanded(self) -> Expanded:
         """The test questions with keywords of the study's chat model (paper A.7)."""
-        return expand(self.splits["test"].queries, self._chat, self.folder / "chat" / "keywords.jsonl")
+        expanded = expand(self.splits["test"].queries, self._chat, self.folder / "chat" / "keywords.jsonl")
+        self._report("keywords", "answered in prose, and stand as they are", expanded.prose)
+        return expanded
 
     @cached_property
     def rewritten(self) -> Rewritten:
         """The test questions in other words of the study's chat model, as many as AMER has further vectors."""
         n = self.spec.num_query_vectors - 1
-        return rewrite(self.splits["test"].queries, self._chat, n, self.folder / "chat" / "rewrites.jsonl")
+        rewritten = rewrite(self.splits["test"].queries, self._chat, n, self.folder / "chat" / "rewrites.jsonl")
+        self._report("rewrites", "rewritten too seldom, and stand in for what is missing", rewritten.short)
+        return rewritten
+
+    def _report(self, name: str, what: str, replies: list[tuple[int, str]]) -> None:
+        """Say of how many test questions the chat model's reply was of no use, and keep which."""
+        test = self.splits["test"]
+        self.console.print(f"[bold]{self.name}[/]: {name}: {len(replies)} of {len(test)} questions were {what}")
+        unusable = [{"query_id": test.query_ids[number], "reply": reply} for number, reply in replies]
+        write_json(self.folder / "chat" / f"{name}.json", {"questions": len(test), "unusable": unusable})
 
     @cached_property
     def _chat(self) -> Chat:
@@ -153,8 +153,11 @@ class StudyData:
         return LocalChat(resolve_model(model), name=model, max_new_tokens=most)
 
     def _encoder_of(self, name: str) -> DocumentEncoder:
-        prompt = self.study.query_prompts.get(name, "")
-        return DocumentEncoder(name, query_prompt=prompt, model_path=resolve_model(name))
+        prompt, trusted = self.study.query_prompts.get(name, ""), name in self.study.trust_remote_code
+        return DocumentEncoder(name, query_prompt=prompt, model_path=resolve_model(name), trust_remote_code=trusted)
+
+    def _index_of(self, store: DocumentStore) -> ExactIndex:
+        return ExactIndex(store, self.study.search_device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
     def _corpus(self) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import Decoder
-from study_data import StudyData, slug
+from study import Decoder, slug
+from study_data import StudyData
 from training_jobs import ROOT, Job, run_all
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from amer.data import RetrievalDataset
 from amer.evaluation import mrecall_at_k
@@ -46,11 +46,11 @@ def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
     ):
         name = f"{base}, {system}, seed {seed}"
         overrides = {
+            **data.study.overrides,
             **where,
             "base_model": decoder_folder(decoder, data.folder.parent / "decoders"),
             "num_query_vectors": data.spec.num_query_vectors,
             "seed": seed,
-            **data.study.overrides,
             **fields,
             **(data.study.single_query if system == "Single-Query" else {}),
         }
@@ -67,6 +67,9 @@ def decoder_folder(decoder: Decoder, folder: Path) -> str:
         return source
     path = folder / f"{slug(decoder.name)}-{decoder.layers}"
     if not path.exists():
+        most = AutoConfig.from_pretrained(source).num_hidden_layers
+        if decoder.layers > most:  # transformers would fill up with random ones
+            raise ValueError(f"{decoder.name} has {most} layers: it cannot be cut after {decoder.layers}")
         with atomic_directory(path) as temporary:
             AutoModel.from_pretrained(source, num_hidden_layers=decoder.layers).save_pretrained(temporary)
             AutoTokenizer.from_pretrained(source).save_pretrained(temporary)
@@ -84,7 +87,7 @@ def retriever_runs(data: StudyData) -> dict[str, Run]:
 
 
 def reference_runs(data: StudyData) -> dict[str, Run]:
-    """What needs no training: the encoder itself, its vectors of rewritten questions fused, and an upper bound."""
+    """What needs no training: the encoder's vectors of rewritten questions fused, and an upper bound."""
     test, m = data.splits["test"], data.spec.num_query_vectors
 
     def rewrites(name: str) -> Run:
@@ -95,8 +98,7 @@ def reference_runs(data: StudyData) -> dict[str, Run]:
         return search(name, data, oracle_query_embeddings(test.target_rows, data.store, m, seed=0))
 
     made = {
-        "off-the-shelf": lambda name: search(name, data, test.query_vectors[:, None]),
-        "off-the-shelf, LLM rewrites, RRF": rewrites,
+        "LLM rewrites, RRF": rewrites,
         "k-means oracle": oracle,
     }
     return {name: kept(data, data.folder / "runs", name, make) for name, make in made.items()}
@@ -158,7 +160,7 @@ class Trained:
     def perturbed_run(self, name: str) -> Run:
         """As many searches as AMER makes, with random vectors around the one there is."""
         m = self.data.spec.num_query_vectors
-        return self._search(name, perturb(self._test_embeddings[:, 0], m, SCALE, self.data.study.seeds[0]))
+        return self._search(name, perturb(self._test_embeddings[:, 0], m, SCALE, self.job.overrides["seed"]))
 
     def averaged_run(self, name: str) -> Run:
         """AMER's vectors in one: what MaxSim over one vector a document comes to."""
@@ -194,7 +196,10 @@ def kept(data: StudyData, parent: Path, name: str, make: Callable[[str], Run]) -
     if not folder.exists():
         data.console.print(f"[bold]{data.name}[/]: searching, {folder.relative_to(data.folder)}")
         make(name).save(folder, data.store)
-    return Run.load(folder, data.store)
+    run = Run.load(folder, data.store)
+    if run.query_ids != data.splits["test"].query_ids:
+        raise ValueError(f"{folder} is a run on other questions than {data.folder / 'dataset'} has: remove it")
+    return run
 
 
 def _one_list(found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -21,11 +21,18 @@ from transformers import LlamaConfig, LlamaModel
 from amer.data import load_dataset_dir
 from amer.data.synthetic import build_synthetic
 from amer.evaluation import evaluate_model, plot_bars, plot_training_curve
-from amer.files import read_json, write_json
+from amer.files import atomic_directory, read_json, write_json
 from amer.retrieval import DocumentStore, ExactIndex
 from modeling_amer import AMERModel
 
-SYSTEMS = {"Single-Query": {"max_targets": 1, "num_query_vectors": 1}, "AMER": {}}
+SYSTEMS = {
+    "Single-Query": {
+        "max_targets": 1,
+        "num_query_vectors": 1,
+        "num_random_negatives": 1,
+    },  # one positive, one negative
+    "AMER": {},
+}
 METRICS = ("mrecall@100", "mrecall@10")
 
 
@@ -45,17 +52,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--per_device_train_batch_size", type=int, help="in the place of the configuration's")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    parsed.output = parsed.output.resolve()  # a training is known by the paths it was given
+    return parsed
 
 
 def random_decoder(folder: Path, dim: int) -> Path:
-    """A Llama of two layers and random weights, saved as any base model is; twice as wide as the vectors (A.5)."""
-    width = max(128, 2 * dim)
+    """A Llama of two layers and random weights, saved as base models are; about twice as wide as the vectors (A.5)."""
+    heads = max(4, dim // 16)
+    width = 32 * heads
     path = folder / f"decoder-{width}"
     if not path.exists():
         torch.manual_seed(0)
-        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
-        LlamaModel(LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=8)).save_pretrained(path)
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+        with atomic_directory(path) as temporary:
+            LlamaModel(LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=8)).save_pretrained(temporary)
     return path
 
 

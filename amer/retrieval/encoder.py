@@ -29,6 +29,7 @@ class DocumentEncoder:
         query_prompt: str = "",
         device: str | None = None,
         model_path: str | os.PathLike[str] | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         """Load the model.
 
@@ -39,6 +40,7 @@ class DocumentEncoder:
             query_prompt: put before every question.
             device: where it runs; sentence-transformers chooses when None.
             model_path: where the weights lie when not under `name` (see `amer.offline.resolve_model`).
+            trust_remote_code: run the code that the model brings along, as some need; pin its `revision` then.
         """
         from sentence_transformers import SentenceTransformer
 
@@ -46,7 +48,9 @@ class DocumentEncoder:
         self.revision = revision
         self.document_prompt = document_prompt
         self.query_prompt = query_prompt
-        self._model = SentenceTransformer(str(model_path or name), revision=revision, device=device)
+        self._model = SentenceTransformer(
+            str(model_path or name), revision=revision, device=device, trust_remote_code=trust_remote_code
+        )
         self.dim = self._embed(["one text shows the size"], "", 1, False).shape[1]
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import reproduce
@@ -16,6 +17,7 @@ from rich.console import Console
 
 import train
 from amer.data.wordnet import query_lemmas, read_extract
+from amer.evaluation import mrecall_at_k
 from amer.evaluation.runs import Run
 
 TRAINING = {
@@ -44,13 +46,9 @@ class KeywordChat:
         self.asked = 0
 
     def reply(self, prompts):
-        self.asked += len(prompts)
-        return [
-            "I am afraid that I do not know of any keywords for a question like this one."
-            if place % 3 == 2
-            else "a, b"
-            for place in range(len(prompts))
-        ]
+        first, self.asked = self.asked, self.asked + len(prompts)
+        prose = "I am afraid that I do not know of any keywords for a question like this one."
+        return [prose if number % 3 == 2 else "a, b" for number in range(first, self.asked)]
 
 
 def train_here(jobs, console, parallel):
@@ -82,15 +80,15 @@ def reproduced(tmp_path_factory, llama):
         },
     }  # fmt: skip
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False), encoding="utf-8")
-    chat, shown = KeywordChat(), Console(record=True, width=200, file=io.StringIO())
+    chat, console = KeywordChat(), Console(record=True, width=200, file=io.StringIO())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "STUDIES", folder)
         patch.setattr(study_data.StudyData, "_chat", chat)
         patch.setattr(study_runs, "run_all", train_here)
         patch.setattr(synthetic, "run_all", train_here)
-        patch.setattr(reproduce, "Console", lambda: shown)
+        patch.setattr(reproduce, "Console", lambda: console)
         reproduce.main(["all", "--dataset", "tiny", "--output", str(folder)])
-        yield folder / "tiny", shown, chat
+        yield folder / "tiny", console.export_text(clear=False), chat
 
 
 def test_every_artefact_is_there(reproduced):
@@ -113,6 +111,58 @@ def test_tables_5_to_8_are_of_the_four_base_models_in_order(reproduced):
     for number, name in zip(range(5, 9), ("Llama None", "Llama 1", "Llama again", "Llama third"), strict=True):
         table = (reproduced[0] / "results" / f"table{number}.md").read_text()
         assert table.startswith(f"Results with {name} as base model")
+
+
+def test_a_training_has_the_seed_base_model_and_fields_of_its_name(reproduced, tmp_path):
+    loaded = study.load_study("tiny").model_copy(
+        update={"seeds": [3, 5], "overrides": {"logging_steps": 7}, "single_query": {"num_random_negatives": 1}}
+    )
+    data = study_data.StudyData(loaded, "Senses", reproduced[0] / "senses", Console())
+    jobs = study_runs.training_jobs(data)
+    assert len({job.output for job in jobs.values()}) == len(jobs) == 4 * 3 * 2
+    for (base, system, seed), job in jobs.items():
+        fields = job.overrides
+        assert fields["seed"] == seed
+        assert fields["base_model"].endswith("-1") == (base == "Llama 1")
+        assert fields["logging_steps"] == 7
+        assert fields["num_query_vectors"] == (1 if system == "Single-Query" else 2)
+        assert fields.get("num_random_negatives") == (1 if system == "Single-Query" else None)
+        assert fields.get("scheduled_sampling") == ("always_predicted" if system == "Always Predicted" else None)
+
+
+def test_a_table_holds_the_figures_of_its_base_model_s_saved_runs(reproduced):
+    folder, _, _ = reproduced
+    store = study_data.DocumentStore.open(next((folder / "senses" / "stores").iterdir()))
+    test = study_data.load_dataset_dir(folder / "senses" / "dataset")["test"].link(store)
+    numbers = json.loads((folder / "results" / "table6.json").read_text())["numbers"]
+    for system in ("AMER", "+Re-ranking"):
+        trained = "amer" if system == "AMER" else "single-query"
+        saved = folder / "senses" / "training" / f"llama-1-{trained}-seed-1" / "runs" / study.slug(system)
+        expected = mrecall_at_k(Run.load(saved, store).rows, test.target_rows, 100).mean()
+        assert numbers["bases"]["Llama 1"]["Senses"][system]["whole"]["mean"] == pytest.approx(expected)
+
+
+def test_a_base_model_is_not_cut_after_layers_it_does_not_have(llama, tmp_path):
+    with pytest.raises(ValueError, match=r"has 2 layers: it cannot be cut after 3"):
+        study_runs.decoder_folder(study.Decoder(name=llama, layers=3), tmp_path)
+
+
+def test_replies_in_prose_are_counted_and_kept(reproduced):
+    folder, shown, _ = reproduced
+    prose = SIZES["num_test"] // 3
+    kept = json.loads((folder / "senses" / "chat" / "keywords.json").read_text())
+    assert kept["questions"] == SIZES["num_test"]
+    assert len(kept["unusable"]) == prose
+    assert kept["unusable"][0]["reply"].startswith("I am afraid")
+    assert f"keywords: {prose} of {SIZES['num_test']} questions were answered in prose" in shown
+
+
+def test_runs_on_other_questions_are_refused(reproduced, tmp_path):
+    data = study_data.StudyData(study.load_study("tiny"), "Senses", reproduced[0] / "senses", Console())
+    run = study_runs.kept(data, data.folder / "runs", "BM25", None)
+    replace(run, query_ids=["other", *run.query_ids[1:]]).save(data.folder / "tests" / "bm25", data.store)
+    with pytest.raises(ValueError, match="a run on other questions"):
+        study_runs.kept(data, data.folder / "tests", "BM25", None)
 
 
 def test_every_question_is_asked_of_the_chat_model_once_for_each_purpose(reproduced):
@@ -145,8 +195,8 @@ def test_asked_again_nothing_is_trained_or_searched(reproduced, monkeypatch):
 
 def test_an_output_folder_of_other_data_is_refused(reproduced):
     folder, _, _ = reproduced
-    other = study.load_study("tiny").model_copy(update={"encoder": "org/other"})
-    with pytest.raises(ValueError, match="made with other data"):
+    other = study.load_study("tiny").model_copy(update={"encoder": "org/other", "seeds": [7]})
+    with pytest.raises(ValueError, match="made with another encoder"):
         reproduce.claim(folder, other)
 
 

@@ -54,6 +54,11 @@ def test_an_unknown_study_is_refused_with_those_there_are():
         ("base_models", {"one": {"name": "org/one"}}, "at least 4"),
         ("datasets", {}, "at least 1"),
         ("retrievers", ["BM25", "BM25"], "repeat"),
+        ("retrievers", ["BM25"], "must be among the retrievers"),
+        ("overrides", {"seed": 1}, "the study gives these itself"),
+        ("overrides", {"eval_ks": [1, 10]}, "overrides"),
+        ("base_models", {name: {"name": "org/one"} for name in ("A B", "a-b", "c", "d")}, "must differ"),
+        ("base_models", {name: {"name": "org/one"} for name in ("a", "b", "c", "???")}, "must differ"),
     ],
 )
 def test_a_field_that_does_not_fit_is_refused(content, field, value, message):
