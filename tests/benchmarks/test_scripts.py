@@ -104,6 +104,11 @@ def test_fusion_compares_ours_with_a_loop_of_the_same_lists(run):
     assert [row["lists like the loop's"] for row in rows[1::2]] == [1, 1]
 
 
+def test_mmr_compares_ours_with_the_plain_greedy_of_the_same_lists(run):
+    sizes = ("--rows", "60", "--dim", "8", "--questions", "3", "--candidates", "20", "--k", "5")
+    assert run("mmr", *sizes)[-1]["lists like the greedy's"] == 1
+
+
 def test_gold_compares_ours_with_the_loop_of_the_same_matches(run):
     rows = run("gold", "--questions", "2", "--passages", "20", "--words", "30")
     assert [row["system"] for row in rows] == ["DPR's loop", "AnswerMatcher", "map_gold"] * 2
