@@ -44,6 +44,7 @@ from amer.analysis import (
 from amer.evaluation import (
     evaluate_run,
     low_similarity_third,
+    mrecall_at_k,
     plot_bars,
     ranking_metrics,
     target_distances,
@@ -53,7 +54,8 @@ from amer.evaluation.runs import Run
 from amer.files import read_json, write_json
 from hub_cards.machine import hardware, hardware_line, versions
 
-METRIC, DEPTH = "mrecall@100", 100
+DEPTH = 100
+METRIC = f"mrecall@{DEPTH}"
 COMPARED = ("Single-Query", "+Query Expansion", "+Re-ranking", "AMER")
 SCHEDULES = {"Single-Query": "Single-Query", "AMER": "Scheduled Sampling", "Always Predicted": "Always Predicted"}
 FIGURE6_QUERIES = 1_000
@@ -100,9 +102,9 @@ class Reproduction:
         """The systems of the paper's tables."""
         return self.comparison({name: name for name in COMPARED})
 
-    def values(self, dataset: str, run: Run, metric: str = METRIC) -> np.ndarray:
-        """A metric `(q,)` of a run on the test questions."""
-        return evaluate_run(run.rows, self.data[dataset].splits["test"].target_rows, [DEPTH])[metric]
+    def values(self, dataset: str, run: Run) -> np.ndarray:
+        """MRecall@100 `(q,)` of a run on the test questions."""
+        return mrecall_at_k(run.rows, self.data[dataset].splits["test"].target_rows, DEPTH)
 
     def comparison(self, systems: dict[str, str]) -> dict[str, Any]:
         """Some systems, under the names they shall have, on every dataset and base model against Single-Query."""
