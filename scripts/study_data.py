@@ -62,13 +62,18 @@ class StudyData:
         return self.study.datasets[self.name]
 
     @cached_property
-    def splits(self) -> dict[str, RetrievalDataset]:
-        """The questions, with the study's encoder's vectors of them, linked to its store."""
+    def dataset(self) -> Path:
+        """Folder of the questions, with the study's encoder's vectors of them."""
         path = self.folder / "dataset"
         if not path.exists():
             self.console.print(f"[bold]{self.name}[/]: encoding the questions")
             add_query_vectors(self._built / "dataset", self.encoder, path)
-        return {name: split.link(self.store) for name, split in load_dataset_dir(path).items()}
+        return path
+
+    @cached_property
+    def splits(self) -> dict[str, RetrievalDataset]:
+        """The questions of `dataset`, linked to `store`."""
+        return {name: split.link(self.store) for name, split in load_dataset_dir(self.dataset).items()}
 
     @cached_property
     def store(self) -> DocumentStore:

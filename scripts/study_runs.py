@@ -39,7 +39,7 @@ TRAINED = {
 
 def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
     """(base model, system, seed) -> its training, the costly ones first."""
-    where = {"dataset": data.folder / "dataset", "store": data.store.path}
+    where = {"dataset": data.dataset, "store": data.store.path}
     jobs = {}
     for (base, decoder), (system, fields), seed in product(
         data.study.base_models.items(), reversed(TRAINED.items()), data.study.seeds
@@ -198,7 +198,7 @@ def kept(data: StudyData, parent: Path, name: str, make: Callable[[str], Run]) -
         make(name).save(folder, data.store)
     run = Run.load(folder, data.store)
     if run.query_ids != data.splits["test"].query_ids:
-        raise ValueError(f"{folder} is a run on other questions than {data.folder / 'dataset'} has: remove it")
+        raise ValueError(f"{folder} is a run on other questions than {data.dataset} has: remove it")
     return run
 
 

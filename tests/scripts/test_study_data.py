@@ -9,6 +9,7 @@ import study
 import yaml
 from rich.console import Console
 from study_data import StudyData
+from study_runs import training_jobs
 
 from amer.offline import MINILM
 
@@ -30,6 +31,12 @@ def data(folder) -> dict[str, StudyData]:
     qampari |= {"arguments": {"source": str(FIXTURES / "qampari")}}
     loaded = study.Study(**content)
     return {name: StudyData(loaded, name, folder / study.slug(name), Console(quiet=True)) for name in loaded.datasets}
+
+
+def test_a_training_asked_for_first_finds_its_dataset_and_store(data):
+    for job in training_jobs(data["QAMPARI"]).values():
+        assert (job.overrides["dataset"] / "train.parquet").is_file()
+        assert (job.overrides["store"] / "store.json").is_file()
 
 
 def test_both_datasets_are_built_on_one_corpus_with_one_store(data, folder):
