@@ -116,7 +116,8 @@ def test_the_report_counts_every_stage_and_every_drop(build):
 
 def test_a_target_is_an_answer_and_all_documents_that_contain_it(build, corpus):
     splits = load_dataset_dir(build() / "dataset")
-    texts = {record["id"]: f" {normalise_answer(record['text'])} " for record in corpus.to_pylist()}
+    records = corpus.to_pylist()
+    texts = {record["id"]: f" {normalise_answer(record['title'] + ' ' + record['text'])} " for record in records}
     checked = 0
     for split in splits.values():
         for targets, answers in zip(split.targets, split.answers, strict=True):

@@ -59,6 +59,7 @@ def completion(content: str | None) -> Answer:
 @pytest.fixture
 def endpoint(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # under which its client asks nobody at all
     with Endpoint() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
