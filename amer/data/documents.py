@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amer.files import read_json
+from amer.retrieval.store import COLUMNS
 
-COLUMNS = ("id", "title", "text")
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 
 
