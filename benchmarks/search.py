@@ -17,7 +17,8 @@ import torch
 from common import Clock, arguments_of, console, matmul_rate, measure, report, timed
 from torch.nn.functional import normalize
 
-from amer.retrieval import ExactIndex, index, write_store
+from amer.retrieval import ExactIndex, write_store
+from amer.retrieval.index import exact
 
 BLOCK_ROWS = 65_536  # of the plain way, and of making vectors
 CHECKED = 32  # query vectors that are searched in float32 as well, for the recall
@@ -60,7 +61,7 @@ def systems(
     if corpus.is_cuda:
         rounded = queries.to(corpus.dtype)
         found["matmul, topk"] = lambda: plain_search(rounded, corpus, k)
-        found["AMER, held"] = lambda: index.nearest(rounded, index.held_blocks(corpus), k)[1]
+        found["AMER, held"] = lambda: exact.nearest(rounded, exact.held_blocks(corpus), k)[1]
         return found
     found["matmul, topk"] = lambda: plain_search(queries, corpus, k)
     if flat := faiss_index(corpus):
@@ -108,7 +109,7 @@ def compare(
         for name, search in systems(queries, corpus, arguments, folder).items():
             figures = measure(
                 lambda clock, search=search: in_phase(clock, search),
-                lambda _: [(index, "_inner_products", "products"), (index, "_candidates", "selection")],
+                lambda _: [(exact, "_inner_products", "products"), (exact, "_candidates", "selection")],
                 arguments,
             )
             listed = search()[:CHECKED]

@@ -16,7 +16,7 @@ PARTS_FILE = "documents.json"  # written last: it says that every part is there
 
 
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
-    """Open a corpus: columns `id`, `title`, `text`, all strings.
+    """Open a corpus: columns `id`, `title`, `text`, all strings; others are metadata, for filters.
 
     Args:
         path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
@@ -103,7 +103,7 @@ def _read_parquet(file: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
-    """The three columns; ValueError unless all are there, strings, and nowhere null."""
+    """The table, if its three columns are there, strings, and nowhere null; else ValueError."""
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
@@ -112,4 +112,4 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
         if column.type not in (pa.string(), pa.large_string()) or column.null_count:
             found = f"{column.type} with {column.null_count} nulls"
             raise ValueError(f"{path}: column {name!r} is {found}; it must hold a string everywhere, if an empty one")
-    return table.select(COLUMNS)
+    return table

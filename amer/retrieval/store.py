@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import keyword
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amer.files import atomic_directory, atomic_write, read_json
+from amer.retrieval.filters import Filter
 from amer.retrieval.shards import Shards, check_unit
 
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
 COLUMNS = ("id", "title", "text")
+RESERVED = (*COLUMNS, "row", "vector")  # what an engine calls the number of a document, and its embedding
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
+MOST_ROW_GROUPS = 2**14  # the file's footer describes each; opening a store reads all of it
+KEPT_FILTERS = 16
 CHECK_BLOCK = 16_384
 
 
@@ -53,6 +60,7 @@ class DocumentStore:
         self.shard_size: int = info["shard_size"]
         self._count: int = info["count"]
         self._shards = embedding_shards(path, info)
+        self._matching = lru_cache(KEPT_FILTERS)(self._evaluate)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DocumentStore:
@@ -89,6 +97,19 @@ class DocumentStore:
         return pq.read_metadata(self.path / DOCUMENTS_FILE)
 
     @cached_property
+    def metadata(self) -> dict[str, pa.DataType]:
+        """Name and type of the documents' metadata: what filters may compare."""
+        return {
+            field.name: field.type for field in self._metadata.schema.to_arrow_schema() if field.name not in COLUMNS
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        """One checksum of everything the store holds: documents, embeddings, encoder; what an index remembers."""
+        whole = {key: self.info.get(key) for key in (*STORE_KEYS, "documents_sha256")}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
     def ids(self) -> pa.ChunkedArray:
         """Document ids in row order, read from disk when first asked for."""
         return pq.read_table(self.path / DOCUMENTS_FILE, columns=["id"]).column("id")
@@ -105,7 +126,7 @@ class DocumentStore:
             shard, file = self._shards.open(index), str(self._shards.file(index))
             for start in range(0, len(shard), CHECK_BLOCK):
                 check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), file, start)
-        for batch in pq.ParquetFile(self.path / DOCUMENTS_FILE).iter_batches(columns=list(COLUMNS)):
+        for batch in pq.ParquetFile(self.path / DOCUMENTS_FILE).iter_batches():
             check_no_nulls(batch, str(self.path / DOCUMENTS_FILE))
         check_ids(self.ids, str(self.path / DOCUMENTS_FILE))
 
@@ -130,17 +151,46 @@ class DocumentStore:
             vectors[order[part]] = shard[ordered[part] - index * self.shard_size]
         return vectors.reshape(*rows.shape, self.dim)
 
-    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(first row, (<= size, dim))` over the store, in row order and its dtype; no block spans shards."""
+    def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(first row, (<= size, dim))` in row order and the store's dtype; no block spans shards.
+
+        Args:
+            size: most rows of a block.
+            start: first row.
+            stop: row behind the last; the store's end by default.
+        """
         if size < 1:
             raise ValueError(f"a block has at least one row, got size={size}")
-        for index in range(len(self._shards)):
-            shard = self._shards.open(index)
-            for start in range(0, len(shard), size):
-                yield index * self.shard_size + start, shard[start : start + size].copy()
+        stop = len(self) if stop is None else min(stop, len(self))
+        for index in range(start // self.shard_size, -(-stop // self.shard_size)):
+            shard, offset = self._shards.open(index), index * self.shard_size
+            end = min(stop - offset, len(shard))
+            for first in range(max(start - offset, 0), end, size):
+                yield offset + first, shard[first : min(first + size, end)].copy()
 
-    def documents(self, rows: np.ndarray | Sequence[int]) -> list[dict[str, str]]:
-        """The texts of `(n,)` rows, in order: `[{"id", "title", "text"}]`; reads only the row groups they lie in."""
+    def matching(self, filter: str) -> np.ndarray:
+        """Which documents fulfil a filter: `(n,)` bool, read-only; the last few filters are remembered.
+
+        Raises:
+            ValueError: the expression is none, or does not fit the metadata (see `amer.retrieval.filters`).
+        """
+        return self._matching(filter)
+
+    def _evaluate(self, filter: str) -> np.ndarray:
+        checked, found = Filter(filter, self.metadata), np.empty(len(self), dtype=bool)
+        with pq.ParquetFile(self.path / DOCUMENTS_FILE, metadata=self._metadata) as file:
+            start = 0
+            for batch in file.iter_batches(CHECK_BLOCK, columns=sorted(checked.fields)):
+                found[start : start + len(batch)] = checked.matches(batch)
+                start += len(batch)
+        found.flags.writeable = False
+        return found
+
+    def documents(self, rows: np.ndarray | Sequence[int]) -> list[dict[str, Any]]:
+        """The texts of `(n,)` rows, in order: `[{"id", "title", "text"}]`, and their metadata by name.
+
+        Reads only the row groups they lie in.
+        """
         rows = self._checked_rows(rows)
         if rows.ndim != 1:
             raise ValueError(f"rows must be one-dimensional, got shape {rows.shape}")
@@ -151,9 +201,9 @@ class DocumentStore:
             sizes = [self._metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             groups, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
-            records: list[dict[str, str]] = []
+            records: list[dict[str, Any]] = []
             for group, wanted in zip(groups, np.split(unique, starts[1:]), strict=True):
-                table = file.read_row_group(int(group), columns=list(COLUMNS))
+                table = file.read_row_group(int(group), columns=[*COLUMNS, *self.metadata])
                 records += table.take(wanted - (ends[group] - sizes[group])).to_pylist()
         return [records[place] for place in places]
 
@@ -206,7 +256,7 @@ def write_store(
 
     Args:
         path: a directory that does not exist yet, or is empty.
-        documents: columns `id`, `title`, `text`, one row a document.
+        documents: columns `id`, `title`, `text`, one row a document; further ones are its metadata.
         vectors: `(n, dim)` of unit length, or an iterable of such blocks; nothing is normalised here.
         encoder: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`.
         dtype: float16 or float32, on disk.
@@ -259,25 +309,66 @@ def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
     return {"name": encoder["name"], **{key: encoder.get(key, default) for key, default in ENCODER_DEFAULTS.items()}}
 
 
-def checked_documents(documents: pa.Table) -> pa.Table:
-    """The columns `id`, `title`, `text` as strings; ValueError when one is missing or null, or an id repeats."""
+def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Table:
+    """The columns `id`, `title`, `text` as strings, and the metadata: the further columns, in their order.
+
+    Metadata are strings, whole numbers (as int64), other numbers (as float64) and booleans.
+
+    Args:
+        documents: a corpus.
+        check_repeats: look for ids that repeat, which takes memory for all ids.
+
+    Raises:
+        ValueError: a column is missing, null somewhere or of another type, or an id repeats.
+    """
     missing = [name for name in COLUMNS if name not in documents.column_names]
     if missing:
         raise ValueError(f"documents lack the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
     if not documents.num_rows:
         raise ValueError("there are no documents: a store holds at least one")
-    documents = documents.select(COLUMNS)
-    wrong = [field for field in documents.schema if field.type not in (pa.string(), pa.large_string())]
+    documents = documents.select([*COLUMNS, *(name for name in documents.column_names if name not in COLUMNS)])
+    wrong = [documents.schema.field(name) for name in COLUMNS]
+    wrong = [field for field in wrong if field.type not in (pa.string(), pa.large_string())]
     if wrong:
         raise ValueError(f"documents need strings, got {', '.join(f'{field.name}: {field.type}' for field in wrong)}")
+    schema = pa.schema([(field.name, _stored_type(field)) for field in documents.schema])
     check_no_nulls(documents, "documents")
-    check_ids(documents.column("id"), "documents")
-    return documents.cast(pa.schema([(name, pa.string()) for name in COLUMNS]))
+    if check_repeats:
+        check_ids(documents.column("id"), "documents")
+    return documents.cast(schema)
+
+
+def _stored_type(field: pa.Field) -> pa.DataType:
+    """How a store keeps a column; ValueError if it cannot be metadata."""
+    if field.name in COLUMNS:
+        return pa.string()
+    if (
+        field.name in RESERVED
+        or keyword.iskeyword(field.name)
+        or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", field.name)
+    ):
+        raise ValueError(
+            f"the column {field.name!r} cannot be metadata by that name: rename it to letters, digits and _, not one "
+            f"of {', '.join(RESERVED)} nor a word of Python, or drop it"
+        )
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if kind in (pa.string(), pa.large_string()):
+        return pa.string()
+    if pa.types.is_boolean(kind):
+        return kind
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    raise ValueError(
+        f"the column {field.name!r} is of type {field.type}, metadata are strings, numbers or booleans: convert it or "
+        "drop it"
+    )
 
 
 def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
     """ValueError when a field is null; an untitled document has the empty title."""
-    nulls = [name for name in COLUMNS if documents.column(name).null_count]
+    nulls = [name for name in documents.schema.names if documents.column(name).null_count]
     if nulls:
         raise ValueError(f"{where}: null in column(s) {', '.join(nulls)}; write the empty string for a missing title")
 
@@ -291,16 +382,30 @@ def check_ids(ids: pa.ChunkedArray, where: str) -> None:
 
 
 def fingerprint(documents: pa.Table) -> str:
-    """sha256 over ids, titles and texts, in order; the same however the table is cut into chunks."""
+    """sha256 over ids, titles, texts and metadata, in order; the same however the table is cut into chunks."""
     total = hashlib.sha256()
-    for name in COLUMNS:
-        lengths, characters = hashlib.sha256(), hashlib.sha256()
-        for batch in documents.select([name]).to_batches(max_chunksize=65_536):
-            values = [value.encode() for value in batch.column(0).to_pylist()]
-            lengths.update(np.array([len(value) for value in values], dtype="<i8").tobytes())
-            characters.update(b"".join(values))
-        total.update(lengths.digest() + characters.digest())
+    for field in documents.schema:
+        kind = _stored_type(field)
+        if field.name not in COLUMNS:
+            total.update(f"{field.name} {kind}".encode())
+        lengths, values = hashlib.sha256(), hashlib.sha256()
+        for batch in documents.select([field.name]).to_batches(max_chunksize=65_536):
+            column = batch.column(0).cast(kind)
+            if pa.types.is_string(kind):
+                ends, characters = _string_buffers(column)
+                lengths.update(np.diff(ends).astype("<i8").tobytes())
+                values.update(characters)
+            else:
+                values.update(column.to_numpy(zero_copy_only=False).tobytes())
+        total.update(lengths.digest() + values.digest())
     return total.hexdigest()
+
+
+def _string_buffers(column: pa.StringArray) -> tuple[np.ndarray, memoryview]:
+    """Where the strings of a column begin and end, `(n + 1,)`, and their bytes, one after another, uncopied."""
+    _, offsets, characters = column.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    return ends, memoryview(characters or b"")[ends[0] : ends[-1]]
 
 
 def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:
@@ -310,9 +415,17 @@ def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:
 
 def write_documents(directory: Path, documents: pa.Table) -> None:
     """Write `documents.parquet`, in row groups small enough to fetch single documents from."""
+    row_group, metadata = (
+        max(ROW_GROUP, -(-documents.num_rows // MOST_ROW_GROUPS)),
+        documents.column_names[len(COLUMNS) :],
+    )
     with atomic_write(directory / DOCUMENTS_FILE) as temporary:
         pq.write_table(
-            documents, temporary, row_group_size=ROW_GROUP, use_dictionary=["title"], write_statistics=False
+            documents,
+            temporary,
+            row_group_size=row_group,
+            use_dictionary=["title", *metadata],
+            write_statistics=False,
         )
 
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from amer.retrieval import index as index_module
-from amer.retrieval.index import ExactIndex, FaissIndex, Pace, held_blocks, load_vectors, nearest
+from amer.retrieval.index import FaissIndex, faiss_index
+from amer.retrieval.index import exact as index_module
+from amer.retrieval.index.exact import ExactIndex, Pace, Part, held_blocks, load_vectors, nearest
 from amer.retrieval.store import DocumentStore, write_store
 
 INDEXES = [ExactIndex, FaissIndex]
@@ -38,6 +39,7 @@ def make_queries(q: int = 6, m: int = 3) -> np.ndarray:
 def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
     monkeypatch.setattr(index_module, "CPU_PACE", Pace(block_rows, 7 * block_rows))
     monkeypatch.setattr(index_module, "READ_ROWS", block_rows)
+    monkeypatch.setattr(faiss_index, "READ_ROWS", block_rows)
     queries = make_queries()
     similarity = queries @ store.vectors(range(COUNT)).T
     expected = np.argsort(-similarity, axis=-1)[..., :k]
@@ -183,18 +185,20 @@ def test_the_scores_held_at_a_time_are_bounded(monkeypatch):
 
 def test_a_device_holds_the_vectors_in_the_precision_of_the_store(store):
     index = ExactIndex(store, "meta")
-    assert index.dtype == index._vectors.dtype == getattr(torch, store.dtype)
-    assert index._vectors.shape == (COUNT, DIM)
-    assert index._vectors.device.type == "meta"
+    ((first_row, vectors),) = index._parts
+    assert index.dtype == vectors.dtype == getattr(torch, store.dtype)
+    assert (first_row, *vectors.shape) == (0, COUNT, DIM)
+    assert vectors.device.type == "meta"
     assert ExactIndex(store).dtype == torch.float32
 
 
-@pytest.fixture
-def holding(store, monkeypatch) -> ExactIndex:
-    """An index that holds its vectors as on a GPU, in the memory of the CPU, and reads no store any more."""
+@pytest.fixture(params=[[0], [0, 29], [0, 1, 30, 56]], ids=["one device", "two devices", "four devices"])
+def holding(request, store, monkeypatch) -> ExactIndex:
+    """An index that holds its vectors as on GPUs, in the memory of the CPU, and reads no store any more."""
     monkeypatch.setattr(index_module, "CPU_PACE", Pace(rows=20, scores=100))
-    index = ExactIndex(store, "meta")
-    index.device, index._vectors = torch.device("cpu"), load_vectors(store, torch.device("cpu"))
+    index, cpu = ExactIndex(store, "meta"), torch.device("cpu")
+    cuts = zip(request.param, [*request.param[1:], COUNT], strict=True)
+    index._parts = [Part(start, load_vectors(store, cpu, start, stop)) for start, stop in cuts]
     monkeypatch.delattr(DocumentStore, "blocks")
     return index
 
@@ -246,3 +250,28 @@ def test_a_missing_faiss_is_named(store, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_faiss)
     with pytest.raises(ImportError, match="faiss-cpu"):
         FaissIndex(store)
+
+
+def test_of_equal_scores_in_several_parts_the_lower_row_stands_first(tmp_path):
+    documents = pa.table({name: [str(row) for row in range(6)] for name in ("id", "title", "text")})
+    store = write_store(tmp_path / "store", documents, np.tile(np.eye(2), (3, 1)), {"name": "toy"})
+    index, cpu = ExactIndex(store, "meta"), torch.device("cpu")
+    index._parts = [Part(0, load_vectors(store, cpu, 0, 3)), Part(3, load_vectors(store, cpu, 3, 6))]
+    rows, scores = index.search(np.eye(2, dtype=np.float32)[None], 4)
+    assert rows.tolist() == [[[0, 2, 4, 1], [1, 3, 5, 0]]]
+    assert scores.tolist() == [[[1, 1, 1, 0]] * 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 58])
+def test_several_devices_hold_the_whole_store_once(store, count):
+    index = ExactIndex(store, ["meta"] * count)
+    firsts = [part.first_row for part in index._parts]
+    ends = [part.first_row + len(part.vectors) for part in index._parts]
+    assert (firsts[0], ends[-1]) == (0, COUNT)
+    assert firsts[1:] == ends[:-1]
+
+
+@pytest.mark.parametrize("device", [[], ["cpu", "meta"], ["cpu", "cpu"]])
+def test_devices_that_cannot_share_are_refused(store, device):
+    with pytest.raises(ValueError, match="device must be"):
+        ExactIndex(store, device)
