@@ -33,7 +33,7 @@ class Fused(NamedTuple):
 
 
 Fusion = Callable[[np.ndarray, np.ndarray, int, np.ndarray, DocumentStore], Fused]
-"""`(rows, scores, k, query_embeddings, store) -> Fused`: `round_robin`, `reciprocal_rank`, `partial(mixture, ...)`."""
+"""`(rows, scores, k, query_embeddings, store) -> Fused`: one of `FUSIONS`, or `partial(mixture, temperature=...)`."""
 
 
 def trained_fusion(objective: str, temperature: float) -> Fusion:
@@ -146,6 +146,45 @@ def reciprocal_rank(
     positions = np.pad(np.take_along_axis(positions, order, axis=1), missing, constant_values=NOWHERE)
     sums = np.pad(np.take_along_axis(sums, order, axis=1), missing, constant_values=-np.inf)
     return _gather(rows, scores, positions)._replace(scores=sums)
+
+
+def max_score(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | None = None,
+    store: DocumentStore | None = None,
+) -> Fused:
+    """Rank by the greatest inner product with any of the query vectors, of equal ones in the round-robin order.
+
+    `found_by` and `found_at` say whose it is. The k best of the whole store are in lists of k.
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding.
+        scores: `(q, m, n)` inner products.
+        k: length of the fused lists.
+        query_embeddings: not used; every fusion takes the same arguments.
+        store: not used.
+
+    Raises:
+        ValueError: as `round_robin`.
+    """
+    rows, scores = _checked(rows, scores, k)
+    questions, m, n = rows.shape
+    flat_rows, flat_scores = (lists.transpose(0, 2, 1).reshape(questions, 1, m * n) for lists in (rows, scores))
+    order = np.argsort(np.where(flat_rows < 0, np.inf, -flat_scores), axis=2, kind="stable")
+    ranked = (np.take_along_axis(lists, order, axis=2) for lists in (flat_rows, flat_scores))
+    fused = round_robin(*ranked, k)
+    found_at, found_by = np.divmod(np.take_along_axis(order[:, 0], np.maximum(fused.found_at, 0), axis=1), m)
+    nowhere = fused.rows < 0
+    return fused._replace(found_by=np.where(nowhere, -1, found_by), found_at=np.where(nowhere, -1, found_at))
+
+
+FUSIONS: dict[str, Fusion] = {
+    "round_robin": round_robin,
+    "reciprocal_rank": reciprocal_rank,
+    "max_score": max_score,
+}
 
 
 def _mixture_scores(queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from amer.retrieval.fusion import Fused, mixture, reciprocal_rank, round_robin
+from amer.retrieval.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin
 from amer.retrieval.store import DocumentStore, write_store
 
 
@@ -244,3 +244,33 @@ def test_summing_over_query_vectors_only_ranks_by_their_average(store):
     np.testing.assert_array_equal(np.argsort(-maxsim, axis=1), np.argsort(-averaged, axis=1))
     rows, scores = top_lists(queries, store, 10)
     assert (round_robin(rows, scores, 10).rows != np.argsort(-maxsim, axis=1)[:, :10]).any(axis=1).mean() > 0.5
+
+
+def plain_max_score(rows: np.ndarray, scores: np.ndarray, k: int) -> Fused:
+    """The definition: every document with its greatest score; of equal ones the first of the round-robin order."""
+    fused = []
+    for question_rows, question_scores in zip(rows, scores, strict=True):
+        best: dict[int, tuple] = {}
+        for rank in range(rows.shape[2]):
+            for list_number in range(rows.shape[1]):
+                row, score = int(question_rows[list_number, rank]), question_scores[list_number, rank]
+                if row >= 0 and (row not in best or score > best[row][1]):
+                    best[row] = (row, score, list_number, rank)
+        ranked = sorted(best.values(), key=lambda place: (-place[1], place[3], place[2]))[:k]
+        fused.append([*ranked, *[(-1, -np.inf, -1, -1)] * (k - len(ranked))])
+    return Fused(*(np.array([[hit[field] for hit in question] for question in fused]) for field in range(4)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_max_score_equals_the_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    m, n, k = rng.integers(1, 7), rng.integers(1, 30), rng.integers(1, 60)
+    rows, scores = random_lists(rng, 20, m, n, pool=rng.choice([1, 5, 50, 10**9]), padding=rng.choice([0, 0.3, 1]))
+    if seed % 2:
+        scores = np.round(scores)  # ties
+    assert_same(max_score(rows, scores, k), plain_max_score(rows, scores, k))
+
+
+def test_max_score_refuses_what_the_others_refuse():
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        max_score(np.zeros((1, 1, 1), dtype=int), np.zeros((1, 1, 1)), 0)

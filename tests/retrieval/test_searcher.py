@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
+from itertools import count, islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from amer.retrieval.fusion import mixture
+from amer.retrieval import searcher as searcher_module
+from amer.retrieval.fusion import max_score, mixture, reciprocal_rank
 from amer.retrieval.index import ExactIndex
 from amer.retrieval.searcher import Hit, Searcher
 from amer.retrieval.store import DocumentStore, write_store
@@ -41,20 +44,29 @@ class AnchorEncoder:
         return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
 
+NAMES = ["a0", "a1", "a2", "a3", "b"]
+DOCUMENTS = {"id": NAMES, "title": [f"title {n}" for n in NAMES], "text": [f"text {n}" for n in NAMES]}
+VECTORS = np.concatenate([np.eye(4), [[0.8, 0.6, 0, 0]]])
+
+
 @pytest.fixture
 def store(tmp_path) -> DocumentStore:
     """Document `a<i>` lies on axis i; `b` between axes 0 and 1."""
-    names = ["a0", "a1", "a2", "a3", "b"]
-    documents = pa.table({"id": names, "title": [f"title {n}" for n in names], "text": [f"text {n}" for n in names]})
-    vectors = np.concatenate([np.eye(4), [[0.8, 0.6, 0, 0]]])
-    return write_store(tmp_path / "store", documents, vectors, ENCODER, "float32")
+    return write_store(tmp_path / "store", pa.table(DOCUMENTS), VECTORS, ENCODER, "float32")
+
+
+@pytest.fixture
+def dated(tmp_path) -> DocumentStore:
+    """The same with metadata."""
+    documents = pa.table({**DOCUMENTS, "year": [1990, 1991, 1992, 1993, 1994]})
+    return write_store(tmp_path / "dated", documents, VECTORS, ENCODER, "float32")
 
 
 def test_hits_alternate_between_the_query_vectors(store):
     found = Searcher(AxisModel(), ExactIndex(store)).search(["0 2", "1 3"], k=3)
     assert [[hit.id for hit in hits] for hits in found] == [["a0", "a2", "b"], ["a1", "a3", "b"]]
     assert found[0][0] == Hit("a0", 1.0, "title a0", "text a0", 0, 0)
-    assert found[1][2][1:] == (pytest.approx(0.6), "title b", "text b", 0, 1)
+    assert found[1][2][1:6] == (pytest.approx(0.6), "title b", "text b", 0, 1)
 
 
 def test_one_question_may_be_a_plain_string(store):
@@ -124,3 +136,84 @@ def test_the_encoder_of_another_store_is_refused(store):
 def test_no_question_is_refused(store):
     with pytest.raises(ValueError, match="no question"):
         Searcher(AxisModel(), ExactIndex(store)).search([])
+
+
+def test_a_filter_leaves_k_documents_of_those_that_fulfil_it(dated):
+    searcher = Searcher(AxisModel(), ExactIndex(dated))
+    hits = searcher.search("0 2", k=3, filter="year > 1990")[0]
+    assert [(hit.id, hit.metadata) for hit in hits] == [
+        ("b", {"year": 1994}),
+        ("a2", {"year": 1992}),
+        ("a1", {"year": 1991}),
+    ]
+    assert searcher.search("0 2", k=3, filter="year > 2000") == [[]]
+
+
+@pytest.mark.parametrize("filter", ["year >", "month == 1", "year == 'x'"])
+def test_a_filter_that_does_not_fit_is_refused_before_anything_is_encoded(dated, monkeypatch, filter):
+    searcher = Searcher(AxisModel(), ExactIndex(dated))
+    monkeypatch.setattr(Searcher, "_encode", None)
+    with pytest.raises(ValueError, match=r"filter .*"):
+        searcher.search("0 2", k=3, filter=filter)
+
+
+def test_fusions_have_names(store):
+    searcher = Searcher(AxisModel(), ExactIndex(store))
+    for name, function in (("max_score", max_score), ("reciprocal_rank", reciprocal_rank)):
+        assert searcher.search("0 1", 3, fusion=name) == searcher.search("0 1", 3, fusion=function)
+    with pytest.raises(ValueError, match=r"round_robin, reciprocal_rank, max_score.*'maxsim'"):
+        searcher.search("0 1", fusion="maxsim")
+
+
+def test_many_questions_are_answered_in_groups_as_each_alone(store, monkeypatch):
+    monkeypatch.setattr(searcher_module, "SEARCHED_TOGETHER", 3)
+    searcher = Searcher(AxisModel(), ExactIndex(store))
+    questions = [f"{a} {b}" for a in range(4) for b in range(4) if a != b]
+    alone = [searcher.search(question, k=4)[0] for question in questions]
+    assert searcher.search(questions, k=4) == alone
+    assert searcher.run(questions, k=4).rows.shape == (12, 4)
+    assert list(searcher.stream(iter(questions), k=4)) == alone
+
+
+def test_questions_without_end_are_answered_as_they_come(store, monkeypatch):
+    monkeypatch.setattr(searcher_module, "SEARCHED_TOGETHER", 2)
+    asked = (f"{number % 4} {(number + 1) % 4}" for number in count())
+    answers = Searcher(AxisModel(), ExactIndex(store)).stream(asked, k=1)
+    assert [hits[0].id for hits in islice(answers, 5)] == ["a0", "a1", "a2", "a3", "a0"]
+    assert next(asked) == "0 1", "more was read ahead than two groups"
+
+
+def test_the_next_group_is_encoded_while_one_is_searched(store, monkeypatch):
+    """Each search waits for the encoding of the group after it, which a searcher that takes turns never begins."""
+    monkeypatch.setattr(searcher_module, "SEARCHED_TOGETHER", 1)
+    encoded = [threading.Event() for _ in range(3)]
+
+    class Waiting(ExactIndex):
+        searched = 0
+
+        def search(self, query_embeddings, k, filter=None):
+            self.searched += 1
+            assert encoded[min(self.searched, 2)].wait(10)
+            return super().search(query_embeddings, k, filter)
+
+    class Telling(AxisModel):
+        def encode_query(self, texts, **options):
+            encoded[int(texts[0][0])].set()
+            return super().encode_query(texts, **options)
+
+    hits = Searcher(Telling(), Waiting(store)).search(["0 1", "1 2", "2 3"], k=1)
+    assert [found[0].id for found in hits] == ["a0", "a1", "a2"]
+
+
+def test_an_error_of_a_search_reaches_the_caller(store):
+    class Broken(ExactIndex):
+        def search(self, query_embeddings, k, filter=None):
+            raise ConnectionError("the server is away")
+
+    with pytest.raises(ConnectionError, match="away"):
+        Searcher(AxisModel(), Broken(store)).search(["0 1"], k=1)
+
+
+def test_a_stream_of_characters_is_refused(store):
+    with pytest.raises(TypeError, match="call search"):
+        Searcher(AxisModel(), ExactIndex(store)).stream("0 1")

@@ -6,6 +6,7 @@ from itertools import islice, repeat
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from amer.files import read_json, write_json
@@ -261,3 +262,98 @@ def test_the_fingerprint_sees_content_and_order_not_chunks():
     moved = documents.set_column(2, "text", [[first + second[0], second[1:], *rest]])
     assert fingerprint(moved) != fingerprint(documents)
     assert fingerprint(documents.take(list(range(22, -1, -1)))) != fingerprint(documents)
+
+
+METADATA = {
+    "year": pa.array([1990, 1991, 1992, 1993], pa.int32()),
+    "score": pa.array([0.5, 1, 2, 3], pa.float32()),
+    "language": pa.array(["en", "de", "en", ""]).dictionary_encode(),
+    "stub": pa.array([True, False, True, False]),
+}
+
+
+def with_metadata(**columns) -> pa.Table:
+    documents = make_documents(4)
+    for name, column in {**METADATA, **columns}.items():
+        documents = documents.append_column(name, pa.chunked_array([column]))
+    return documents
+
+
+def test_further_columns_are_metadata(tmp_path):
+    store = write_store(tmp_path / "store", with_metadata(), make_vectors(4), ENCODER)
+    kinds = {"year": pa.int64(), "score": pa.float64(), "language": pa.string(), "stub": pa.bool_()}
+    assert store.metadata == DocumentStore.open(store.path).metadata == kinds
+    store.verify()
+    assert store.documents([2])[0] == {
+        **make_documents(4).to_pylist()[2],
+        "year": 1992,
+        "score": 2.0,
+        "language": "en",
+        "stub": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "name, column, message",
+    [
+        ("tags", [["a"], [], [], []], "'tags' is of type list"),
+        ("when", pa.array([0, 1, 2, 3], pa.timestamp("s")), "'when' is of type timestamp"),
+        ("year of birth", [1, 2, 3, 4], "'year of birth' cannot be metadata by that name"),
+        ("vector", [1, 2, 3, 4], "'vector' cannot be metadata by that name"),
+        ("row", [1, 2, 3, 4], "'row' cannot be metadata by that name"),
+        ("class", ["a", "b", "c", "d"], "'class' cannot be metadata by that name"),
+        ("größe", [1, 2, 3, 4], "'größe' cannot be metadata by that name"),
+        ("month", [1, None, 3, 4], "null in column.* month"),
+    ],
+)
+def test_what_cannot_be_metadata_is_refused(tmp_path, name, column, message):
+    with pytest.raises(ValueError, match=message):
+        write_store(tmp_path / "store", with_metadata(**{name: column}), make_vectors(4), ENCODER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprint_sees_metadata_as_they_are_stored(tmp_path):
+    plain, given = make_documents(4), with_metadata()
+    store = write_store(tmp_path / "store", given, make_vectors(4), ENCODER)
+    assert fingerprint(given) == store.info["documents_sha256"]
+    seen = {fingerprint(plain), fingerprint(given), fingerprint(given.rename_columns([*given.column_names[:-1], "x"]))}
+    seen.add(fingerprint(given.set_column(3, "year", [[1990, 1991, 1992, 1994]])))
+    assert len(seen) == 4
+
+
+def test_the_fingerprint_reads_strings_however_they_lie_in_memory():
+    documents = pa.table({name: ["", "a", "bc", "", "日本", "x"] for name in ("id", "title", "text")})
+    plain = fingerprint(documents.slice(1, 4))
+    copied = pa.table({name: ["a", "bc", "", "日本"] for name in ("id", "title", "text")})
+    large = copied.cast(pa.schema([(name, pa.large_string()) for name in copied.column_names]))
+    assert plain == fingerprint(copied) == fingerprint(large)
+    assert fingerprint(documents.slice(0, 1)) != fingerprint(documents.slice(1, 1))
+
+
+def test_the_identity_of_a_store_is_of_all_it_holds(tmp_path):
+    def identity(name: str, count: int = 4, vectors: np.ndarray | None = None, encoder: dict = ENCODER) -> str:
+        vectors = make_vectors(count) if vectors is None else vectors
+        return write_store(tmp_path / name, make_documents(count), vectors, encoder).identity
+
+    same = identity("a")
+    assert same == identity("b") == DocumentStore.open(tmp_path / "a").identity
+    others = [identity("c", 5), identity("d", vectors=make_vectors(4)[::-1]), identity("e", encoder={"name": "other"})]
+    assert len({same, *others}) == 4
+
+
+def test_a_footer_stays_small_whatever_the_number_of_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr("amer.retrieval.store.ROW_GROUP", 4)
+    monkeypatch.setattr("amer.retrieval.store.MOST_ROW_GROUPS", 3)
+    store = write_store(tmp_path / "store", make_documents(23), make_vectors(23), ENCODER)
+    assert pq.read_metadata(store.path / "documents.parquet").num_row_groups == 3
+    assert [record["id"] for record in store.documents([22, 0, 8])] == ["d22", "d0", "d8"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("start, stop", [(0, 23), (0, 7), (5, 10), (3, 4), (7, 23), (21, None), (9, 9), (4, 99)])
+def test_blocks_of_a_part_cover_it_once(store, size, start, stop):
+    expected = np.arange(start, min(23 if stop is None else stop, 23))
+    blocks = list(store.blocks(size, start, stop))
+    assert [first + row for first, block in blocks for row in range(len(block))] == expected.tolist()
+    for first, block in blocks:
+        np.testing.assert_array_equal(block, store.vectors(np.arange(first, first + len(block))))

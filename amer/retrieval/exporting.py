@@ -1,0 +1,60 @@
+"""A document store as files that others read: NumPy, `datasets`, sentence-transformers.
+
+For FAISS, `FaissIndex.build(store, folder, "flat")` writes an index that holds every vector.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from amer.files import atomic_write
+from amer.retrieval.importing import EMBEDDING
+from amer.retrieval.store import DOCUMENTS_FILE, DocumentStore
+
+BLOCK = 16_384  # vectors held at a time
+
+
+def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
+    """Write all vectors into one `.npy` file, `(n, dim)` in the store's order and precision, whole or not at all.
+
+    `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
+    """
+    with atomic_write(file) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", store.dtype, (len(store), store.dim))
+        for first_row, block in _blocks(store, show_progress_bar):
+            out[first_row : first_row + len(block)] = block
+        out.flush()
+
+
+def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
+    """Write documents and vectors into one parquet file, whole or not at all: metadata and `embedding` included.
+
+    `datasets.Dataset.from_parquet(file)` reads it, and `import_table` makes the same store of it.
+    """
+    documents = pq.ParquetFile(store.path / DOCUMENTS_FILE)
+    vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)
+    schema = documents.schema_arrow.remove_metadata().append(pa.field(EMBEDDING, vectors))
+    with documents, atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
+        batches = documents.iter_batches(BLOCK)
+        with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
+            start = 0
+            for batch in batches:
+                rows = np.arange(start, start + len(batch))
+                values = pa.array(store.vectors(rows).astype(store.dtype).reshape(-1))
+                embeddings = pa.FixedSizeListArray.from_arrays(values, store.dim)
+                out.write_batch(pa.record_batch([*batch.columns, embeddings], schema=schema))
+                start += len(batch)
+                progress.update(len(batch))
+
+
+def _blocks(store: DocumentStore, show_progress_bar: bool) -> Iterator[tuple[int, np.ndarray]]:
+    with tqdm(total=len(store), desc="Writing", unit="vector", disable=not show_progress_bar) as progress:
+        for first_row, block in store.blocks(BLOCK):
+            yield first_row, block
+            progress.update(len(block))
