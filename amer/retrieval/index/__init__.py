@@ -5,5 +5,6 @@ from __future__ import annotations
 from amer.retrieval.index.base import Index
 from amer.retrieval.index.exact import ExactIndex
 from amer.retrieval.index.faiss_index import FaissIndex
+from amer.retrieval.index.opening import open_index
 
-__all__ = ["ExactIndex", "FaissIndex", "Index"]
+__all__ = ["ExactIndex", "FaissIndex", "Index", "open_index"]

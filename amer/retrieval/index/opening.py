@@ -1,0 +1,43 @@
+"""The index that a location names: the same lines of code from a laptop to a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from amer.retrieval.index.base import Index
+from amer.retrieval.index.exact import ExactIndex
+from amer.retrieval.index.faiss_index import FaissIndex
+from amer.retrieval.store import DocumentStore
+
+COLLECTION = "amer"
+
+
+def open_index(
+    store: DocumentStore,
+    location: str | os.PathLike[str] | None = None,
+    device: str | torch.device | Sequence[str | torch.device] = "cpu",
+    collection: str = COLLECTION,
+) -> Index:
+    """Open the index of a store, built before by `FaissIndex.build` or `MilvusIndex.build`.
+
+    Args:
+        store: what is searched.
+        location: nothing for exact search, which needs no building; the folder of a FAISS index; or of Milvus a file
+            that ends in `.db`, or the address of a server or cluster, `http://host:19530`.
+        device: where exact search and FAISS run, "cpu" or "cuda"; Milvus runs where it is.
+        collection: name of the collection in Milvus.
+
+    Raises:
+        OSError: nothing is there, or what is there is damaged; the server does not answer.
+        ValueError: the index is of another store, or has not been finished.
+    """
+    if location is None:
+        return ExactIndex(store, device)
+    if "://" in str(location) or str(location).endswith(".db"):
+        from amer.retrieval.index.milvus_index import MilvusIndex
+
+        return MilvusIndex.open(store, str(location), collection)
+    return FaissIndex.open(store, location, device)
