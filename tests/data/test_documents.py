@@ -137,3 +137,13 @@ def test_columns_out_of_contract_are_refused(tmp_path, columns, message):
     pq.write_table(pa.table(columns), tmp_path / "d.parquet")
     with pytest.raises(ValueError, match=message):
         open_documents(tmp_path / "d.parquet")
+
+
+def test_further_columns_stay_as_metadata(tmp_path):
+    documents = table(range(ROWS)).append_column("year", [list(range(1990, 1990 + ROWS))])
+    pq.write_table(documents, tmp_path / "d.parquet")
+    for file in (tmp_path / "d.parquet", write_arrow(tmp_path / "d.arrow", documents)):
+        opened = open_documents(file)
+        assert opened.column_names == ["id", "title", "text", "year"]
+        assert checked_documents(opened)["year"].to_pylist() == list(range(1990, 1990 + ROWS))
+        assert take_documents(opened, np.array([3])) == [{"id": "d3", "title": "t0", "text": "text of 3"}]
