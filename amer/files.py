@@ -22,6 +22,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields:
         A temporary path in the same folder. The body writes the file there; on success it is synced to disk and
         renamed to `path`, on any failure (also an interrupt) it is removed.
+
+    Raises:
+        OSError: the disk is full, for example; names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{path} could not be written, is the disk full? ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -27,7 +27,6 @@ from amer.data import (
 from amer.data.ambigqa import HUB
 from amer.data.synthetic import SETTINGS, TRANSFORMATIONS
 from amer.files import read_json
-from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex
 from amer.retrieval.bm25 import BM25
 from amer.retrieval.dense import DenseSearch
@@ -118,6 +117,7 @@ def _add_stores(command: argparse.ArgumentParser) -> None:
     command.add_argument("--stores", nargs="*", default=[], help="document stores of the corpus, to be searched too")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     command.add_argument("--device", default=device, help="where the stores' encoders and searches run")
+    command.add_argument("--trust_remote_code", action="store_true", help="run the code that the encoders bring along")
 
 
 def _with_seed(command: argparse.ArgumentParser, build: Any) -> argparse.ArgumentParser:
@@ -133,7 +133,7 @@ def open_bm25(path: str, documents: pa.Table) -> BM25:
     return BM25.build(documents, path, show_progress_bar=True)
 
 
-def open_dense(path: str, documents: pa.Table, device: str) -> DenseSearch:
+def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: bool = False) -> DenseSearch:
     """A document store, searched with its own encoder.
 
     Raises:
@@ -142,8 +142,7 @@ def open_dense(path: str, documents: pa.Table, device: str) -> DenseSearch:
     store = DocumentStore.open(path)
     if store.info.get("documents_sha256") != fingerprint(documents):
         raise ValueError(f"{path} is a store of another corpus: encode the one of --documents, in its order")
-    weights = resolve_model(store.encoder["name"])
-    encoder = DocumentEncoder(**store.encoder, device=device, model_path=weights)
+    encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
     return DenseSearch(encoder, ExactIndex(store, device))
 
 
@@ -151,13 +150,14 @@ def with_corpus(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a builder, with the opened corpus and searches in the place of their paths."""
     path, bm25 = arguments.pop("documents"), arguments.pop("bm25")
     stores, device = arguments.pop("stores", []), arguments.pop("device", "cpu")
+    trust_remote_code = arguments.pop("trust_remote_code", False)
     if path is None:
         if bm25 or stores:
             raise ValueError("--bm25 and --stores search a corpus: give --documents too")
         return arguments
     documents = open_documents(path)
     searches = [open_bm25(bm25, documents)] if bm25 else []
-    searches += [open_dense(store, documents, device) for store in stores]
+    searches += [open_dense(store, documents, device, trust_remote_code) for store in stores]
     return {**arguments, "documents": documents, "searches": searches}
 
 

@@ -16,7 +16,6 @@ from workers import this_worker
 
 from amer.data import load_dataset_dir
 from amer.hub import pull_folder
-from amer.offline import resolve_model
 from amer.retrieval import DocumentEncoder, encode_queries
 from amer.retrieval.store import complete_encoder
 from modeling_amer import AMERConfig, AMERModel
@@ -37,6 +36,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the decoder (default: as it was trained)"
     )
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the encoder brings along")
     parser.add_argument("--device", help="where it runs (default: each process on a GPU of its own)")
     return parser.parse_args(arguments)
 
@@ -66,10 +66,9 @@ def read_split(path: Path, name: str, config: AMERConfig) -> tuple[list[str] | N
     return split.queries if config.reads_text else None, split.query_vectors if config.reads_vectors else None
 
 
-def load_encoder(config: AMERConfig, device: str) -> DocumentEncoder:
+def load_encoder(config: AMERConfig, device: str, trust_remote_code: bool) -> DocumentEncoder:
     """The document encoder an anchored model was trained with."""
-    identity = complete_encoder(config.document_encoder or {})
-    return DocumentEncoder(**identity, device=device, model_path=resolve_model(identity["name"]))
+    return DocumentEncoder.from_identity(complete_encoder(config.document_encoder or {}), device, trust_remote_code)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
             worker=worker.index,
             num_workers=worker.count,
             show_progress_bar=worker.is_first_here,
-            encoder=load_encoder(model.config, worker.device) if embeds_questions else None,
+            encoder=load_encoder(model.config, worker.device, given.trust_remote_code) if embeds_questions else None,
         )
     if finished:
         count = len(vectors if questions is None else questions)

@@ -31,6 +31,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_query_vectors", type=int, nargs="+", help=f"one system for each; None: {USUAL} below m")
     parser.add_argument("--ks", type=int, nargs="+", default=[10, 100], help="cut-offs")
     parser.add_argument("--batch_size", type=int, default=64, help="queries encoded at a time")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the encoder brings along")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it runs")
     parsed = parser.parse_args(arguments)
     names = [baseline_name(name) for name in parsed.baselines]
@@ -45,7 +46,7 @@ def baseline_name(model: str) -> str:
 
 
 def load_dataset(
-    path: Path, split: str, store: DocumentStore, device: str, batch_size: int
+    path: Path, split: str, store: DocumentStore, device: str, batch_size: int, trust_remote_code: bool = False
 ) -> tuple[RetrievalDataset, float]:
     """One split, linked to the store; questions in text also get the document encoder's embeddings.
 
@@ -53,7 +54,6 @@ def load_dataset(
         the split, and the seconds that embedding a question took.
     """
     from amer.data import load_dataset_dir
-    from amer.offline import resolve_model
     from amer.retrieval import DocumentEncoder
 
     splits = load_dataset_dir(path)
@@ -62,8 +62,7 @@ def load_dataset(
     dataset = splits[split].link(store)
     if dataset.queries is None:
         return dataset, 0.0
-    weights = resolve_model(store.encoder["name"])
-    encoder = DocumentEncoder(**store.encoder, device=device, model_path=weights)
+    encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
     started = time.perf_counter()
     vectors = encoder.encode_queries(dataset.queries, batch_size, show_progress_bar=True)
     return dataset.with_query_vectors(vectors), (time.perf_counter() - started) / len(dataset)
@@ -118,7 +117,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     store, folder = DocumentStore.open(pull_folder(parsed.store)), pull_folder(parsed.dataset)
     index, ks = ExactIndex(store, parsed.device), parsed.ks
-    dataset, seconds = load_dataset(folder, parsed.split, store, parsed.device, parsed.batch_size)
+    dataset, seconds = load_dataset(
+        folder, parsed.split, store, parsed.device, parsed.batch_size, parsed.trust_remote_code
+    )
 
     def evaluate(model: AMERModel, m: int, name: str) -> SystemResult:
         read = seconds if model.config.anchored else 0.0

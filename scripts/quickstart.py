@@ -53,7 +53,7 @@ def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
         console.print("Building WordNet senses from the extract in the package")
         build_wordnet(folder / "senses", **SIZES)
     console.print(f"Document encoder {ENCODER}")
-    encoder = DocumentEncoder(ENCODER, model_path=resolve_model(ENCODER))
+    encoder = DocumentEncoder.from_identity({"name": ENCODER})
     documents = pq.read_table(folder / "senses" / "documents.parquet")
     console.print(f"Encoding {len(documents):,} glosses")
     store = encode_corpus(documents, encoder, folder / "store")

@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amer.hub import pull_folder
-from amer.offline import resolve_model
-from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, Hit, Searcher
+from amer.retrieval import DocumentEncoder, DocumentStore, Hit, Searcher, open_index
 from modeling_amer import AMERModel
 
 
@@ -23,19 +22,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--questions", required=True, nargs="+", help="one or more questions")
     parser.add_argument("--k", type=int, default=10, help="documents per question")
     parser.add_argument("--num_query_vectors", type=int, help="per question; the model's own when not given")
+    parser.add_argument("--index", help="a FAISS index's folder, Milvus' address or file; exact search when not given")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the encoder brings along")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it runs")
     return parser.parse_args()
 
 
-def load_searcher(model: str, store: str, device: str) -> Searcher:
-    """The model and the store, with the store's encoder where the model is anchored."""
+def load_searcher(model: str, store: str, device: str, trust_remote_code: bool, index: str | None = None) -> Searcher:
+    """The model, the store and its index, with the store's encoder where the model is anchored."""
     loaded = AMERModel.from_pretrained(model).to(device)
     documents = DocumentStore.open(pull_folder(store))
     encoder = None
     if loaded.config.anchored:
-        weights = resolve_model(documents.encoder["name"])
-        encoder = DocumentEncoder(**documents.encoder, device=device, model_path=weights)
-    return Searcher(loaded, ExactIndex(documents, device), encoder=encoder)
+        encoder = DocumentEncoder.from_identity(documents.encoder, device, trust_remote_code)
+    return Searcher(loaded, open_index(documents, index, device), encoder=encoder)
 
 
 def hits_table(question: str, hits: list[Hit]) -> Table:
@@ -54,7 +54,9 @@ def hits_table(question: str, hits: list[Hit]) -> Table:
 def main() -> None:
     """Search and show."""
     arguments = parse_arguments()
-    searcher = load_searcher(arguments.model, arguments.store, arguments.device)
+    searcher = load_searcher(
+        arguments.model, arguments.store, arguments.device, arguments.trust_remote_code, arguments.index
+    )
     console = Console()
     answers = searcher.search(arguments.questions, arguments.k, arguments.num_query_vectors)
     for question, hits in zip(arguments.questions, answers, strict=True):

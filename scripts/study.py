@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from training_jobs import ROOT
 
+from amer.retrieval.known_encoders import check_usable
+
 STUDIES = ROOT / "configs" / "paper" / "studies"
 BM25_NAME = "BM25"
 OWN_FIELDS = {"base_model", "dataset", "store", "output_dir", "seed", "num_query_vectors"}  # that a study gives itself
@@ -70,7 +72,7 @@ class Study(Strict):
 
     Attributes:
         encoder: the frozen document encoder of the trained retrievers; it is one of `retrievers`.
-        query_prompts: encoder -> what it wants before a question.
+        query_prompts: encoder -> what it wants before a question, where `amer.retrieval.known_encoders` does not say.
         trust_remote_code: encoders whose own code may be run.
         retrievers: off-the-shelf ones, for Figure 1: "BM25" or names of document encoders.
         search_device: where documents are searched; a GPU, if there is one, when left out.
@@ -120,6 +122,8 @@ class Study(Strict):
     def _whole(self) -> Study:
         if self.encoder not in self.retrievers:
             raise ValueError(f"the encoder {self.encoder} must be among the retrievers, as the baseline it is")
+        for name in self.retrievers:
+            check_usable(name, name in self.trust_remote_code)
         for names in (self.datasets, self.base_models):
             slugs = [slug(name) for name in names]
             if len(set(slugs)) != len(slugs) or "" in slugs or OWN_FOLDERS & set(slugs):

@@ -26,6 +26,7 @@ from amer.retrieval.baselines.chat import Chat, EndpointChat, LocalChat
 from amer.retrieval.baselines.expansion import Expanded, Rewritten, expand, rewrite
 from amer.retrieval.bm25 import BM25
 from amer.retrieval.dense import DenseSearch
+from amer.retrieval.known_encoders import KNOWN_ENCODERS
 
 
 def add_query_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> None:
@@ -158,8 +159,9 @@ class StudyData:
         return LocalChat(resolve_model(model), name=model, max_new_tokens=most)
 
     def _encoder_of(self, name: str) -> DocumentEncoder:
-        prompt, trusted = self.study.query_prompts.get(name, ""), name in self.study.trust_remote_code
-        return DocumentEncoder(name, query_prompt=prompt, model_path=resolve_model(name), trust_remote_code=trusted)
+        prompts = {known: encoder.query_prompt for known, encoder in KNOWN_ENCODERS.items()} | self.study.query_prompts
+        identity = {"name": name, "query_prompt": prompts.get(name, "")}
+        return DocumentEncoder.from_identity(identity, trust_remote_code=name in self.study.trust_remote_code)
 
     def _index_of(self, store: DocumentStore) -> ExactIndex:
         return ExactIndex(store, self.study.search_device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -19,7 +19,8 @@ from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, TextSearch, map_gold
 from amer.data.lines import Place
 from amer.files import atomic_write, read_json
-from amer.retrieval.shards import KILLED_WRITES, RUN_FILE, file_checksum
+from amer.retrieval.claims import KILLED_WRITES, RUN_FILE
+from amer.retrieval.shards import file_checksum
 from amer.retrieval.store import fingerprint
 
 WORK = "work"  # beside the result: what a killed build goes on from

@@ -19,7 +19,7 @@ from amer.data.answers import AnswerMatcher
 from amer.data.dataset import CLUSTERS
 from amer.data.documents import take_documents
 from amer.files import atomic_write, write_json
-from amer.retrieval.shards import claimed
+from amer.retrieval.claims import claimed
 from amer.retrieval.store import fingerprint
 
 GOLD_FILE = "gold.json"

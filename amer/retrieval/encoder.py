@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from amer.offline import resolve_model
+from amer.retrieval.known_encoders import check_usable
+
 
 class DocumentEncoder:
     """Embeds documents and questions as unit vectors in one space.
@@ -41,7 +44,11 @@ class DocumentEncoder:
             device: where it runs; sentence-transformers chooses when None.
             model_path: where the weights lie when not under `name` (see `amer.offline.resolve_model`).
             trust_remote_code: run the code that the model brings along, as some need; pin its `revision` then.
+
+        Raises:
+            ValueError: a known encoder that needs `trust_remote_code`, or cannot be used (see `known_encoders`).
         """
+        check_usable(name, trust_remote_code)
         from sentence_transformers import SentenceTransformer
 
         self.name = name
@@ -52,6 +59,24 @@ class DocumentEncoder:
             str(model_path or name), revision=revision, device=device, trust_remote_code=trust_remote_code
         )
         self.dim = self._embed(["one text shows the size"], "", 1, False).shape[1]
+
+    @classmethod
+    def from_identity(
+        cls, identity: Mapping[str, Any], device: str | None = None, trust_remote_code: bool = False
+    ) -> DocumentEncoder:
+        """Load the encoder that a store or a model names, from wherever its weights are on this machine.
+
+        Args:
+            identity: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`.
+            device: where it runs; sentence-transformers chooses when None.
+            trust_remote_code: run the code that the model brings along.
+
+        Raises:
+            ValueError: as the constructor does.
+            FileNotFoundError: the name is a path, and no folder is there.
+        """
+        weights = resolve_model(identity["name"])
+        return cls(**identity, device=device, model_path=weights, trust_remote_code=trust_remote_code)
 
     @property
     def identity(self) -> dict[str, Any]:

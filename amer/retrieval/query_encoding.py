@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from amer.files import read_json
+from amer.retrieval.claims import claimed
 from amer.retrieval.encoder import DocumentEncoder
-from amer.retrieval.shards import Shards, claimed
+from amer.retrieval.shards import Shards
 from amer.retrieval.store import complete_encoder
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ def encode_queries(
     shards = _shards(path, info)
     with claimed(path, EMBEDDINGS_FILE, info):
         if not (path / EMBEDDINGS_FILE).is_file():
-            for index in shards.missing(worker, num_workers, "question", show_progress_bar):
-                shards.write(index, encode(shards.rows(index)))
-            if shards.complete():
+            shards.fill(shards.of_worker(worker, num_workers), encode, "question", show_progress_bar)
+            if not shards.missing():
                 shards.finish(EMBEDDINGS_FILE, info)
     return (path / EMBEDDINGS_FILE).is_file()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from amer.files import atomic_write, read_json, write_json
+from amer.files import atomic_write, write_json
+from amer.retrieval.claims import held
 
-RUN_FILE = "encoding.json"  # what an unfinished directory is becoming
-KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
 UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than 1e-3
 
 
@@ -82,32 +78,65 @@ class Shards:
         file = self.file(index)
         vectors = np.asarray(vectors, dtype=np.float32)
         check_unit(vectors, file.name)
+        stored = np.ascontiguousarray(vectors, dtype=self.dtype)
         with atomic_write(file) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, vectors.astype(self.dtype), allow_pickle=False)
+            # What np.save writes; but np.save says nothing when the disk is full at the last few kilobytes.
+            np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(stored))
+            stream.write(stored.data)
 
-    def missing(self, worker: int, num_workers: int, unit: str, show_progress_bar: bool) -> Iterator[int]:
-        """The shards that are not there yet, of every `num_workers`-th one from `worker` on.
+    def of_worker(self, worker: int, num_workers: int) -> range:
+        """Every `num_workers`-th shard from `worker` on.
 
         Which shards are whose does not depend on what is done already, so that no two workers take the same.
-
-        Raises:
-            OSError, ValueError: a shard was damaged since it was written.
         """
         if not 0 <= worker < num_workers:
             raise ValueError(f"worker must lie in 0..{num_workers - 1} (num_workers={num_workers}), got {worker}")
-        own = {index: self.rows(index) for index in range(worker, len(self), num_workers)}
-        total = sum(rows.stop - rows.start for rows in own.values())
-        with tqdm(total=total, desc="Encoding", unit=unit, disable=not show_progress_bar) as progress:
-            for index, rows in own.items():
-                if self.file(index).is_file():
-                    self.open(index)
-                else:
-                    yield index
-                progress.update(rows.stop - rows.start)
+        return range(worker, len(self), num_workers)
 
-    def complete(self) -> bool:
-        """Whether every shard is there, whoever wrote it."""
-        return all(self.file(index).is_file() for index in range(len(self)))
+    def fill(
+        self, indices: Iterable[int], encode: Callable[[slice], np.ndarray], unit: str, show_progress_bar: bool
+    ) -> None:
+        """Write those of some shards that are not there and that no other process is writing.
+
+        Args:
+            indices: the shards.
+            encode: rows -> their unit vectors, `(rows, *row_shape)`.
+            unit: what a row is, for the progress bar.
+            show_progress_bar: show how many rows are there, of all but those left to other processes.
+
+        Raises:
+            OSError, ValueError: a shard was damaged since it was written; nothing is encoded then.
+        """
+        sizes = {index: self.rows(index).stop - self.rows(index).start for index in indices}
+        there = {index for index in sizes if self.file(index).is_file()}
+        for index in there:
+            self.open(index)
+        progress = tqdm(
+            total=sum(sizes.values()),
+            initial=sum(sizes[index] for index in there),
+            desc="Encoding",
+            unit=unit,
+            smoothing=0,  # so that rate and time left are of all rows of this call, without those that were there
+            disable=not show_progress_bar,
+        )
+        with progress:
+            for index in (index for index in sizes if index not in there):
+                if self._write_if_free(index, encode):
+                    progress.update(sizes[index])
+                else:
+                    progress.total -= sizes[index]
+
+    def _write_if_free(self, index: int, encode: Callable[[slice], np.ndarray]) -> bool:
+        """Write a shard; False if another process is at it, or has been meanwhile."""
+        with held(self.file(index)) as free:
+            if not free or self.file(index).is_file():
+                return False
+            self.write(index, encode(self.rows(index)))
+            return True
+
+    def missing(self) -> list[int]:
+        """The shards that are not there yet."""
+        return [index for index in range(len(self)) if not self.file(index).is_file()]
 
     def finish(self, name: str, info: Mapping[str, Any]) -> None:
         """Write the JSON file `name`, `info` and a checksum per shard: last of all, for it says that all is there.
@@ -124,71 +153,6 @@ class Shards:
         """Read shard `index` and raise OSError if its sha256 is not `checksum`."""
         if file_checksum(self.file(index)) != checksum:
             raise OSError(f"{self.file(index)} is damaged: its sha256 is not the one that was recorded; restore it")
-
-
-@contextmanager
-def claimed(directory: Path, finished: str, info: Mapping[str, Any]) -> Iterator[None]:
-    """Work in a directory that is becoming what `info` says, beside other processes that do, and no others.
-
-    Everyone at work holds a lock on the directory, which the kernel takes back however its holder ends. Who gets it
-    alone knows that all temporary files are of killed processes, and removes them. Where a file system locks no
-    directories they stay: hidden, and read by nobody.
-
-    Args:
-        directory: new, empty, or of the same `info`.
-        finished: name of the JSON file that makes it whole, written last; `info` is part of it.
-        info: what the directory holds, as JSON has it.
-
-    Raises:
-        ValueError: the directory is, or is becoming, something else; says what differs.
-        FileExistsError: it holds other files.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file: choose a new or empty directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        alone = _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not alone:
-            _locked(descriptor, fcntl.LOCK_SH)  # waits for the one that is alone to make its claim
-        _claim(directory, finished, info)
-        if alone:
-            for leftover in directory.glob(KILLED_WRITES):
-                leftover.unlink()
-            _locked(descriptor, fcntl.LOCK_SH)
-        yield
-        if (directory / finished).is_file():
-            (directory / RUN_FILE).unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int, operation: int) -> bool:
-    """Whether the lock was to be had; not if others hold it, nor on file systems without locks."""
-    try:
-        fcntl.flock(descriptor, operation)
-    except OSError:
-        return False
-    return True
-
-
-def _claim(directory: Path, finished: str, info: Mapping[str, Any]) -> None:
-    """Note in the directory what it is becoming, or check that it was becoming, or is, the same."""
-    for name in (finished, RUN_FILE, finished):  # twice: another worker may finish between the first two looks
-        with suppress(FileNotFoundError):
-            return _check_same(directory / name, info)
-    others = {*directory.iterdir()} - {*directory.glob(KILLED_WRITES)}
-    if others:
-        raise FileExistsError(f"{directory} holds other files: choose a new or empty directory")
-    write_json(directory / RUN_FILE, info)
-
-
-def _check_same(file: Path, info: Mapping[str, Any]) -> None:
-    recorded = read_json(file)
-    differing = [key for key, value in info.items() if recorded.get(key) != value]
-    if differing:
-        details = "; ".join(f"{key}: there {recorded.get(key)}, now {info[key]}" for key in differing)
-        raise ValueError(f"{file} is of something else ({details}): choose another directory")
 
 
 def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:

@@ -48,6 +48,14 @@ def test_identity_and_size(encoder):
     assert encoder.dim == 384
 
 
+def test_an_encoder_is_opened_by_the_identity_that_a_store_names(encoder, documents):
+    opened = DocumentEncoder.from_identity({"name": MINILM, "query_prompt": "query: "}, device="cpu")
+    assert opened.identity == {"name": MINILM, "revision": None, "document_prompt": "", "query_prompt": "query: "}
+    np.testing.assert_allclose(opened.encode_documents(documents), encoder.encode_documents(documents), atol=1e-6)
+    with pytest.raises(FileNotFoundError, match=r"\./nowhere is not a folder"):
+        DocumentEncoder.from_identity({"name": "./nowhere"})
+
+
 def test_documents_become_unit_vectors_in_their_order(encoder, documents):
     vectors = encoder.encode_documents(documents, batch_size=5)
     assert vectors.shape == (12, 384)

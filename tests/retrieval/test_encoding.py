@@ -6,22 +6,30 @@ Run as a program, this file is the run that gets killed, `python test_encoding.p
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from tqdm import tqdm
 
 from amer.files import _temporary_beside, read_json
-from amer.retrieval.encoding import encode_corpus
+from amer.retrieval import claims, encoding, shards
+from amer.retrieval.claims import held
+from amer.retrieval.encoding import CorpusEncoding, encode_corpus
 from amer.retrieval.store import DocumentStore
 
 SHARD_SIZE = 4
@@ -237,6 +245,152 @@ def test_temporary_files_stay_while_another_worker_is_at_work(tmp_path, unbroken
     assert contents(path) == unbroken
 
 
+def test_the_same_call_made_twice_at_a_time_shares_the_work_and_does_none_twice(tmp_path, unbroken):
+    path, first, second = tmp_path / "store", HashEncoder(), HashEncoder()
+    sound = first.encode_documents
+
+    def joined_by_the_same_call(*arguments, **options):
+        first.encode_documents = sound
+        assert encode(path, second) is None  # all but the shard in the other's hands
+        assert len(list(path.glob("embeddings-*"))) == 10
+        return sound(*arguments, **options)
+
+    first.encode_documents = joined_by_the_same_call
+    assert len(encode(path, first)) == 42
+    assert contents(path) == unbroken
+    assert sorted(first.encoded + second.encoded) == sorted(make_corpus()["text"].to_pylist())
+
+
+def test_who_finds_another_finishing_leaves_it_to_that_one(tmp_path, unbroken):
+    path, encoder = tmp_path / "store", HashEncoder()
+    prepared = CorpusEncoding.prepare(make_corpus(), encoder, path, 4, SHARD_SIZE, "float16")
+    with prepared.claimed():
+        prepared.encode(range(11))
+        with held(path / "store.json"):
+            assert encode(path, HashEncoder(shards_to_live=0)) is None
+    assert len(encode(path, HashEncoder(shards_to_live=0))) == 42
+    assert contents(path) == unbroken
+
+
+def test_a_shard_is_held_by_one_and_free_again_however_that_one_ends(tmp_path):
+    file = tmp_path / "shard.npy"
+    with held(file) as first, held(file) as second:
+        assert (first, second) == (True, False)
+    with pytest.raises(KeyboardInterrupt), held(file):
+        raise KeyboardInterrupt
+    with held(file) as again:
+        assert again
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_was_removed_while_it_was_opened_gives_no_right(tmp_path, monkeypatch):
+    file, really = tmp_path / "shard.npy", os.open
+
+    def slow_open(*arguments):
+        descriptor = really(*arguments)
+        (tmp_path / ".shard.npy.lock").unlink()  # what its holder does in the end, between opening and locking here
+        return descriptor
+
+    monkeypatch.setattr(claims.os, "open", slow_open)
+    with held(file) as free:
+        assert not free
+
+
+def test_a_file_system_without_locks_is_gone_on_with(tmp_path, unbroken, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(claims.fcntl, "flock", no_locks)
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path / "store", HashEncoder(shards_to_live=2))
+    assert contents(encode(tmp_path / "store", HashEncoder()).path) == unbroken
+
+
+def test_only_the_first_looks_for_repeated_ids(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(encoding, "check_ids", lambda ids, where: looked.append(len(ids)))
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path / "store", HashEncoder(shards_to_live=2))
+    encode(tmp_path / "store", HashEncoder(), worker=0, num_workers=2)
+    encode(tmp_path / "store", HashEncoder())
+    assert looked == [42]
+
+
+def test_repeated_ids_are_refused_before_anything_is_written(tmp_path):
+    twice = make_corpus().set_column(0, "id", [["same"] * 42])
+    with pytest.raises(ValueError, match="ids repeat, among them 'same'"):
+        encode(tmp_path / "store", HashEncoder(), twice)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_one_preparation_serves_any_shards_in_any_order(tmp_path, unbroken):
+    encoder = HashEncoder()
+    prepared = CorpusEncoding.prepare(make_corpus(), encoder, tmp_path / "store", 4, SHARD_SIZE, "float16")
+    for shard in (10, 3, 3):
+        with prepared.claimed():
+            prepared.encode([shard])
+    assert prepared.shards.missing() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert encoder.encoded == [f"text {row}" for row in (40, 41, 12, 13, 14, 15)]
+    assert contents(encode(tmp_path / "store", encoder).path) == unbroken
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_the_rate_is_of_what_this_run_encodes(tmp_path, monkeypatch, in_use):
+    bars, path, encoder = [], tmp_path / "store", HashEncoder()
+    monkeypatch.setattr(shards, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[-1])
+    prepared = CorpusEncoding.prepare(make_corpus(), HashEncoder(), path, 4, SHARD_SIZE, "float16")
+    with prepared.claimed():
+        prepared.encode(range(3))
+        with held(path / "embeddings-00004-of-00011.npy") if in_use else nullcontext():
+            encode(path, encoder, show_progress_bar=True)
+    bar = bars[1]
+    assert bar.initial == 12
+    assert bar.n == bar.total == 12 + len(encoder.encoded) == 42 - 4 * in_use
+    assert (bar.smoothing, bar.unit) == (0, "document")
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of eight pages."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=32k", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_is_named_and_encoding_goes_on_when_there_is_space(small_disk, unbroken):
+    path = small_disk / "store"
+    with pytest.raises(OSError, match=r"embeddings-000\d\d-of-00011\.npy.* disk full"):
+        encode(path, HashEncoder())
+    kept = sorted(file.name for file in path.glob("embeddings-*"))
+    assert 3 < len(kept) < 11
+    assert sorted(path.iterdir()) == sorted([path / "encoding.json", *path.glob("embeddings-*")])
+    subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
+    encoder = HashEncoder(shards_to_live=11 - len(kept))
+    assert contents(encode(path, encoder).path) == unbroken
+
+
+def test_a_write_that_fails_halfway_leaves_nothing(tmp_path, unbroken):
+    path, (_, hard) = tmp_path / "store", resource.getrlimit(resource.RLIMIT_FSIZE)
+    prepared = CorpusEncoding.prepare(make_corpus(), HashEncoder(), path, 4, SHARD_SIZE, "float16")
+    with prepared.claimed():
+        prepared.encode([0])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))  # of the 192 bytes of a shard
+        try:
+            with pytest.raises(OSError, match=r"embeddings-00001-of-00011\.npy could not be written"):
+                prepared.encode([1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert sorted(file.name for file in path.iterdir()) == ["embeddings-00000-of-00011.npy", "encoding.json"]
+    assert contents(encode(path, HashEncoder()).path) == unbroken
+
+
 def test_workers_killed_at_random_do_the_others_no_harm(tmp_path, unbroken):
     """Every worker ends well or killed; none because another took its temporary file for that of a dead one."""
     subprocess.run([sys.executable, __file__, str(tmp_path), "kill"], env=ENVIRONMENT, check=True, timeout=120)
@@ -249,7 +403,8 @@ def kill_workers(path: Path, chance: random.Random) -> int:
     context, killed = multiprocessing.get_context("fork"), 0
     while not (path / "store.json").is_file() or any(path.glob(".*")):
         count = chance.randint(1, 4)
-        shares = [{"worker": worker, "num_workers": count} for worker in range(count)]
+        same = chance.random() < 0.5  # the same call several times, or each with a share of its own
+        shares = [{} if same else {"worker": worker, "num_workers": count} for worker in range(count)]
         workers = [context.Process(target=encode, args=(path, HashEncoder("hash", 0.005)), kwargs=s) for s in shares]
         for worker in workers:
             worker.start()

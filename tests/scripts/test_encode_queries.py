@@ -151,9 +151,12 @@ def test_a_split_that_is_not_there_or_cannot_be_read_is_refused(model, dataset, 
 
 def test_an_anchored_model_loads_the_document_encoder_it_names(llama, questions, tmp_path, monkeypatch):
     class ToyEncoder:
-        def __init__(self, device: str, model_path: str, **identity) -> None:
-            assert (device, model_path) == ("cpu", "toy")
-            self.identity = identity
+        @classmethod
+        def from_identity(cls, identity: dict, device: str, trust_remote_code: bool) -> ToyEncoder:
+            assert (device, trust_remote_code) == ("cpu", True)
+            encoder = cls()
+            encoder.identity = identity
+            return encoder
 
         def encode_queries(self, texts: list[str], batch_size: int) -> np.ndarray:
             return np.eye(DIM, dtype=np.float32)[[len(text) % DIM for text in texts]]
@@ -161,6 +164,7 @@ def test_an_anchored_model_loads_the_document_encoder_it_names(llama, questions,
     monkeypatch.setattr(encode_queries, "DocumentEncoder", ToyEncoder)
     anchored = build(llama, anchored=True, document_encoder=ENCODER)
     anchored.save_pretrained(tmp_path / "model")
-    embeddings = encode(str(tmp_path / "model"), tmp_path / "out", "--questions", questions)
+    given = ("--questions", questions, "--trust_remote_code")
+    embeddings = encode(str(tmp_path / "model"), tmp_path / "out", *given)
     vectors = torch.eye(DIM)[[len(question) % DIM for question in QUESTIONS]]
     np.testing.assert_allclose(embeddings, anchored.encode_query(QUESTIONS, query_vectors=vectors), atol=1e-5)

@@ -66,6 +66,12 @@ def test_a_field_that_does_not_fit_is_refused(content, field, value, message):
         Study(**{**content, field: value})
 
 
+def test_an_encoder_that_cannot_be_used_is_refused_before_anything_is_made(content):
+    for name, message in (("nvidia/NV-Embed-v2", "cannot be used"), ("infly/inf-retriever-v1", "trust_remote_code")):
+        with pytest.raises(ValueError, match=message):
+            Study(**{**content, "retrievers": [*content["retrievers"], name]})
+
+
 def test_a_file_that_is_no_study_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "STUDIES", tmp_path)
     (tmp_path / "list.yaml").write_text("- 1\n", encoding="utf-8")

@@ -20,6 +20,7 @@ def open_index(
     location: str | os.PathLike[str] | None = None,
     device: str | torch.device | Sequence[str | torch.device] = "cpu",
     collection: str = COLLECTION,
+    token: str = "",
 ) -> Index:
     """Open the index of a store, built before by `FaissIndex.build` or `MilvusIndex.build`.
 
@@ -29,6 +30,7 @@ def open_index(
             that ends in `.db`, or the address of a server or cluster, `http://host:19530`.
         device: where exact search and FAISS run, "cpu" or "cuda"; Milvus runs where it is.
         collection: name of the collection in Milvus.
+        token: of a Milvus server that asks for one, "user:password" or an API key.
 
     Raises:
         OSError: nothing is there, or what is there is damaged; the server does not answer.
@@ -39,5 +41,5 @@ def open_index(
     if "://" in str(location) or str(location).endswith(".db"):
         from amer.retrieval.index.milvus_index import MilvusIndex
 
-        return MilvusIndex.open(store, str(location), collection)
+        return MilvusIndex.open(store, str(location), collection, token=token)
     return FaissIndex.open(store, location, device)
