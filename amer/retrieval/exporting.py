@@ -25,11 +25,13 @@ def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress
 
     `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
     """
-    with atomic_write(file) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", store.dtype, (len(store), store.dim))
-        for first_row, block in _blocks(store, show_progress_bar):
-            out[first_row : first_row + len(block)] = block
-        out.flush()
+    dtype = np.dtype(store.dtype)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (len(store), store.dim)}
+    with atomic_write(file) as temporary, open(temporary, "wb") as out:
+        # Not through a memory map: writing to one on a full disk ends the process without a word.
+        np.lib.format.write_array_header_1_0(out, header)
+        for _, block in _blocks(store, show_progress_bar):
+            out.write(np.ascontiguousarray(block, dtype=dtype).data)
 
 
 def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:

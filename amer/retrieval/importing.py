@@ -113,9 +113,9 @@ class _FaissVectors:
     """The vectors of a FAISS index, in the order they were added."""
 
     def __init__(self, index: Any) -> None:
-        from amer.retrieval.index.faiss_index import _import_faiss
+        from amer.retrieval.index.faiss_library import import_faiss
 
-        faiss = _import_faiss()
+        faiss = import_faiss()
         self.index = index  # owns what is found inside it
         self.inner = faiss.downcast_index(index)
         while isinstance(self.inner, faiss.IndexIDMap | faiss.IndexIDMap2):
@@ -164,9 +164,9 @@ def _opened(file: Path) -> Any:
             return np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise OSError(f"{file} is truncated or no .npy file of numbers ({error})") from error
-    from amer.retrieval.index.faiss_index import _import_faiss
+    from amer.retrieval.index.faiss_library import import_faiss
 
-    faiss = _import_faiss()
+    faiss = import_faiss()
     try:
         return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:

@@ -25,12 +25,14 @@ from amer.retrieval.shards import Shards, check_unit
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
 COLUMNS = ("id", "title", "text")
-RESERVED = (*COLUMNS, "row", "vector")  # what an engine calls the number of a document, and its embedding
+# What Milvus calls the number of a document, its embedding and what it keeps for itself; and words of its filters.
+RESERVED = (*COLUMNS, "row", "vector", "RowID", "Timestamp")
+FILTER_WORDS = ("like", "exists", "null", "true", "false", *map(str.lower, keyword.kwlist))
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
-MOST_ROW_GROUPS = 2**14  # the file's footer describes each; opening a store reads all of it
+MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
 KEPT_FILTERS = 16
 CHECK_BLOCK = 16_384
 
@@ -150,6 +152,10 @@ class DocumentStore:
             shard = self._shards.open(int(index))
             vectors[order[part]] = shard[ordered[part] - index * self.shard_size]
         return vectors.reshape(*rows.shape, self.dim)
+
+    def shard(self, index: int) -> np.ndarray:
+        """Memory-map a shard: the rows from `index * shard_size` on, in the store's dtype; it holds a descriptor."""
+        return self._shards.open(index)
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yield `(first row, (<= size, dim))` in row order and the store's dtype; no block spans shards.
@@ -344,12 +350,12 @@ def _stored_type(field: pa.Field) -> pa.DataType:
         return pa.string()
     if (
         field.name in RESERVED
-        or keyword.iskeyword(field.name)
+        or field.name.lower() in FILTER_WORDS
         or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", field.name)
     ):
         raise ValueError(
             f"the column {field.name!r} cannot be metadata by that name: rename it to letters, digits and _, not one "
-            f"of {', '.join(RESERVED)} nor a word of Python, or drop it"
+            f"of {', '.join(RESERVED)} nor a word of filters or of Python, or drop it"
         )
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if kind in (pa.string(), pa.large_string()):
@@ -415,10 +421,9 @@ def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:
 
 def write_documents(directory: Path, documents: pa.Table) -> None:
     """Write `documents.parquet`, in row groups small enough to fetch single documents from."""
-    row_group, metadata = (
-        max(ROW_GROUP, -(-documents.num_rows // MOST_ROW_GROUPS)),
-        documents.column_names[len(COLUMNS) :],
-    )
+    metadata = documents.column_names[len(COLUMNS) :]
+    most_row_groups = max(1, MOST_ROW_GROUPS * len(COLUMNS) // documents.num_columns)
+    row_group = max(ROW_GROUP, -(-documents.num_rows // most_row_groups))
     with atomic_write(directory / DOCUMENTS_FILE) as temporary:
         pq.write_table(
             documents,

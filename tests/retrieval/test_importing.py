@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -14,6 +19,7 @@ from amer.retrieval.exporting import export_npy, export_parquet
 from amer.retrieval.importing import import_table, import_vectors
 from amer.retrieval.store import DocumentStore, write_store
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 COUNT, DIM = 37, 8
 ENCODER = {"name": "toy"}
 
@@ -212,11 +218,27 @@ def test_a_pickled_array_is_never_loaded(tmp_path):
         import_vectors(tmp_path / "store", make_documents(), tmp_path / "vectors.npy", ENCODER)
 
 
-def test_an_export_that_fails_leaves_nothing(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(DocumentStore, "blocks", lambda *given: iter([(30, np.ones((10, DIM)))]))
-    with pytest.raises(ValueError, match="broadcast"):
-        export_npy(store, tmp_path / "out" / "vectors.npy")
-    assert list((tmp_path / "out").iterdir()) == []
+FULL = """
+import resource, sys
+from amer.retrieval.exporting import export_npy, export_parquet
+from amer.retrieval.store import DocumentStore
+
+store = DocumentStore.open(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+try:
+    {"npy": export_npy, "parquet": export_parquet}[sys.argv[2]](store, sys.argv[3])
+except OSError as error:
+    sys.exit(f"OSError: {error}")
+"""
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_an_export_that_finds_the_disk_full_says_so_and_leaves_nothing(store, tmp_path, kind):
+    file = tmp_path / "out" / f"vectors.{kind}"
+    command = [sys.executable, "-c", FULL, str(store.path), kind, str(file)]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, "OSError: " in ended.stderr) == (1, True), ended.stderr
+    assert list(file.parent.iterdir()) == []
 
 
 def test_documents_in_parquet_keep_what_pyarrow_wrote(store, tmp_path):

@@ -302,6 +302,8 @@ def test_further_columns_are_metadata(tmp_path):
         ("vector", [1, 2, 3, 4], "'vector' cannot be metadata by that name"),
         ("row", [1, 2, 3, 4], "'row' cannot be metadata by that name"),
         ("class", ["a", "b", "c", "d"], "'class' cannot be metadata by that name"),
+        ("Like", [1, 2, 3, 4], "'Like' cannot be metadata by that name"),
+        ("Timestamp", [1, 2, 3, 4], "'Timestamp' cannot be metadata by that name"),
         ("größe", [1, 2, 3, 4], "'größe' cannot be metadata by that name"),
         ("month", [1, None, 3, 4], "null in column.* month"),
     ],

@@ -2,43 +2,232 @@
 
 from __future__ import annotations
 
+import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from amer.files import write_json
+from amer.retrieval.claims import claimed
+from amer.retrieval.index import faiss_library as library
 from amer.retrieval.index.base import flat_queries
-from amer.retrieval.index.exact import READ_ROWS
+from amer.retrieval.index.exact import nearest_allowed
+from amer.retrieval.index.faiss_building import INDEX_FILE, INFO_FILE, add, build_file, checked_info, recorded_factory
+from amer.retrieval.index.presets import factory_of
+from amer.retrieval.index.rescoring import Rescorer
+from amer.retrieval.index.tuning import EXACT, Setting, Tuned, exact_truth, recall_of, tune
 from amer.retrieval.store import DocumentStore
+
+MOST_LISTED = 2**22  # candidates of one call, 12 bytes each
+FEW = 2**14  # documents that are read from the store in some 20 ms
+CANDIDATE_COST = 128  # documents whose codes are compared while the vector of one candidate is
 
 
 class FaissIndex:
-    """A flat inner-product index of FAISS, in memory: `4 * n * dim` bytes."""
+    """A store in an index of FAISS: in a folder and mapped into memory, or flat and made in memory.
 
-    def __init__(self, store: DocumentStore) -> None:
-        """Copy the store's vectors into the index.
+    Where codes stand for the vectors, candidates are re-scored from the store, so that scores are inner products of
+    whatever index. Where an index lists fewer documents than there are, the store is searched exactly.
+
+    Attributes:
+        store: what is searched.
+        setting: how.
+        recall: of the k documents it was tuned for, against exact search, measured when it was built.
+        info: all of `index.json`; empty for an index made in memory.
+    """
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        index: Any = None,
+        tuned: Tuned = EXACT,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """Copy the store's vectors into a flat index in memory, `4 * n * dim` bytes; for others see `build`.
 
         Raises:
             ImportError: FAISS is not installed.
         """
         self.store = store
-        self._index: Any = _import_faiss().IndexFlatIP(store.dim)
-        for _, block in store.blocks(READ_ROWS):
-            self._index.add(block.astype(np.float32, copy=False))
+        self.setting, self.recall = tuned
+        self.info = {} if info is None else info
+        self._rescorer = Rescorer(store)
+        if index is None:
+            index = library.make_index("Flat", store.dim)
+            add(index, store, show_progress_bar=False)
+        if self.setting.width is not None:
+            library.set_width(index, self.setting.width)
+        self._index = index
+
+    def __repr__(self) -> str:
+        return (
+            f"FaissIndex({self.info.get('factory', 'Flat')}, {len(self.store)} documents, recall {self.recall:.3f}, "
+            f"{self.setting})"
+        )
+
+    @classmethod
+    def build(
+        cls,
+        store: DocumentStore,
+        path: str | os.PathLike[str],
+        index: str = "auto",
+        recall: float = 0.95,
+        k: int = 100,
+        memory: int | None = None,
+        queries: np.ndarray | None = None,
+        train_size: int | None = None,
+        seed: int = 0,
+        show_progress_bar: bool = True,
+    ) -> FaissIndex:
+        """Build and tune an index, or go on where that broke off; with another recall or k, only tune it again.
+
+        Args:
+            store: what to search.
+            path: a folder: new, empty, or of an index of the same kind.
+            index: "auto", "flat", "ivfpq", "hnsw" (see `presets`) or a `faiss.index_factory` string.
+            recall: the share of the k nearest documents to be found, of the sample it is tuned with.
+            k: length of the lists that it is tuned for.
+            memory: bytes the index may take, which chooses among presets; what is available by default.
+            queries: `(n, dim)` to tune with; by default the vectors of random documents, which do not find themselves.
+            train_size: documents, chosen at random, that lists and codes are fitted to.
+            seed: of both random samples.
+            show_progress_bar: while documents are added, and while they are searched exactly.
+
+        Raises:
+            ImportError: FAISS is not installed.
+            OSError: the disk is full; another process is building the same.
+            ValueError: no preset fits the memory; FAISS does not know the index; the recall is out of reach.
+        """
+        if not 0 < recall <= 1 or k < 1:
+            raise ValueError(f"recall must lie in 0..1 and k must be at least 1, got {recall} and {k}")
+        directory = Path(path)
+        factory = recorded_factory(directory, index) or factory_of(index, len(store), store.dim, memory)
+        library.make_index(factory, store.dim)
+        info = {
+            "store": store.identity,
+            "encoder": store.encoder,
+            "dim": store.dim,
+            "index": index,
+            "factory": factory,
+            "train_size": train_size,
+            "seed": seed,
+        }
+        with claimed(directory, INFO_FILE, info):
+            build_file(store, directory, factory, train_size, seed, show_progress_bar)
+            file = directory / INDEX_FILE
+            tuned, sample = _tuned(store, file, factory, recall, k, queries, seed, show_progress_bar)
+            measured = {"recall": tuned.recall, "recall_wanted": recall, "k": k, "sample": sample}
+            made = {"faiss": library.import_faiss().__version__, "bytes": file.stat().st_size}
+            write_json(directory / INFO_FILE, {**info, **tuned.setting._asdict(), **measured, **made})
+        return cls.open(store, directory)
+
+    @classmethod
+    def open(
+        cls, store: DocumentStore, path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    ) -> FaissIndex:
+        """Open an index that has been built: at once, mapped, holding nothing.
+
+        Args:
+            store: what it was built from.
+            path: the folder.
+            device: "cpu", or "cuda" for a copy on all GPUs (see `faiss_library.to_gpus`).
+
+        Raises:
+            ImportError: FAISS is not installed.
+            OSError: a file is missing or damaged, or the index has not been finished.
+            ValueError: it is of another store, or the store has changed since; FAISS sees no GPU.
+        """
+        info = checked_info(store, Path(path))
+        index = library.read_index(Path(path) / INDEX_FILE)
+        if (index.ntotal, index.d) != (len(store), store.dim):
+            raise ValueError(
+                f"{path} holds {index.ntotal} vectors of {index.d} values, the store {len(store)} of {store.dim}: "
+                "build the index again in another folder"
+            )
+        opened = cls(store, index, Tuned(Setting(info["width"], info["candidates"]), info["recall"]), info)
+        if torch.device(device).type != "cpu":
+            opened._index = library.to_gpus(index)
+        return opened
 
     def search(
         self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Index.search`."""
-        shape, vectors = flat_queries(query_embeddings, self.store.dim, k)
-        scores, rows = self._index.search(vectors.numpy(), k)
-        scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
-        return rows.reshape(shape), scores.reshape(shape)
+        shape, queries = flat_queries(query_embeddings, self.store.dim, k)
+        scores, rows = self._find(queries, k) if filter is None else self._find_allowed(queries, k, filter)
+        return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
+
+    def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._completed(queries, *self._listed(queries, k), None)
+
+    def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the index where that compares fewer documents than are allowed, else those that are."""
+        matching = self.store.matching(filter)
+        allowed = np.flatnonzero(matching)
+        if len(allowed) > FEW:
+            width = self._wider(len(allowed) / len(self.store))
+            parameters = library.filtered_parameters(self._index, matching, width)
+            if parameters is not None and library.visited(self._index, width) < len(allowed):
+                return self._completed(queries, *self._listed(queries, k, parameters), allowed)
+        return nearest_allowed(self.store, queries, k, allowed)
+
+    def _wider(self, share: float) -> int | None:
+        """The width at which as many allowed documents are visited as are otherwise of all."""
+        if self.setting.width is None:
+            return None
+        return min(math.ceil(self.setting.width / share), library.widths(self._index, 1)[1])
+
+    def _listed(self, queries: torch.Tensor, k: int, parameters: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the index lists, `(n, k)` scores and rows, some of them perhaps -inf and -1 although there are more."""
+        listed = max(k, min(k * self.setting.candidates, len(self.store)))
+        if not self.setting.candidates:
+            scores, rows = self._index.search(queries.numpy(), k, params=parameters)
+            scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
+            return torch.from_numpy(scores), torch.from_numpy(rows)
+        parts = []
+        for part in queries.split(max(1, MOST_LISTED // listed)):
+            candidates = torch.from_numpy(self._index.search(part.numpy(), listed, params=parameters)[1])
+            parts.append(self._rescorer.best(part, candidates, k))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _completed(
+        self, queries: torch.Tensor, scores: torch.Tensor, rows: torch.Tensor, allowed: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search exactly, in place, where a list is shorter than it need be."""
+        k = rows.shape[1]
+        most = min(k, len(self.store) if allowed is None else len(allowed))
+        short = (rows[:, most - 1] < 0).nonzero().flatten()
+        if len(short):
+            allowed = np.arange(len(self.store)) if allowed is None else allowed
+            scores[short], rows[short] = nearest_allowed(self.store, queries[short], k, allowed)
+        return scores, rows
 
 
-def _import_faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("FaissIndex needs FAISS: install faiss-cpu or faiss-gpu, or use ExactIndex") from error
-    return faiss
+def _tuned(
+    store: DocumentStore,
+    file: Path,
+    factory: str,
+    recall: float,
+    k: int,
+    queries: np.ndarray | None,
+    seed: int,
+    show_progress_bar: bool,
+) -> tuple[Tuned, int]:
+    """The setting and recall of a built index, and the number of queries they were found with (0: it is exact)."""
+    if factory == "Flat":
+        return EXACT, 0
+    index = library.read_index(file)
+    truth = exact_truth(store, queries, k, seed, show_progress_bar)
+
+    def measure(setting: Setting) -> float:
+        _, rows = FaissIndex(store, index, Tuned(setting, 0.0))._find(truth.queries, k + 1)
+        return recall_of(rows, truth)
+
+    def cost(setting: Setting) -> float:
+        return library.visited(index, setting.width) + CANDIDATE_COST * k * setting.candidates
+
+    rescored = not library.holds_vectors(factory)
+    return tune(measure, cost, recall, library.widths(index, k), rescored), len(truth.queries)

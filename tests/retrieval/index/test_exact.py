@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from amer.retrieval.index import FaissIndex, faiss_index
+from amer.retrieval.index import FaissIndex, faiss_building
 from amer.retrieval.index import exact as index_module
 from amer.retrieval.index.exact import ExactIndex, Pace, Part, held_blocks, load_vectors, nearest
 from amer.retrieval.store import DocumentStore, write_store
@@ -39,7 +39,7 @@ def make_queries(q: int = 6, m: int = 3) -> np.ndarray:
 def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
     monkeypatch.setattr(index_module, "CPU_PACE", Pace(block_rows, 7 * block_rows))
     monkeypatch.setattr(index_module, "READ_ROWS", block_rows)
-    monkeypatch.setattr(faiss_index, "READ_ROWS", block_rows)
+    monkeypatch.setattr(faiss_building, "READ_ROWS", block_rows)
     queries = make_queries()
     similarity = queries @ store.vectors(range(COUNT)).T
     expected = np.argsort(-similarity, axis=-1)[..., :k]
