@@ -10,6 +10,7 @@ import torch
 from amer.retrieval.index.base import Index
 from amer.retrieval.index.exact import ExactIndex
 from amer.retrieval.index.faiss_index import FaissIndex
+from amer.retrieval.index.milvus_index import MilvusIndex
 from amer.retrieval.store import DocumentStore
 
 COLLECTION = "amer"
@@ -39,7 +40,5 @@ def open_index(
     if location is None:
         return ExactIndex(store, device)
     if "://" in str(location) or str(location).endswith(".db"):
-        from amer.retrieval.index.milvus_index import MilvusIndex
-
         return MilvusIndex.open(store, str(location), collection, token=token)
     return FaissIndex.open(store, location, device)

@@ -1,0 +1,174 @@
+"""A connection to Milvus that waits for a server that is away, and says what was being done when it stays away."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+Answer = TypeVar("Answer")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds between attempts
+CONNECT_SECONDS = 10.0  # longest that one attempt to connect takes
+REFUSED_CODES = {100, *range(1100, 1200), *range(1400, 1500), *range(1700, 1800)}  # no collection, parameters, rights
+# Milvus 2.3 and Lite give most refusals a code that also stands for a server that is not ready: the words tell.
+REFUSED_WORDS = re.compile(
+    "invalid (index|parameter|collection|alias|field|metric)|is invalid|out of range|cannot parse|exceeds|"
+    "unknown (index_type|field)|distinct index|duplicate|already exist",
+    re.IGNORECASE,
+)
+AMBIGUOUS_CODES = (1, 6, 35, 65535)
+
+
+class MilvusConnection:
+    """A client of Milvus whose calls are repeated, ever more slowly, until they are answered or their time is over.
+
+    Safe to use from several threads. A call may have been carried out although its answer was lost, and is then
+    carried out twice: only calls that may be repeated belong here.
+
+    Attributes:
+        uri: a file that ends in ".db" (Milvus Lite, in this process) or the address of a server or cluster.
+        timeout: seconds for every call with all its repetitions.
+        lite: whether this is Milvus Lite.
+    """
+
+    def __init__(self, uri: str, token: str = "", timeout: float = 60.0) -> None:
+        """Connect.
+
+        Args:
+            uri: see above.
+            token: "user:password" or an API key, where the server asks for one.
+            timeout: see above.
+
+        Raises:
+            ImportError: pymilvus or, for a file, milvus-lite is not installed.
+            OSError: nobody answers, or another process has the file open.
+            ValueError: neither a file nor an address, a timeout that is not positive.
+        """
+        self.lite = "://" not in uri
+        if self.lite and not uri.endswith(".db"):
+            raise ValueError(
+                f"Milvus is at a file that ends in .db or at an address like http://host:19530, got {uri!r}"
+            )
+        if not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+        self.uri, self.timeout = uri, timeout
+        self._token = token
+        self._client: MilvusClient | None = None
+        self._connecting = threading.Lock()
+        _import_pymilvus(self.lite)
+        if self.lite:
+            Path(uri).absolute().parent.mkdir(parents=True, exist_ok=True)
+        self.call("connect", lambda client, seconds: client.get_server_version(timeout=seconds))
+
+    def call(self, doing: str, request: Callable[[MilvusClient, float], Answer]) -> Answer:
+        """Ask until there is an answer.
+
+        Args:
+            doing: what the request does, for messages: "connect".
+            request: given the client and the seconds left.
+
+        Raises:
+            ConnectionError: the server cannot be reached or is not ready, and the time is over.
+            TimeoutError: it has not answered in time.
+            PermissionError: it asks for another token.
+            ValueError: it refuses the request.
+        """
+        import grpc
+        from pymilvus.exceptions import MilvusException
+
+        deadline, pause = time.monotonic() + self.timeout, FIRST_PAUSE
+        while True:
+            try:
+                left = max(deadline - time.monotonic(), 0.001)
+                return request(self._connected(left), left)
+            except (MilvusException, grpc.RpcError) as error:
+                self._refuse(doing, error)
+                if time.monotonic() + pause >= deadline:
+                    raise self._given_up(doing, error) from error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def close(self) -> None:
+        """Close the connection; another call would open it again."""
+        with self._connecting:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self, seconds: float) -> MilvusClient:
+        from pymilvus import MilvusClient
+        from pymilvus.exceptions import ConnectionConfigException
+
+        with self._connecting:
+            if self._client is None:
+                try:
+                    limit = min(seconds, CONNECT_SECONDS)
+                    # A connection of its own: pymilvus would hand a broken one to everybody who asks for the address.
+                    self._client = MilvusClient(self.uri, token=self._token, timeout=limit, dedicated=True)
+                except ConnectionConfigException as error:
+                    if not self.lite:
+                        raise ValueError(f"{self.uri!r} is no address of Milvus: {error.message}") from error
+                    raise OSError(
+                        f"{self.uri} cannot be opened ({error.message}): another process has it open, or it is damaged"
+                    ) from error
+            return self._client
+
+    def _refuse(self, doing: str, error: Any) -> None:
+        """Raise if asking again would not help."""
+        import grpc
+        from pymilvus.exceptions import ParamError
+
+        status = _status(error)
+        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise PermissionError(f"{self.uri} does not let this token {doing}: {_words(error)}") from error
+        final = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
+        code = getattr(error, "code", None)
+        worded = code in AMBIGUOUS_CODES and REFUSED_WORDS.search(_words(error)) is not None
+        refused = isinstance(error, ParamError) or code in REFUSED_CODES or worded
+        if status in final or (status is None and refused):
+            raise ValueError(f"{self.uri} refused to {doing}: {_words(error)}") from error
+
+    def _given_up(self, doing: str, error: Any) -> OSError:
+        import grpc
+
+        kind = TimeoutError if _status(error) == grpc.StatusCode.DEADLINE_EXCEEDED else ConnectionError
+        return kind(
+            f"could not {doing}: {self.uri} was asked again and again for {self.timeout:g} s, and at last: "
+            f"{_words(error)}. Is the server running, and is timeout= long enough for it?"
+        )
+
+
+def _import_pymilvus(lite: bool) -> None:
+    try:
+        import pymilvus  # noqa: F401
+    except ImportError as error:
+        raise ImportError('MilvusIndex needs pymilvus: pip install "amer[milvus]"') from error
+    if lite and find_spec("milvus_lite") is None:
+        raise ImportError('Milvus in a file needs milvus-lite: pip install "amer[milvus-lite]"')
+    # It logs a traceback of every failed attempt, also of those that are repeated; the last one is raised.
+    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+    logging.getLogger("pymilvus.client.connection_manager").setLevel(logging.CRITICAL)
+
+
+def _status(error: Any) -> Any:
+    """The gRPC status of a failure, None where the server itself answered."""
+    import grpc
+
+    while error is not None and not isinstance(error, grpc.RpcError):
+        error = None if error.__cause__ is error else error.__cause__  # pymilvus raises errors from themselves
+    return None if error is None else error.code()
+
+
+def _words(error: Any) -> str:
+    """What an error says, in a line."""
+    words = getattr(error, "message", None) or (error.details() if hasattr(error, "details") else str(error))
+    return " ".join(str(words).split())[:500]

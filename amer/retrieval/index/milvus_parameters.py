@@ -1,0 +1,36 @@
+"""What an index of Milvus is built and searched with where nothing is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# Milvus Lite takes any type and serves those it does not know by brute force.
+LITE_TYPES = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8")
+
+
+def default_index_params(index_type: str, count: int) -> dict[str, Any]:
+    """For HNSW a graph of degree 32, for IVF `4 sqrt(count)` lists, for other types what the server thinks right."""
+    if index_type.startswith("HNSW"):
+        return {"M": 32, "efConstruction": 200}
+    if index_type.startswith("IVF"):
+        return {"nlist": min(math.isqrt(16 * count), 65_536)}
+    return {}
+
+
+def default_search_params(index_type: str, index_params: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Twice k candidates of a graph, at least 200; a quarter of the lists of IVF. Measure recall on your corpus."""
+    if index_type.startswith("HNSW"):
+        return {"ef": min(max(200, 2 * k), 32_768)}
+    if index_type.startswith("IVF"):
+        return {"nprobe": max(1, int(index_params["nlist"]) // 4)}
+    if index_type == "DISKANN":
+        return {"search_list": max(200, 2 * k)}
+    return {}
+
+
+def check_type(index_type: str, uri: str) -> None:
+    """ValueError for what Milvus Lite, in a file, does not build; a server refuses what it does not know itself."""
+    if "://" not in uri and index_type not in LITE_TYPES:
+        raise ValueError(f"Milvus Lite builds {', '.join(LITE_TYPES)}, got {index_type!r}: use a server for others")
