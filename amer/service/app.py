@@ -1,0 +1,148 @@
+"""The application: `/search`, `/health` and `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from amer import __version__
+from amer.retrieval import Searcher
+from amer.retrieval.filters import Filter
+from amer.service.batching import Batcher, Found, Options
+from amer.service.clients import awaited_by_client, read_body
+from amer.service.keys import key_check
+from amer.service.metrics import MeasuredRequests, Metrics
+from amer.service.problems import documented, handle_problems, unfit
+from amer.service.schemas import Encoder, Health, SearchAnswer, SearchRequest, search_answer, search_request
+from amer.service.settings import Settings
+
+JSON = "application/json"
+
+
+def create_app(searcher: Searcher, settings: Settings | None = None, api_key: str | None = None) -> FastAPI:
+    """An ASGI application that searches for its clients; run it in one process (`serve` does).
+
+    Args:
+        searcher: what is served; only one thread ever uses it.
+        settings: limits.
+        api_key: what clients of `/search` must send as `X-API-Key`; nothing by default.
+
+    Returns:
+        the application; `app.state.batcher` says whether it is at work.
+
+    Raises:
+        ValueError: an empty API key.
+    """
+    settings = settings or Settings()
+
+    def search(questions: list[str], options: Options) -> Found:
+        return searcher.search(questions, **options._asdict())
+
+    metrics = Metrics(lambda: batcher.waiting)
+    batcher = Batcher(search, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with batcher.running():
+            yield
+
+    app = FastAPI(
+        title="AMER",
+        description="Retrieval with several query vectors a question.",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    app.state.batcher = batcher
+    app.add_middleware(MeasuredRequests, metrics=metrics)
+    handle_problems(app)
+    app.include_router(_search_router(searcher, batcher, settings, api_key))
+    app.include_router(_state_router(searcher, metrics))
+    return app
+
+
+def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None) -> APIRouter:
+    router, request_model = APIRouter(), search_request(settings)
+    body = {"required": True, "content": {JSON: {"schema": request_model.model_json_schema()}}}
+    keyed = api_key is not None
+    statuses = (*([401] if keyed else []), 408, 413, 415, 422, 500, 503, 504)
+
+    @router.post(
+        "/search",
+        response_model=SearchAnswer,
+        responses=documented(*statuses),
+        openapi_extra={"requestBody": body},
+        dependencies=[Depends(key_check(api_key))] if keyed else [],
+    )
+    async def search(request: Request) -> Response:
+        """The documents of each question, best first."""
+        # The body is read here, not by FastAPI: after the check of the key, and never beyond its limit.
+        raw = await read_body(request, settings.max_body_bytes, settings.timeout_seconds)
+        asked = _checked(request, raw, request_model)
+        if asked.filter is not None:
+            _check_filter(asked.filter, searcher)
+        options = Options(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)
+        work = batcher.find(asked.questions, options)
+        found = await awaited_by_client(request, work, settings.timeout_seconds)
+        return Response(search_answer(found).model_dump_json(), media_type=JSON)
+
+    return router
+
+
+def _state_router(searcher: Searcher, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+    served = _served(searcher)
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+
+    @router.get("/health", responses=documented(500))
+    async def health() -> Health:
+        """Whether the service is alive, and what it serves; needs no key."""
+        return served
+
+    @router.get("/metrics", response_class=Response, responses={**text, **documented(500)})
+    async def figures() -> Response:
+        """Requests, latencies, batches and queue, for Prometheus; needs no key."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _checked(request: Request, raw: bytes, request_model: type[SearchRequest]) -> SearchRequest:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise HTTPException(415, f"send the request as JSON, with the header Content-Type: {JSON}")
+    try:
+        return request_model.model_validate_json(raw)
+    except ValidationError as error:
+        raise unfit(error) from None
+
+
+def _check_filter(filter: str, searcher: Searcher) -> None:
+    """A filter that does not fit never reaches the queue, so every ValueError from there is the service's own."""
+    try:
+        Filter(filter, searcher.store.metadata)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+def _served(searcher: Searcher) -> Health:
+    config, encoder = searcher.model.config, searcher.store.encoder
+    return Health(
+        status="ok",
+        version=__version__,
+        model=_public_name(config.name_or_path),
+        num_query_vectors=config.num_query_vectors,
+        documents=len(searcher.store),
+        encoder=Encoder(name=_public_name(encoder["name"]), revision=encoder["revision"]),
+    )
+
+
+def _public_name(name: str) -> str:
+    """A name on the Hub as it is, of a folder the last part: where it lies is nobody's business."""
+    return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name

@@ -1,0 +1,149 @@
+"""Searches concurrent requests together: what waits while one batch is searched becomes the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from amer.retrieval import Hit
+
+Found = list[list[Hit]]
+
+
+class Options(NamedTuple):
+    """How questions are searched; only those of equal options can be searched together."""
+
+    k: int
+    num_query_vectors: int | None
+    fusion: str | None
+    filter: str | None
+
+
+class QueueFull(Exception):
+    """More questions wait than may."""
+
+
+@dataclass(eq=False)
+class _Request:
+    questions: Sequence[str]
+    options: Options
+    found: asyncio.Future[Found]
+
+
+class Batcher:
+    """Answers requests in one thread, which owns the model, a batch at a time; nobody waits for a batch to fill.
+
+    The oldest request is always in the next batch, with those of equal options that fit behind it.
+    """
+
+    def __init__(
+        self,
+        search: Callable[[list[str], Options], Found],
+        max_batch: int,
+        max_waiting: int,
+        observe: Callable[[int], object],
+    ) -> None:
+        """Search with `async with batcher.running():` around it.
+
+        Args:
+            search: finds the documents of some questions.
+            max_batch: questions of a batch.
+            max_waiting: questions that may wait.
+            observe: called with the number of questions of every batch.
+        """
+        self._search = search
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._observe = observe
+        self._queue: list[_Request] = []
+        self._arrived = asyncio.Event()
+        self._searching: Future[Found] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Questions in the queue, without those being searched."""
+        return sum(len(request.questions) for request in self._queue)
+
+    @property
+    def searching(self) -> bool:
+        """Whether the thread is at work; it may still be when nobody wants the answer any more."""
+        return self._searching is not None and not self._searching.done()
+
+    async def find(self, questions: Sequence[str], options: Options) -> Found:
+        """The documents of each question; cancelled, the request leaves the queue.
+
+        Raises:
+            QueueFull: as it says.
+            Exception: whatever the search of these questions raises.
+        """
+        if self.waiting + len(questions) > self._max_waiting:
+            raise QueueFull(f"{self.waiting} questions are waiting, at most {self._max_waiting} may")
+        request = _Request(questions, options, asyncio.get_running_loop().create_future())
+        self._queue.append(request)
+        self._arrived.set()
+        try:
+            return await request.found
+        finally:
+            if request in self._queue:
+                self._queue.remove(request)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Search what arrives; at the end, a search that has begun is left to itself."""
+        thread = ThreadPoolExecutor(1, "amer-service")
+        work = asyncio.create_task(self._work(thread))
+        try:
+            yield
+        finally:
+            work.cancel()
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, thread: ThreadPoolExecutor) -> None:
+        while True:
+            await self._arrived.wait()
+            while self._queue:
+                await self._answer(self._next_batch(), thread)
+            self._arrived.clear()
+
+    def _next_batch(self) -> list[_Request]:
+        """Take the oldest request out of the queue, and all that can be searched with it."""
+        batch, size, options = [], 0, self._queue[0].options
+        for request in self._queue:
+            if request.options == options and size + len(request.questions) <= self._max_batch:
+                batch.append(request)
+                size += len(request.questions)
+        self._queue = [request for request in self._queue if request not in batch]
+        return batch
+
+    async def _answer(self, batch: list[_Request], thread: ThreadPoolExecutor) -> None:
+        """Search a batch; where that fails each request is searched alone, so that only the bad one sees the error."""
+        batch = [request for request in batch if not request.found.done()]
+        if not batch:
+            return
+        questions = [question for request in batch for question in request.questions]
+        self._observe(len(questions))
+        self._searching = thread.submit(self._search, questions, batch[0].options)
+        try:
+            found = iter(await asyncio.wrap_future(self._searching))
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, OSError):  # an index that is away is so for all
+                _fail(batch, error)
+            else:
+                for request in batch:
+                    await self._answer([request], thread)
+            return
+        for request in batch:
+            own = list(islice(found, len(request.questions)))
+            if not request.found.done():
+                request.found.set_result(own)
+
+
+def _fail(batch: list[_Request], error: Exception) -> None:
+    for request in batch:
+        if not request.found.done():
+            request.found.set_exception(error)

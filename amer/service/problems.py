@@ -1,0 +1,79 @@
+"""Errors as answers: one schema for all, and words for the client that betray nothing of the inside."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
+
+from amer.service.batching import QueueFull
+from amer.service.schemas import Problem
+
+CLIENT_GONE = 499  # as nginx says; nobody reads it but the metrics
+RETRY_AFTER = {"Retry-After": "1"}
+MEANINGS = {
+    401: "the header X-API-Key is missing or wrong",
+    408: "the body has not arrived in time",
+    413: "the body is too large",
+    415: "the body is not declared as application/json",
+    422: "the request does not fit this schema, or its filter does not fit the documents",
+    500: "the service failed; its log says why",
+    503: "too many questions are waiting, or the index cannot be reached: try again",
+    504: "the answer took too long",
+}
+logger = logging.getLogger(__name__)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of errors."""
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": MEANINGS[status]} for status in statuses
+    }
+    if 503 in answers:
+        seconds = {"description": "seconds", "schema": {"type": "string"}, "required": True}
+        answers[503]["headers"] = {"Retry-After": seconds}
+    return answers
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Answer every error with a `Problem`."""
+
+    @app.exception_handler(AnyHTTPException)
+    async def refused(request: Request, error: AnyHTTPException) -> Response:
+        return _answer(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(QueueFull)
+    async def full(request: Request, error: QueueFull) -> Response:
+        return _answer(503, f"{error}: try again later", RETRY_AFTER)
+
+    @app.exception_handler(OSError)
+    async def index_away(request: Request, error: OSError) -> Response:
+        logger.error("the index cannot be reached", exc_info=error)
+        return _answer(503, "the index cannot be reached: try again later", RETRY_AFTER)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    @app.exception_handler(Exception)  # what serves the application logs it
+    async def failed(request: Request, error: Exception) -> Response:
+        # It then also closes the connection, which clients must know or their next request on it is lost.
+        return _answer(500, "the service failed; its log says why", {"Connection": "close"})
+
+
+def unfit(error: ValidationError) -> HTTPException:
+    """Where a request does not fit the schema."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)
+    where = [".".join(map(str, problem["loc"])) or "the body" for problem in first]
+    words = [f"{place}: {problem['msg']}" for place, problem in zip(where, first, strict=True)]
+    more = f"; and {len(words) - 5} more" if len(words) > 5 else ""
+    return HTTPException(422, "; ".join(words[:5]) + more)
+
+
+def _answer(status: int, detail: str, headers: Any = None) -> Response:
+    content = Problem(detail=detail).model_dump_json()
+    return Response(content, status_code=status, headers=headers, media_type="application/json")

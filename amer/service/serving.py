@@ -1,0 +1,76 @@
+"""Runs the application until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+
+import uvicorn
+
+from amer.retrieval import Searcher
+from amer.service.app import create_app
+from amer.service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def serve(
+    searcher: Searcher,
+    settings: Settings | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT: then nothing new is taken, what is in flight is answered, and this returns.
+
+    Call it in the main thread, as signals can only be handled there. Where a search goes on beyond
+    `settings.stop_seconds`, the process ends here, with exit code 0.
+
+    Args:
+        searcher: what is served.
+        settings: limits.
+        host: address to listen on; 127.0.0.1 is reached from this machine only.
+        port: 0 takes a free one.
+        api_key: see `create_app`.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        ValueError: an empty API key.
+    """
+    settings = settings or Settings()
+    app = create_app(searcher, settings, api_key)
+    listening = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.stop_seconds,
+    )
+    server = uvicorn.Server(config)
+    # When it has stopped, uvicorn raises the signal again for whoever handled it before: the default handler would end
+    # the process with another exit code than 0. And a signal that arrives before uvicorn listens for it is not lost.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        address, number = listening.getsockname()[:2]
+        logger.info("ready: http://%s:%s", f"[{address}]" if ":" in address else address, number)
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if app.state.batcher.searching:
+        logger.warning("stopped while a search was running")
+        logging.shutdown()
+        os._exit(0)  # Python would wait for the search's thread
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
+        ) from error

@@ -1,0 +1,46 @@
+"""What a service allows: sizes, numbers and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from amer.retrieval.filters import LONGEST
+
+
+def _setting(default: int, meaning: str) -> Any:
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of a service, each a positive number; what they mean is also the help of `scripts/serve.py`.
+
+    Raises:
+        ValueError: a number that is not positive, or limits that contradict one another.
+    """
+
+    max_body_bytes: int = _setting(2**20, "bytes of a request's body; more is answered with 413")
+    max_questions: int = _setting(64, "questions of a request")
+    max_question_characters: int = _setting(4_096, "characters of a question")
+    max_k: int = _setting(1_000, "documents a question (k)")
+    max_num_query_vectors: int = _setting(32, "query vectors a question (m)")
+    max_filter_characters: int = _setting(2_000, "characters of a filter")
+    max_batch_questions: int = _setting(64, "questions of concurrent requests that are searched together")
+    max_waiting_questions: int = _setting(1_024, "questions in the queue; with more, a request is answered with 503")
+    timeout_seconds: int = _setting(30, "seconds a request may wait and be searched; after them the answer is 504")
+    stop_seconds: int = _setting(30, "seconds that requests in flight are given to end when the service is stopped")
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if not value > 0:
+                raise ValueError(f"{setting.name} must be positive, got {value}")
+        if self.max_filter_characters > LONGEST:
+            raise ValueError(f"max_filter_characters is at most {LONGEST}, got {self.max_filter_characters}")
+        for name in ("max_batch_questions", "max_waiting_questions"):
+            if getattr(self, name) < self.max_questions:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but a request may have {self.max_questions} questions: "
+                    "raise it or lower max_questions"
+                )

@@ -1,0 +1,101 @@
+"""Concurrent requests are searched together, and nobody notices."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from amer.service import Settings, create_app
+from tests.service.conftest import FakeSearcher, ask, metric, running, until
+
+FUSIONS = (None, "round_robin", "reciprocal_rank", "max_score")
+
+
+def as_answered(hits) -> list[tuple]:
+    return [(hit.id, hit.title, hit.text, hit.found_by, hit.found_at) for hit in hits]
+
+
+def as_served(hits: list[dict]) -> list[tuple]:
+    return [tuple(hit[name] for name in ("id", "title", "text", "found_by", "found_at")) for hit in hits]
+
+
+def test_many_concurrent_requests_get_what_the_searcher_answers(searcher):
+    draw = random.Random(0)
+    asked = [
+        {
+            "questions": [f"question {draw.randrange(20)}" for _ in range(draw.randint(1, 3))],
+            "k": draw.choice((1, 5, 100)),
+            "num_query_vectors": draw.choice((None, 1, 2)),
+            "fusion": draw.choice(FUSIONS),
+            "filter": draw.choice((None, "year < 1980", 'language == "de"')),
+        }
+        for _ in range(80)
+    ]
+    with running(create_app(searcher)) as address, ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda body: ask(address, *body["questions"], **_options(body)), asked))
+        batches = metric(address, "amer_batch_questions_count")
+        assert metric(address, "amer_batch_questions_sum") == sum(len(body["questions"]) for body in asked)
+    assert batches < len(asked)  # some were searched together
+    for body, answer in zip(asked, answers, strict=True):
+        assert answer.status_code == 200
+        expected = searcher.search(body["questions"], **_options(body))
+        served = [one["hits"] for one in answer.json()["answers"]]
+        assert [as_served(hits) for hits in served] == [as_answered(hits) for hits in expected]
+        scores = [hit["score"] for hits in served for hit in hits]
+        assert scores == pytest.approx([hit.score for hits in expected for hit in hits], abs=1e-5)
+
+
+def _options(body: dict) -> dict:
+    return {name: value for name, value in body.items() if name != "questions"}
+
+
+def held(fake: FakeSearcher, address: str, clients: ThreadPoolExecutor, *requests: dict) -> list:
+    """Send one request, and the others while it is being searched; then let them all go."""
+    fake.released.clear()
+    first = clients.submit(ask, address, "first")
+    until(lambda: fake.batches == [["first"]])
+    others = []
+    for body in requests:  # one after another, so that their order is known
+        waiting = metric(address, "amer_waiting_questions")
+        others.append(clients.submit(ask, address, *body["questions"], **_options(body)))
+        until(lambda waiting=waiting: metric(address, "amer_waiting_questions") > waiting)
+    fake.released.set()
+    return [future.result() for future in (first, *others)]
+
+
+def test_what_waits_becomes_one_batch_of_equal_options_up_to_the_limit(store):
+    fake = FakeSearcher(store)
+    limits = Settings(max_questions=3, max_batch_questions=4)
+    requests = [
+        {"questions": ["a", "b"]},
+        {"questions": ["other k"], "k": 3},
+        {"questions": ["c", "d", "e"]},
+        {"questions": ["f"]},
+        {"questions": ["filtered"], "filter": "year > 1960"},
+    ]
+    with running(create_app(fake, limits)) as address, ThreadPoolExecutor(8) as clients:
+        answers = held(fake, address, clients, *requests)
+    assert fake.batches == [["first"], ["a", "b", "f"], ["other k"], ["c", "d", "e"], ["filtered"]]
+    for body, answer in zip(requests, answers[1:], strict=True):
+        assert [one["hits"][0]["text"] for one in answer.json()["answers"]] == body["questions"]
+
+
+def test_one_bad_request_of_a_batch_hurts_nobody(store):
+    fake = FakeSearcher(store, lambda questions: RuntimeError("secret") if "bad" in questions else None)
+    requests = [{"questions": [text]} for text in ("good", "bad", "also good")]
+    with running(create_app(fake)) as address, ThreadPoolExecutor(8) as clients:
+        answers = held(fake, address, clients, *requests)
+    assert fake.batches[1] == ["good", "bad", "also good"]
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200]
+    assert "secret" not in answers[2].text
+
+
+def test_a_filter_that_does_not_fit_is_told_why_and_never_searched(searcher):
+    with running(create_app(searcher)) as address, ThreadPoolExecutor(8) as clients:
+        filters = ["year > 1960", "nonsense == 3", 'year == "x"', "year >", None] * 4
+        answers = list(clients.map(lambda text: ask(address, "bank", filter=text), filters))
+        assert metric(address, "amer_batch_questions_sum") == 8
+    assert [answer.status_code for answer in answers] == [200, 422, 422, 422, 200] * 4
+    assert "there is no field 'nonsense'" in answers[1].json()["detail"]
