@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -11,31 +13,37 @@ from rich.table import Table
 
 from amer.hub import pull_folder
 from amer.retrieval import DocumentEncoder, DocumentStore, Hit, Searcher, open_index
+from amer.retrieval.fusion import FUSIONS
+from amer.retrieval.index.opening import COLLECTION
 from modeling_amer import AMERModel
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", required=True, help="a trained AMER model: a folder or a name on the Hub")
     parser.add_argument("--store", required=True, help="the document store: a folder or a name on the Hub")
     parser.add_argument("--questions", required=True, nargs="+", help="one or more questions")
     parser.add_argument("--k", type=int, default=10, help="documents per question")
     parser.add_argument("--num_query_vectors", type=int, help="per question; the model's own when not given")
+    parser.add_argument("--filter", help='only documents whose metadata fulfil it, such as "year >= 1990"')
+    parser.add_argument("--fusion", choices=[*FUSIONS], help="how lists become one; the model's own when not given")
     parser.add_argument("--index", help="a FAISS index's folder, Milvus' address or file; exact search when not given")
+    parser.add_argument("--collection", default=COLLECTION, help="in Milvus, whose key is in MILVUS_TOKEN")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the encoder brings along")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it runs")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def load_searcher(model: str, store: str, device: str, trust_remote_code: bool, index: str | None = None) -> Searcher:
-    """The model, the store and its index, with the store's encoder where the model is anchored."""
-    loaded = AMERModel.from_pretrained(model).to(device)
-    documents = DocumentStore.open(pull_folder(store))
+def load_searcher(given: Any) -> Searcher:
+    """What the fields `model`, `store`, `index`, `collection`, `device` and `trust_remote_code` name."""
+    model = AMERModel.from_pretrained(given.model).to(given.device)
+    store = DocumentStore.open(pull_folder(given.store))
     encoder = None
-    if loaded.config.anchored:
-        encoder = DocumentEncoder.from_identity(documents.encoder, device, trust_remote_code)
-    return Searcher(loaded, open_index(documents, index, device), encoder=encoder)
+    if model.config.anchored:
+        encoder = DocumentEncoder.from_identity(store.encoder, given.device, given.trust_remote_code)
+    index = open_index(store, given.index, given.device, given.collection, os.environ.get("MILVUS_TOKEN", ""))
+    return Searcher(model, index, encoder=encoder)
 
 
 def hits_table(question: str, hits: list[Hit]) -> Table:
@@ -51,15 +59,13 @@ def hits_table(question: str, hits: list[Hit]) -> Table:
     return table
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Search and show."""
-    arguments = parse_arguments()
-    searcher = load_searcher(
-        arguments.model, arguments.store, arguments.device, arguments.trust_remote_code, arguments.index
+    given, console = parse_arguments(arguments), Console()
+    answers = load_searcher(given).search(
+        given.questions, given.k, given.num_query_vectors, given.fusion, filter=given.filter
     )
-    console = Console()
-    answers = searcher.search(arguments.questions, arguments.k, arguments.num_query_vectors)
-    for question, hits in zip(arguments.questions, answers, strict=True):
+    for question, hits in zip(given.questions, answers, strict=True):
         console.print(hits_table(question, hits))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import build_index
 import numpy as np
 import pyarrow as pa
 import pytest
+import search
 
-from amer.retrieval import write_store
+from amer.retrieval import DocumentStore, write_store
 from tests.conftest import DIM, build
 from tests.hub.conftest import loopback_hub
 
@@ -28,3 +30,25 @@ def test_the_store_may_be_a_name_on_the_hub(hub, llama, tmp_path):
     arguments = ("--model", tmp_path / "model", "--store", "org/store", "--questions", "bank", "--k", "3")
     shown = hub.run(SEARCH, *arguments, project=True, COLUMNS=120).stdout
     assert all(document in shown for document in ("d0", "d1", "d2"))
+
+
+@pytest.fixture
+def dated(tmp_path) -> DocumentStore:
+    columns = {name: [f"{name} {year}" for year in range(1990, 1990 + DIM)] for name in ("id", "title", "text")}
+    documents = pa.table({**columns, "year": range(1990, 1990 + DIM)})
+    return write_store(tmp_path / "store", documents, np.eye(DIM), {"name": "org/encoder"})
+
+
+@pytest.mark.parametrize(
+    "engine, where",
+    [(["faiss", "--index", "flat", "--output"], "index"), (["milvus", "--index", "FLAT", "--uri"], "milvus.db")],
+    ids=["faiss", "milvus-lite"],
+)
+def test_an_index_that_was_built_is_searched_with_filter_and_fusion(dated, llama, tmp_path, capsys, engine, where):
+    build_index.main([*engine, str(tmp_path / where), "--store", str(dated.path)])
+    assert where in capsys.readouterr().out
+    build(llama, document_encoder=dated.encoder).save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--store", str(dated.path), "--questions", "bank", "--k", "9"]
+    search.main([*arguments, "--index", str(tmp_path / where), "--filter", "year < 1993", "--fusion", "max_score"])
+    shown = capsys.readouterr().out
+    assert [f"id {year}" in shown for year in (1990, 1991, 1992, 1993)] == [True, True, True, False]
