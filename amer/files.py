@@ -35,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno is None:  # it has been said which file, or what else it is
             raise
         raise OSError(f"{path} could not be written, is the disk full? ({error})") from error
     finally:

@@ -47,7 +47,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ray_actors", type=int, help="encoders of the Ray cluster; None: one a GPU, or one a CPU core"
     )
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.ray_actors is not None and given.ray is None:
+        parser.error("--ray_actors needs --ray")
+    return given
 
 
 def identity_of(given: argparse.Namespace, console: Console) -> dict[str, str | None]:

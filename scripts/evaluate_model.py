@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from amer.retrieval.index.opening import COLLECTION
 
 if TYPE_CHECKING:
     from amer.data import RetrievalDataset
@@ -25,6 +28,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="a trained AMER model: a folder or a name on the Hub")
     parser.add_argument("--dataset", required=True, help="the dataset: a folder or a name on the Hub")
     parser.add_argument("--store", required=True, help="the document store: a folder or a name on the Hub")
+    parser.add_argument("--index", help="a FAISS index's folder, Milvus' address or file; exact search when not given")
+    parser.add_argument("--collection", default=COLLECTION, help="in Milvus, whose key is in MILVUS_TOKEN")
     parser.add_argument("--output", required=True, help="folder for results.json, report.md and a plot")
     parser.add_argument("--baselines", nargs="+", default=[], help="other trained AMER models, such as Single-Query")
     parser.add_argument("--split", default="test", help="split of the dataset")
@@ -112,11 +117,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     from amer.evaluation import Report, evaluate_embeddings, evaluate_model, plot_by_diversity, target_similarity
     from amer.hub import pull_folder
-    from amer.retrieval import DocumentStore, ExactIndex
+    from amer.retrieval import DocumentStore, open_index
     from modeling_amer import AMERModel
 
     store, folder = DocumentStore.open(pull_folder(parsed.store)), pull_folder(parsed.dataset)
-    index, ks = ExactIndex(store, parsed.device), parsed.ks
+    token = os.environ.get("MILVUS_TOKEN", "")
+    index, ks = open_index(store, parsed.index, parsed.device, parsed.collection, token), parsed.ks
     dataset, seconds = load_dataset(
         folder, parsed.split, store, parsed.device, parsed.batch_size, parsed.trust_remote_code
     )

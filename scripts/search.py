@@ -35,14 +35,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_searcher(given: Any) -> Searcher:
-    """What the fields `model`, `store`, `index`, `collection`, `device` and `trust_remote_code` name."""
+def load_searcher(given: Any, timeout: float = 60.0) -> Searcher:
+    """What the fields `model`, `store`, `index`, `collection`, `device` and `trust_remote_code` name.
+
+    Args:
+        given: has those fields.
+        timeout: seconds that a call to Milvus may take.
+    """
     model = AMERModel.from_pretrained(given.model).to(given.device)
     store = DocumentStore.open(pull_folder(given.store))
     encoder = None
     if model.config.anchored:
         encoder = DocumentEncoder.from_identity(store.encoder, given.device, given.trust_remote_code)
-    index = open_index(store, given.index, given.device, given.collection, os.environ.get("MILVUS_TOKEN", ""))
+    token = os.environ.get("MILVUS_TOKEN", "")
+    index = open_index(store, given.index, given.device, given.collection, token, timeout)
     return Searcher(model, index, encoder=encoder)
 
 

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("amer").setLevel(logging.INFO)
     parser = HfArgumentParser((ServeArguments, Settings), description=__doc__)
     given, settings = parser.parse_args_into_dataclasses(args=argv)
-    searcher = load_searcher(given)
+    searcher = load_searcher(given, timeout=settings.timeout_seconds)
     searcher.search("warm up")
     serve(searcher, settings, given.host, given.port, os.environ.get("AMER_API_KEY"))
 

@@ -1,7 +1,7 @@
 """Filters: which documents a search may find, said of their metadata; the same words for every index.
 
 A store's metadata are the columns of its documents beside `id`, `title` and `text`: strings, numbers, booleans. A
-filter compares them with constants:
+filter compares them with constants, whole numbers with whole ones:
 
     year >= 1990 and language in ["en", "de"]
     1990 <= year < 2000 and not (kind == "list" or stub == True)
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import ast
 import json
-import math
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ import pyarrow.compute as pc
 LONGEST = 10_000  # characters
 DEEPEST = 50  # brackets in brackets
 INT64 = range(-(2**63), 2**63)
+UNSPEAKABLE = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff]"
+)  # control characters, and halves of others
 COMPARISONS: dict[type[ast.cmpop], tuple[str, Any]] = {
     ast.Eq: ("==", pc.equal),
     ast.NotEq: ("!=", pc.not_equal),
@@ -59,7 +63,8 @@ class Filter:
         self.expression = expression
         self.fields: set[str] = set()
         self._schema = schema
-        self._tree = self._read(_parsed(expression))
+        self._source, tree = _parsed(expression)
+        self._tree = self._read(tree)
 
     def matches(self, documents: pa.RecordBatch) -> np.ndarray:
         """Which documents fulfil it: `(n,)` bool, of a batch that has `fields`."""
@@ -81,14 +86,14 @@ class Filter:
             sides = [node.left, *node.comparators]
             parts = [self._comparison(*part) for part in zip(sides, node.ops, sides[1:], strict=False)]
             return parts[0] if len(parts) == 1 else ("and", parts)
-        raise self._error(f"{ast.unparse(node)!r} is no comparison")
+        raise self._error(f"{self._words(node)} is no comparison")
 
     def _comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> tuple[str, str, Any]:
         kind = type(operator)
         if isinstance(right, ast.Name) and kind in MIRRORED:  # 1990 <= year
             left, kind, right = right, MIRRORED[kind], left
         if not isinstance(left, ast.Name):
-            raise self._error(f"{ast.unparse(left)!r} stands where the name of a field should")
+            raise self._error(f"{self._words(left)} stands where the name of a field should")
         field = left.id
         if field not in self._schema:
             raise self._error(f"there is no field {field!r}")
@@ -100,8 +105,6 @@ class Filter:
             return (COMPARISONS[kind][0], field, value)
         if kind in (ast.In, ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
             values = [self._constant(field, value) for value in right.elts]
-            if pa.types.is_integer(self._schema[field]) and not all(isinstance(value, int) for value in values):
-                raise self._error(f"{field} holds whole numbers, and so must its list")
             return ("in" if kind is ast.In else "not in", field, values)
         raise self._error(f"{field} is compared in a way that is not known")
 
@@ -110,10 +113,10 @@ class Filter:
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise self._error(f"{ast.unparse(node)!r} is no constant") from None
+            raise self._error(f"{self._words(node)} is no constant") from None
         if not _comparable(value, self._schema[field]):
-            raise self._error(f"{field} is of type {self._schema[field]}, it cannot be compared with {value!r}")
-        return value
+            raise self._error(f"{field} is of type {self._schema[field]}, it cannot be compared with {value!r:.60}")
+        return float(value) if pa.types.is_floating(self._schema[field]) else value
 
     def _evaluated(self, tree: tuple[Any, ...], documents: pa.RecordBatch) -> np.ndarray:
         operator, *operands = tree
@@ -131,6 +134,10 @@ class Filter:
         compare = next(function for word, function in COMPARISONS.values() if word == operator)
         return compare(column, pa.scalar(value)).to_numpy(zero_copy_only=False)
 
+    def _words(self, node: ast.expr) -> str:
+        """A part of the filter as it was written."""
+        return repr((ast.get_source_segment(self._source, node) or "")[:60])
+
     def _error(self, what: str) -> ValueError:
         fields = ", ".join(f"{name} ({kind})" for name, kind in self._schema.items()) or "none, these have no metadata"
         return ValueError(
@@ -139,21 +146,25 @@ class Filter:
         )
 
 
-def _parsed(expression: str) -> ast.expr:
+def _parsed(expression: str) -> tuple[str, ast.expr]:
+    """What is parsed, and what it is parsed into."""
     if not isinstance(expression, str) or not expression.strip() or len(expression) > LONGEST:
         raise ValueError(f"a filter is a string of 1 to {LONGEST} characters, got {str(expression)[:200]!r}")
     try:
-        return ast.parse(expression.strip(), mode="eval").body
+        return expression.strip(), ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise ValueError(f"filter {expression[:200]!r} cannot be read ({error}); see amer.retrieval.filters") from None
 
 
 def _comparable(value: Any, kind: pa.DataType) -> bool:
+    """Whether every engine can compare a constant with a field; they disagree about more than this allows."""
     if pa.types.is_boolean(kind) or isinstance(value, bool):
         return pa.types.is_boolean(kind) and isinstance(value, bool)
     if pa.types.is_string(kind):
-        return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-    return value in INT64 if isinstance(value, int) else isinstance(value, float) and math.isfinite(value)
+        return isinstance(value, str) and not UNSPEAKABLE.search(value)
+    if pa.types.is_integer(kind):
+        return isinstance(value, int) and value in INT64
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _nowhere(column: pa.Array) -> pa.Array:

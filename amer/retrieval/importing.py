@@ -128,7 +128,12 @@ class _FaissVectors:
                 "it was built from"
             )
         if isinstance(self.inner, faiss.IndexIVF):
-            self.inner.make_direct_map()
+            try:
+                self.inner.make_direct_map()
+            except RuntimeError as error:
+                raise ValueError(
+                    "the index keeps ids of its own in its lists, so the order is lost: import the vectors themselves"
+                ) from error
 
     def __len__(self) -> int:
         return self.inner.ntotal

@@ -61,7 +61,8 @@ def encode_queries(
             by shard.
 
     Returns:
-        whether the directory is finished: False while shards of other workers are missing.
+        whether the directory is finished: False while shards are missing, which are other workers' or in another
+            process's hands.
 
     Raises:
         ValueError: `path` is of other questions, another model, m or shard size; an empty question, none at all, not

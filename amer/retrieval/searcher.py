@@ -39,7 +39,7 @@ class Searcher:
     Attributes:
         model: has `encode_query` and an `AMERConfig`.
         index: searches the store.
-        store: where the documents are.
+        store: the index's, where the documents are.
         encoder: embeds the questions for an anchored model; None for another.
     """
 
@@ -47,7 +47,6 @@ class Searcher:
         self,
         model: Any,
         index: Index,
-        store: DocumentStore | None = None,
         encoder: DocumentEncoder | None = None,
     ) -> None:
         """Check that the model's query vectors and the store's documents lie in one space.
@@ -55,7 +54,6 @@ class Searcher:
         Args:
             model: an `AMERModel`, or anything with its `encode_query` and configuration.
             index: an `ExactIndex`, `FaissIndex`, `MilvusIndex` or the like.
-            store: the index's own by default.
             encoder: the document encoder, for an anchored model.
 
         Raises:
@@ -63,7 +61,7 @@ class Searcher:
         """
         self.model = model
         self.index = index
-        self.store = index.store if store is None else store
+        self.store: DocumentStore = index.store
         self.encoder = encoder
         config = model.config
         self.store.check_encoder(config.document_encoder)
@@ -207,7 +205,13 @@ def _overlapped(
     with ThreadPoolExecutor(1, "amer-search") as background:
         searching: Future[Found] | None = None
         for group in groups:
-            before, searching = searching, background.submit(search, encode(group))
+            try:
+                encoded = encode(group)
+            except Exception:
+                if searching is not None:
+                    yield searching.result()  # found before the error, and still wanted
+                raise
+            before, searching = searching, background.submit(search, encoded)
             if before is not None:
                 yield before.result()
         if searching is not None:

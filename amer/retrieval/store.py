@@ -7,7 +7,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -25,15 +25,15 @@ from amer.retrieval.shards import Shards, check_unit
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
 COLUMNS = ("id", "title", "text")
-# What Milvus calls the number of a document, its embedding and what it keeps for itself; and words of its filters.
-RESERVED = (*COLUMNS, "row", "vector", "RowID", "Timestamp")
+# What exports and Milvus call an embedding and a document's number, what Milvus keeps for itself; words of filters.
+RESERVED = (*COLUMNS, "embedding", "row", "vector", "RowID", "Timestamp")
 FILTER_WORDS = ("like", "exists", "null", "true", "false", *map(str.lower, keyword.kwlist))
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
 MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
-KEPT_FILTERS = 16
+KEPT_FILTERS = 4  # of a byte a document
 CHECK_BLOCK = 16_384
 
 
@@ -91,6 +91,10 @@ class DocumentStore:
     def __len__(self) -> int:
         return self._count
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes open it anew: what it remembers stays here."""
+        return DocumentStore.open, (self.path,)
+
     def __repr__(self) -> str:
         return f"DocumentStore({str(self.path)!r}, {len(self)} documents, dim {self.dim}, {self.encoder['name']})"
 
@@ -120,7 +124,7 @@ class DocumentStore:
         """Read everything: checksums, every vector, every document.
 
         Raises:
-            OSError: a shard's checksum differs from the one in `store.json`; names the shard.
+            OSError: the checksum of a shard or of the documents differs from the one in `store.json`; names the file.
             ValueError: NaN, a zero or non-unit vector, a repeated id; names the file.
         """
         for index, checksum in enumerate(self.info["checksums"]):
@@ -128,9 +132,18 @@ class DocumentStore:
             shard, file = self._shards.open(index), str(self._shards.file(index))
             for start in range(0, len(shard), CHECK_BLOCK):
                 check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), file, start)
-        for batch in pq.ParquetFile(self.path / DOCUMENTS_FILE).iter_batches():
-            check_no_nulls(batch, str(self.path / DOCUMENTS_FILE))
-        check_ids(self.ids, str(self.path / DOCUMENTS_FILE))
+        self._verify_documents(str(self.path / DOCUMENTS_FILE))
+
+    def _verify_documents(self, file: str) -> None:
+        with pq.ParquetFile(file, metadata=self._metadata) as documents:
+            for batch in documents.iter_batches(CHECK_BLOCK):
+                check_no_nulls(batch, file)
+            found = _fingerprint(
+                documents.schema_arrow, lambda name: documents.iter_batches(CHECK_BLOCK, columns=[name])
+            )
+        check_ids(self.ids, file)
+        if self.info.get("documents_sha256", found) != found:
+            raise OSError(f"{file} is damaged: its documents are not those that were recorded; restore it")
 
     def vectors(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         """Gather embeddings.
@@ -339,9 +352,20 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
         raise ValueError(f"documents need strings, got {', '.join(f'{field.name}: {field.type}' for field in wrong)}")
     schema = pa.schema([(field.name, _stored_type(field)) for field in documents.schema])
     check_no_nulls(documents, "documents")
+    infinite = [
+        field.name for field in schema if pa.types.is_floating(field.type) and not _finite(documents[field.name])
+    ]
+    if infinite:
+        raise ValueError(
+            f"documents: NaN or infinite in column(s) {', '.join(infinite)}, which engines order differently"
+        )
     if check_repeats:
         check_ids(documents.column("id"), "documents")
     return documents.cast(schema)
+
+
+def _finite(column: pa.ChunkedArray) -> bool:
+    return pc.all(pc.is_finite(column)).as_py()
 
 
 def _stored_type(field: pa.Field) -> pa.DataType:
@@ -389,13 +413,18 @@ def check_ids(ids: pa.ChunkedArray, where: str) -> None:
 
 def fingerprint(documents: pa.Table) -> str:
     """sha256 over ids, titles, texts and metadata, in order; the same however the table is cut into chunks."""
+    return _fingerprint(documents.schema, lambda name: documents.select([name]).to_batches(max_chunksize=CHECK_BLOCK))
+
+
+def _fingerprint(schema: pa.Schema, batches: Callable[[str], Iterable[pa.RecordBatch]]) -> str:
+    """Of columns that are read one after another, batch by batch."""
     total = hashlib.sha256()
-    for field in documents.schema:
+    for field in schema:
         kind = _stored_type(field)
         if field.name not in COLUMNS:
             total.update(f"{field.name} {kind}".encode())
         lengths, values = hashlib.sha256(), hashlib.sha256()
-        for batch in documents.select([field.name]).to_batches(max_chunksize=65_536):
+        for batch in batches(field.name):
             column = batch.column(0).cast(kind)
             if pa.types.is_string(kind):
                 ends, characters = _string_buffers(column)

@@ -113,6 +113,21 @@ def test_an_index_that_lost_its_vectors_is_refused(tmp_path, factory):
     assert not (tmp_path / "store").exists()
 
 
+def test_an_index_that_lost_the_order_is_refused(tmp_path):
+    index = faiss.index_factory(DIM, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(make_vectors())
+    index.add_with_ids(make_vectors(), np.arange(COUNT) * 7 + 100)
+    with pytest.raises(ValueError, match="the order is lost"):
+        import_vectors(tmp_path / "store", make_documents(), index, ENCODER)
+
+
+def test_an_export_of_a_damaged_store_names_what_is_damaged(store, tmp_path):
+    (store.path / "embeddings-00001-of-00005.npy").unlink()
+    for export in (export_npy, export_parquet):
+        with pytest.raises(FileNotFoundError, match=r"embeddings-00001-of-00005\.npy is missing"):
+            export(store, tmp_path / "out")
+
+
 def test_a_store_goes_out_as_an_array_and_comes_in_the_same(store, tmp_path):
     export_npy(store, tmp_path / "vectors.npy", show_progress_bar=False)
     exported = np.load(tmp_path / "vectors.npy", mmap_mode="r")

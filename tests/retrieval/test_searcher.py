@@ -205,6 +205,14 @@ def test_the_next_group_is_encoded_while_one_is_searched(store, monkeypatch):
     assert [found[0].id for found in hits] == ["a0", "a1", "a2"]
 
 
+def test_what_was_found_before_a_bad_question_is_not_lost(store, monkeypatch):
+    monkeypatch.setattr(searcher_module, "SEARCHED_TOGETHER", 1)
+    answers = Searcher(AxisModel(), ExactIndex(store)).stream(["0 1", "1 2", "no number"], k=1)
+    assert [next(answers)[0].id, next(answers)[0].id] == ["a0", "a1"]
+    with pytest.raises(ValueError, match="invalid literal"):
+        next(answers)
+
+
 def test_an_error_of_a_search_reaches_the_caller(store):
     class Broken(ExactIndex):
         def search(self, query_embeddings, k, filter=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import islice, repeat
 
 import numpy as np
@@ -129,6 +130,25 @@ def test_verify_notices_one_changed_byte(store):
     DocumentStore.open(store.path)
     with pytest.raises(OSError, match=r"embeddings-00002-of-00005\.npy is damaged"):
         store.verify()
+
+
+@pytest.mark.parametrize("name", ["title", "text", "year"])
+def test_verify_notices_one_changed_document(tmp_path, name):
+    store = write_store(tmp_path / "store", with_metadata(), make_vectors(4), ENCODER)
+    documents = pq.read_table(store.path / "documents.parquet")
+    values = documents[name].to_pylist()
+    values[2] = values[2] + ("x" if isinstance(values[2], str) else 1)
+    changed = documents.set_column(documents.column_names.index(name), documents.schema.field(name), [values])
+    pq.write_table(changed, store.path / "documents.parquet")
+    with pytest.raises(OSError, match=r"documents\.parquet is damaged"):
+        DocumentStore.open(store.path).verify()
+
+
+def test_another_process_opens_a_store_anew(tmp_path):
+    store = write_store(tmp_path / "store", with_metadata(), make_vectors(4), ENCODER)
+    assert store.matching("year > 1991").sum() == 2
+    again = pickle.loads(pickle.dumps(store))
+    assert (again.identity, again.matching("year > 1991").sum()) == (store.identity, 2)
 
 
 @pytest.mark.parametrize("bad", [np.nan, 0.0, 2.0])
@@ -306,6 +326,9 @@ def test_further_columns_are_metadata(tmp_path):
         ("Timestamp", [1, 2, 3, 4], "'Timestamp' cannot be metadata by that name"),
         ("größe", [1, 2, 3, 4], "'größe' cannot be metadata by that name"),
         ("month", [1, None, 3, 4], "null in column.* month"),
+        ("share", [1.0, float("nan"), 3, 4], "NaN or infinite in column.* share"),
+        ("share", pa.array([1, 2, 3, float("-inf")], pa.float32()), "NaN or infinite in column.* share"),
+        ("embedding", [1, 2, 3, 4], "'embedding' cannot be metadata by that name"),
     ],
 )
 def test_what_cannot_be_metadata_is_refused(tmp_path, name, column, message):

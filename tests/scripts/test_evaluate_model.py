@@ -123,3 +123,15 @@ def test_off_the_shelf_is_the_encoder_itself(house, tmp_path):
     expected = evaluate_embeddings(encoder.encode_queries(QUESTIONS)[:, None], questions, index, "x", (2, 5))
     for metric, values in expected.values.items():
         assert systems["off-the-shelf"]["metrics"][metric]["whole"]["mean"] == pytest.approx(np.mean(values))
+
+
+def test_an_index_that_was_built_gives_the_figures_of_exact_search(house, tmp_path):
+    from amer.retrieval import DocumentStore, FaissIndex
+
+    FaissIndex.build(DocumentStore.open(house.folder / "store"), tmp_path / "index", "flat", show_progress_bar=False)
+    exact, indexed = (
+        run(house, tmp_path / name, *options)["systems"]
+        for name, options in (("exact", []), ("indexed", ["--index", str(tmp_path / "index")]))
+    )
+    for name, system in exact.items():
+        assert indexed[name]["metrics"] == system["metrics"]
