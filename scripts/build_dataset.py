@@ -29,8 +29,8 @@ from amer.data.synthetic import SETTINGS, TRANSFORMATIONS
 from amer.files import read_json
 from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex
 from amer.retrieval.bm25 import BM25
+from amer.retrieval.corpus import fingerprint
 from amer.retrieval.dense import DenseSearch
-from amer.retrieval.store import fingerprint
 
 REPORTED = ("splits", "stages", "drops", "paper", "documents", "words_per_document")
 REPORTS = ("dataset/dataset.json", "documents/documents.json")

@@ -20,8 +20,8 @@ from amer.data.gold import Question, TextSearch, map_gold
 from amer.data.lines import Place
 from amer.files import atomic_write, read_json
 from amer.retrieval.claims import KILLED_WRITES, RUN_FILE
+from amer.retrieval.corpus import fingerprint
 from amer.retrieval.shards import file_checksum
-from amer.retrieval.store import fingerprint
 
 WORK = "work"  # beside the result: what a killed build goes on from
 WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # of `build_wikipedia` and `map_gold`

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amer.files import read_json
-from amer.retrieval.store import COLUMNS
+from amer.retrieval.corpus import COLUMNS
 
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 

@@ -20,7 +20,7 @@ from amer.data.dataset import CLUSTERS
 from amer.data.documents import take_documents
 from amer.files import atomic_write, write_json
 from amer.retrieval.claims import claimed
-from amer.retrieval.store import fingerprint
+from amer.retrieval.corpus import fingerprint
 
 GOLD_FILE = "gold.json"
 PART = 256  # questions of a part: the most work a kill can lose, and how many share a pass over a store

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from amer.files import atomic_directory, read_json, write_json
-from amer.retrieval.store import checked_documents, fingerprint
+from amer.retrieval.corpus import checked_documents, fingerprint
 
 INFO_FILE = "bm25.json"
 # Lucene's BM25 with the k1 and b of Pyserini. As Lucene cuts text, a word may be a single character and holds its

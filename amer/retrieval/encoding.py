@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from amer.retrieval.claims import claimed, held
+from amer.retrieval.corpus import check_ids, checked_documents
 from amer.retrieval.shards import Shards
 from amer.retrieval.store import (
     DOCUMENTS_FILE,
     STORE_FILE,
     DocumentStore,
-    check_ids,
-    checked_documents,
     embedding_shards,
     store_info,
     write_documents,

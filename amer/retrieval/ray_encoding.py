@@ -20,9 +20,10 @@ from tqdm import tqdm
 from amer.data.documents import open_documents
 from amer.files import read_json
 from amer.retrieval.claims import RUN_FILE, claimed
+from amer.retrieval.corpus import checked_documents, fingerprint
 from amer.retrieval.encoding import CorpusEncoding, Encoder, finish_store
 from amer.retrieval.shards import Shards
-from amer.retrieval.store import STORE_FILE, DocumentStore, checked_documents, embedding_shards, fingerprint
+from amer.retrieval.store import STORE_FILE, DocumentStore, embedding_shards
 
 SECONDS_BETWEEN_LOOKS = 1.0
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from amer.data import open_documents, take_documents
-from amer.retrieval.store import checked_documents, fingerprint
+from amer.retrieval.corpus import checked_documents, fingerprint
 
 ROWS = 10
 

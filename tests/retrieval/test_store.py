@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from amer.files import read_json, write_json
+from amer.retrieval.corpus import fingerprint
 from amer.retrieval.shards import file_checksum
-from amer.retrieval.store import DocumentStore, fingerprint, write_store
+from amer.retrieval.store import DocumentStore, write_store
 
 ENCODER = {"name": "toy", "revision": "abc", "document_prompt": "", "query_prompt": "query: "}
 
