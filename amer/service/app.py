@@ -19,7 +19,15 @@ from amer.service.clients import awaited_by_client, read_body
 from amer.service.keys import key_check
 from amer.service.metrics import MeasuredRequests, Metrics
 from amer.service.problems import documented, handle_problems, unfit
-from amer.service.schemas import Encoder, Health, SearchAnswer, SearchRequest, search_answer, search_request
+from amer.service.schemas import (
+    Encoder,
+    Health,
+    SearchAnswer,
+    SearchRequest,
+    question_answer,
+    search_answer,
+    search_request,
+)
 from amer.service.settings import Settings
 
 JSON = "application/json"
@@ -42,7 +50,8 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
     settings = settings or Settings()
 
     def search(questions: list[str], options: Options) -> Found:
-        return searcher.search(questions, **options._asdict())
+        # The JSON is made here, in the batcher's thread: an answer may have megabytes, and the event loop must go on.
+        return [question_answer(hits) for hits in searcher.search(questions, **options._asdict())]
 
     metrics = Metrics(lambda: batcher.waiting)
     batcher = Batcher(search, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe)
@@ -62,7 +71,7 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
     app.add_middleware(MeasuredRequests, metrics=metrics)
     handle_problems(app)
     app.include_router(_search_router(searcher, batcher, settings, api_key))
-    app.include_router(_state_router(searcher, metrics))
+    app.include_router(_state_router(searcher, batcher, metrics))
     return app
 
 
@@ -83,27 +92,28 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
         """The documents of each question, best first."""
         # The body is read here, not by FastAPI: after the check of the key, and never beyond its limit.
         raw = await read_body(request, settings.max_body_bytes, settings.timeout_seconds)
-        asked = _checked(request, raw, request_model)
+        asked = _checked(request, raw, request_model, settings.max_documents)
         if asked.filter is not None:
             _check_filter(asked.filter, searcher)
         options = Options(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)
         work = batcher.find(asked.questions, options)
         found = await awaited_by_client(request, work, settings.timeout_seconds)
-        return Response(search_answer(found).model_dump_json(), media_type=JSON)
+        return Response(search_answer(found), media_type=JSON)
 
     return router
 
 
-def _state_router(searcher: Searcher, metrics: Metrics) -> APIRouter:
+def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> APIRouter:
     router = APIRouter()
     served = _served(searcher)
     text: dict[int | str, dict[str, Any]] = {
         200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
 
-    @router.get("/health", responses=documented(500))
+    @router.get("/health", responses=documented(500, 503))
     async def health() -> Health:
         """Whether the service is alive, and what it serves; needs no key."""
+        batcher.check()
         return served
 
     @router.get("/metrics", response_class=Response, responses={**text, **documented(500)})
@@ -114,13 +124,19 @@ def _state_router(searcher: Searcher, metrics: Metrics) -> APIRouter:
     return router
 
 
-def _checked(request: Request, raw: bytes, request_model: type[SearchRequest]) -> SearchRequest:
+def _checked(request: Request, raw: bytes, request_model: type[SearchRequest], max_documents: int) -> SearchRequest:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise HTTPException(415, f"send the request as JSON, with the header Content-Type: {JSON}")
     try:
-        return request_model.model_validate_json(raw)
+        asked = request_model.model_validate_json(raw)
     except ValidationError as error:
         raise unfit(error) from None
+    documents = len(asked.questions) * asked.k
+    if documents > max_documents:
+        raise HTTPException(
+            422, f"questions x k is {documents}, at most {max_documents}: ask fewer questions at a time or lower k"
+        )
+    return asked
 
 
 def _check_filter(filter: str, searcher: Searcher) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from amer.retrieval import Hit
-
-Found = list[list[Hit]]
+Found = list[bytes]  # one answer a question, as it is sent
+STOPPED = "nothing is searched any more"
+logger = logging.getLogger(__name__)
 
 
 class Options(NamedTuple):
@@ -24,8 +25,8 @@ class Options(NamedTuple):
     filter: str | None
 
 
-class QueueFull(Exception):
-    """More questions wait than may."""
+class Unavailable(Exception):
+    """More questions wait than may, or nothing is searched any more."""
 
 
 @dataclass(eq=False)
@@ -51,7 +52,7 @@ class Batcher:
         """Search with `async with batcher.running():` around it.
 
         Args:
-            search: finds the documents of some questions.
+            search: finds the answers of some questions, in the thread.
             max_batch: questions of a batch.
             max_waiting: questions that may wait.
             observe: called with the number of questions of every batch.
@@ -63,6 +64,12 @@ class Batcher:
         self._queue: list[_Request] = []
         self._arrived = asyncio.Event()
         self._searching: Future[Found] | None = None
+        self._working: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Raise Unavailable where no request would be answered: outside of `running`, or after an error of its own."""
+        if self._working is None or self._working.done():
+            raise Unavailable(STOPPED)
 
     @property
     def waiting(self) -> int:
@@ -75,14 +82,16 @@ class Batcher:
         return self._searching is not None and not self._searching.done()
 
     async def find(self, questions: Sequence[str], options: Options) -> Found:
-        """The documents of each question; cancelled, the request leaves the queue.
+        """The answer of each question; cancelled, the request leaves the queue.
 
         Raises:
-            QueueFull: as it says.
-            Exception: whatever the search of these questions raises.
+            Unavailable: as it says.
+            OSError: what the search of these questions raises.
+            RuntimeError: the search raises anything else, which is its cause.
         """
+        self.check()
         if self.waiting + len(questions) > self._max_waiting:
-            raise QueueFull(f"{self.waiting} questions are waiting, at most {self._max_waiting} may")
+            raise Unavailable(f"{self.waiting} questions are waiting, at most {self._max_waiting} may")
         request = _Request(questions, options, asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self._arrived.set()
@@ -96,28 +105,36 @@ class Batcher:
     async def running(self) -> AsyncIterator[None]:
         """Search what arrives; at the end, a search that has begun is left to itself."""
         thread = ThreadPoolExecutor(1, "amer-service")
-        work = asyncio.create_task(self._work(thread))
+        self._working = asyncio.create_task(self._work(thread))
         try:
             yield
         finally:
-            work.cancel()
+            self._working.cancel()
             thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self, thread: ThreadPoolExecutor) -> None:
-        while True:
-            await self._arrived.wait()
-            while self._queue:
-                await self._answer(self._next_batch(), thread)
-            self._arrived.clear()
+        batch: list[_Request] = []
+        try:
+            while True:
+                await self._arrived.wait()
+                while self._queue:
+                    batch = self._next_batch()
+                    await self._answer(batch, thread)
+                self._arrived.clear()
+        except Exception:
+            logger.exception("%s: start the service again", STOPPED)
+        finally:
+            _fail([*batch, *self._queue], Unavailable(STOPPED))
 
     def _next_batch(self) -> list[_Request]:
         """Take the oldest request out of the queue, and all that can be searched with it."""
-        batch, size, options = [], 0, self._queue[0].options
-        for request in self._queue:
-            if request.options == options and size + len(request.questions) <= self._max_batch:
+        oldest, *others = self._queue
+        batch, size = [oldest], len(oldest.questions)
+        for request in others:
+            if request.options == oldest.options and size + len(request.questions) <= self._max_batch:
                 batch.append(request)
                 size += len(request.questions)
-        self._queue = [request for request in self._queue if request not in batch]
+        self._queue = [request for request in others if request not in batch]
         return batch
 
     async def _answer(self, batch: list[_Request], thread: ThreadPoolExecutor) -> None:
@@ -127,7 +144,7 @@ class Batcher:
             return
         questions = [question for request in batch for question in request.questions]
         self._observe(len(questions))
-        self._searching = thread.submit(self._search, questions, batch[0].options)
+        self._searching = thread.submit(self._found, questions, batch[0].options)
         try:
             found = iter(await asyncio.wrap_future(self._searching))
         except Exception as error:
@@ -141,6 +158,14 @@ class Batcher:
             own = list(islice(found, len(request.questions)))
             if not request.found.done():
                 request.found.set_result(own)
+
+    def _found(self, questions: list[str], options: Options) -> Found:
+        try:
+            return self._search(questions, options)
+        except OSError:
+            raise
+        except BaseException as error:  # StopIteration and CancelledError, say, mean something else to a future
+            raise RuntimeError("the search failed") from error
 
 
 def _fail(batch: list[_Request], error: Exception) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fastapi import HTTPException, Security
 from fastapi.security import APIKeyHeader
@@ -11,7 +12,7 @@ from fastapi.security import APIKeyHeader
 HEADER = "X-API-Key"
 
 
-def key_check(api_key: str) -> Callable[..., None]:
+def key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
     """A FastAPI dependency that lets only requests with the key pass; it takes equally long for every wrong key.
 
     Raises:
@@ -21,7 +22,7 @@ def key_check(api_key: str) -> Callable[..., None]:
         raise ValueError("the API key is empty: give one, or none at all to serve without")
     scheme = APIKeyHeader(name=HEADER, auto_error=False)
 
-    def check(given: str | None = Security(scheme)) -> None:
+    async def check(given: str | None = Security(scheme)) -> None:
         # Headers arrive as Latin-1, whatever bytes were sent.
         if given is None or not hmac.compare_digest(given.encode("latin-1"), api_key.encode()):
             challenge = {"WWW-Authenticate": "APIKey"}

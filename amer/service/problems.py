@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from amer.service.batching import QueueFull
+from amer.service.batching import Unavailable
 from amer.service.schemas import Problem
 
 CLIENT_GONE = 499  # as nginx says; nobody reads it but the metrics
@@ -22,7 +22,7 @@ MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the request does not fit this schema, or its filter does not fit the documents",
     500: "the service failed; its log says why",
-    503: "too many questions are waiting, or the index cannot be reached: try again",
+    503: "too many questions are waiting, the index cannot be reached, or nothing is searched any more: try again",
     504: "the answer took too long",
 }
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def handle_problems(app: FastAPI) -> None:
     async def refused(request: Request, error: AnyHTTPException) -> Response:
         return _answer(error.status_code, str(error.detail), error.headers)
 
-    @app.exception_handler(QueueFull)
-    async def full(request: Request, error: QueueFull) -> Response:
+    @app.exception_handler(Unavailable)
+    async def unavailable(request: Request, error: Unavailable) -> Response:
         return _answer(503, f"{error}: try again later", RETRY_AFTER)
 
     @app.exception_handler(OSError)

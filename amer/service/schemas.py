@@ -32,7 +32,7 @@ class FoundDocument(BaseModel):
     score: float = Field(allow_inf_nan=False, description="what the documents are ranked by, see fusion")
     title: str
     text: str
-    metadata: dict[str, str | int | float | bool | None] = Field(description="null stands for a number that is none")
+    metadata: dict[str, str | int | float | bool]
     found_by: int = Field(ge=0, description="the query vector that found it first, from 0")
     found_at: int = Field(ge=0, description="its rank in that query vector's list, from 0")
 
@@ -85,7 +85,15 @@ def search_request(limits: Settings) -> type[SearchRequest]:
         __base__=SearchRequest,
         __doc__="Questions and how to search them.",
         questions=(list[question], Field(min_length=1, max_length=limits.max_questions)),
-        k=(int, Field(10, ge=1, le=limits.max_k, description="documents a question")),
+        k=(
+            int,
+            Field(
+                10,
+                ge=1,
+                le=limits.max_k,
+                description=f"documents a question; of all questions at most {limits.max_documents}",
+            ),
+        ),
         num_query_vectors=(
             Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)] | None,
             Field(None, description="m, query vectors a question; the model's own when null"),
@@ -101,9 +109,14 @@ def search_request(limits: Settings) -> type[SearchRequest]:
     )
 
 
-def search_answer(found: list[list[Hit]]) -> SearchAnswer:
-    """What the searcher found, for JSON."""
-    return SearchAnswer(answers=[QuestionAnswer(hits=[_document(hit) for hit in hits]) for hits in found])
+def question_answer(hits: list[Hit]) -> bytes:
+    """What the searcher found for a question: the JSON of a `QuestionAnswer`."""
+    return QuestionAnswer(hits=[_document(hit) for hit in hits]).model_dump_json().encode()
+
+
+def search_answer(answers: list[bytes]) -> bytes:
+    """The JSON of a `SearchAnswer` of several `question_answer`."""
+    return b'{"answers":[' + b",".join(answers) + b"]}"
 
 
 def _document(hit: Hit) -> FoundDocument:

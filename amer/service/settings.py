@@ -24,6 +24,7 @@ class Settings:
     max_questions: int = _setting(64, "questions of a request")
     max_question_characters: int = _setting(4_096, "characters of a question")
     max_k: int = _setting(1_000, "documents a question (k)")
+    max_documents: int = _setting(20_000, "documents of an answer: questions x k; more is answered with 422")
     max_num_query_vectors: int = _setting(32, "query vectors a question (m)")
     max_filter_characters: int = _setting(2_000, "characters of a filter")
     max_batch_questions: int = _setting(64, "questions of concurrent requests that are searched together")
@@ -38,9 +39,13 @@ class Settings:
                 raise ValueError(f"{setting.name} must be positive, got {value}")
         if self.max_filter_characters > LONGEST:
             raise ValueError(f"max_filter_characters is at most {LONGEST}, got {self.max_filter_characters}")
-        for name in ("max_batch_questions", "max_waiting_questions"):
+        for name in ("max_batch_questions", "max_waiting_questions", "max_documents"):
             if getattr(self, name) < self.max_questions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but a request may have {self.max_questions} questions: "
                     "raise it or lower max_questions"
                 )
+        if self.max_documents < self.max_k:
+            raise ValueError(
+                f"max_documents is {self.max_documents}, but k may be {self.max_k}: raise it or lower max_k"
+            )

@@ -24,7 +24,7 @@ DOCUMENTS = 60
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> DocumentStore:
-    """Documents with metadata, one number of which is NaN."""
+    """Documents with metadata of every kind."""
     rows = np.arange(DOCUMENTS)
     vectors = np.random.default_rng(0).normal(size=(DOCUMENTS, DIM))
     documents = pa.table(
@@ -34,7 +34,8 @@ def store(tmp_path_factory) -> DocumentStore:
             "text": [f"text {row}" for row in rows],
             "year": 1950 + rows,
             "language": [("en", "de", "fr")[row % 3] for row in rows],
-            "weight": np.where(rows == 7, np.nan, rows / 2),
+            "weight": rows / 2,
+            "long": rows % 2 == 0,
         }
     )
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -58,7 +59,9 @@ def searcher(llama, store) -> Searcher:
 class FakeSearcher:
     """Answers every question with one hit, its text the question itself, once `released`; remembers its batches."""
 
-    def __init__(self, store: DocumentStore, fail: Callable[[list[str]], Exception | None] = lambda questions: None):
+    def __init__(
+        self, store: DocumentStore, fail: Callable[[list[str]], BaseException | None] = lambda questions: None
+    ):
         config = SimpleNamespace(name_or_path="org/fake", num_query_vectors=3)
         self.model, self.store = SimpleNamespace(config=config), store
         self.fail = fail

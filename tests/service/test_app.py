@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,15 +17,23 @@ from amer.service import Settings, create_app
 from tests.service.conftest import DOCUMENTS, FakeSearcher, ask, client, metric, running, until
 
 SMALL = Settings(
-    max_body_bytes=2_000, max_questions=3, max_question_characters=50, max_k=20, max_num_query_vectors=4,
-    max_filter_characters=30, max_batch_questions=3, max_waiting_questions=4, timeout_seconds=1,
+    max_body_bytes=2_000, max_questions=3, max_question_characters=50, max_k=20, max_documents=40,
+    max_num_query_vectors=4, max_filter_characters=30, max_batch_questions=3, max_waiting_questions=4,
+    timeout_seconds=20,
 )  # fmt: skip
+IMPATIENT = replace(SMALL, timeout_seconds=1)
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
 def address(searcher):
     with running(create_app(searcher, SMALL)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def usual_address(searcher):
+    with running(create_app(searcher)) as address:
         yield address
 
 
@@ -51,10 +61,13 @@ def test_health_says_what_is_served(address, llama):
     assert answer["encoder"] == {"name": "org/encoder", "revision": None}
 
 
-def test_a_number_that_is_none_is_null(address):
+def test_metadata_keep_their_types(address):
     answer = ask(address, "bank", k=1, filter="year == 1957")
     (hit,) = answer.json()["answers"][0]["hits"]
-    assert hit["metadata"] == {"year": 1957, "language": "de", "weight": None}
+    assert hit["metadata"] == {"year": 1957, "language": "de", "weight": 3.5, "long": False}
+    schema = client.get(f"{address}/openapi.json").json()["components"]["schemas"]["FoundDocument"]
+    kinds = schema["properties"]["metadata"]["additionalProperties"]["anyOf"]
+    assert {kind["type"] for kind in kinds} == {"string", "integer", "number", "boolean"}
 
 
 @pytest.mark.parametrize(
@@ -118,16 +131,55 @@ def test_a_body_beyond_the_limit_is_refused_with_and_without_its_length(address,
     assert answer.status_code == 413 and "2000 bytes" in answer.json()["detail"]
 
 
-def test_ten_thousand_questions_and_a_question_of_a_megabyte_are_refused_by_the_usual_limits(searcher):
-    with running(create_app(searcher)) as address:
-        assert ask(address, *["a"] * 10_000).status_code == 422
-        assert ask(address, "a" * 1_000_000).status_code == 422
-        assert ask(address, "a" * 2**20).status_code == 413
-        assert ask(address, "bank").status_code == 200
+def test_ten_thousand_questions_and_a_question_of_a_megabyte_are_refused_by_the_usual_limits(usual_address):
+    assert ask(usual_address, *["a"] * 10_000).status_code == 422
+    assert ask(usual_address, "a" * 1_000_000).status_code == 422
+    assert ask(usual_address, "a" * 2**20).status_code == 413
+    assert ask(usual_address, "bank").status_code == 200
 
 
-def test_a_body_that_never_ends_is_given_up(address):
-    with connection(address) as open_connection:
+def test_an_answer_of_too_many_documents_is_refused(address):
+    assert ask(address, "a", "b", k=20).status_code == 200
+    refused = ask(address, "a", "b", "c", k=14)
+    assert refused.status_code == 422 and "questions x k is 42, at most 40" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        "-" * 1_900 + "1 == 3",
+        "f" + "()" * 900,
+        "x" + ".x" * 900,
+        "(" * 300 + "year == 1" + ")" * 300,
+        "not " * 400 + "year == 1",
+        "weight == " + "9" * 400,
+        "year == 9223372036854775808",
+        "year == 1e999",
+        "year == 1\x00",
+        'language == "\x01"',
+        'language == "\x00"',
+        'language == "\n"',
+        "\x1b[31m == 1",
+        'language == "en',
+        "language == 'en\"",
+        '"""',
+        "\\",
+    ],
+)
+def test_a_filter_that_cannot_be_searched_with_is_refused(usual_address, filter):
+    refused = ask(usual_address, "a", filter=filter)
+    assert refused.status_code == 422 and "filter" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "filter", ["weight == 9007199254740993", "weight >= -9007199254740993", "weight in [1, 9223372036854775808]"]
+)
+def test_a_whole_number_that_no_float_holds_can_be_compared_with_floats(usual_address, filter):
+    assert ask(usual_address, "a", filter=filter).status_code == 200
+
+
+def test_a_body_that_never_ends_is_given_up(fake):
+    with running(create_app(fake, IMPATIENT)) as address, connection(address) as open_connection:
         open_connection.sendall(request_bytes(b"{", length=100))
         assert open_connection.recv(100).startswith(b"HTTP/1.1 408")
 
@@ -144,13 +196,26 @@ def test_without_the_key_nothing_is_searched(fake, key):
         assert ask(address, "a", headers={"X-API-Key": "secret"}).status_code == 200
 
 
+def test_no_request_needs_a_thread_of_its_own(fake, monkeypatch):
+    with running(create_app(fake, api_key="secret")) as address:
+        monkeypatch.setattr("anyio.to_thread.run_sync", None)
+        assert ask(address, "a", headers={"X-API-Key": "secret"}).status_code == 200
+
+
 def test_an_empty_key_is_no_key(fake):
     with pytest.raises(ValueError, match="the API key is empty"):
         create_app(fake, api_key="")
 
 
 @pytest.mark.parametrize(
-    "change", [{"timeout_seconds": 0}, {"max_batch_questions": 63}, {"max_filter_characters": 10**5}]
+    "change",
+    [
+        {"timeout_seconds": 0},
+        {"max_batch_questions": 63},
+        {"max_filter_characters": 10**5},
+        {"max_documents": 63},
+        {"max_documents": 999},
+    ],
 )
 def test_limits_that_make_no_sense_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -159,7 +224,7 @@ def test_limits_that_make_no_sense_are_refused(change):
 
 def test_who_waits_too_long_is_told_and_never_searched(fake):
     fake.released.clear()
-    with running(create_app(fake, SMALL)) as address, ThreadPoolExecutor(4) as clients:
+    with running(create_app(fake, IMPATIENT)) as address, ThreadPoolExecutor(4) as clients:
         first = clients.submit(ask, address, "first")
         until(lambda: fake.batches)
         late = [clients.submit(ask, address, text, k=3) for text in ("second", "third")]
@@ -208,6 +273,9 @@ def test_who_has_gone_is_not_searched_for(fake):
         (TimeoutError("secret"), 503),
         (ValueError("secret"), 500),
         (RuntimeError("secret"), 500),
+        (StopIteration("secret"), 500),
+        (CancelledError("secret"), 500),
+        (SystemExit("secret"), 500),
     ],
 )
 def test_what_fails_inside_is_not_told_but_logged(store, caplog, error, status):
@@ -224,6 +292,48 @@ def test_a_score_that_is_no_number_is_the_services_failure(fake):
     fake.score = float("nan")
     with running(create_app(fake)) as address:
         assert ask(address, "a").status_code == 500
+
+
+class NoThreads(ThreadPoolExecutor):
+    def submit(self, *work):
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_service_that_can_search_no_more_says_so(fake, monkeypatch, caplog):
+    monkeypatch.setattr("amer.service.batching.ThreadPoolExecutor", NoThreads)
+    with running(create_app(fake)) as address:
+        assert client.get(f"{address}/health").status_code == 200
+        answers = [ask(address, "a"), ask(address, "b"), client.get(f"{address}/health")]
+        documented = client.get(f"{address}/openapi.json").json()["paths"]["/health"]["get"]["responses"]
+    assert [answer.status_code for answer in answers] == [503] * 3 and "503" in documented
+    assert all("nothing is searched any more" in answer.json()["detail"] for answer in answers)
+    assert "can't start new thread" in caplog.text
+
+
+class HeldHits(list):
+    """Hits that are not read before a test lets them."""
+
+    def __init__(self, hits):
+        super().__init__(hits)
+        self.reading, self.released = threading.Event(), threading.Event()
+
+    def __iter__(self):
+        self.reading.set()
+        if not self.released.wait(20):
+            raise RuntimeError("the test never released the hits")
+        return super().__iter__()
+
+
+def test_the_service_lives_while_an_answer_is_written(fake, monkeypatch):
+    held = HeldHits(fake.search(["a"])[0])
+    monkeypatch.setattr(fake, "search", lambda questions, **options: [held])
+    with running(create_app(fake)) as address, ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(ask, address, "a")
+        until(held.reading.is_set)
+        assert client.get(f"{address}/health").status_code == 200
+        held.released.set()
+        answer = asking.result()
+    assert answer.status_code == 200 and answer.json()["answers"][0]["hits"][0]["text"] == "a"
 
 
 def test_metrics_count_what_happened(fake):

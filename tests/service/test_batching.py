@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from amer.service import Settings, create_app
+from amer.service.batching import Batcher, Options
 from tests.service.conftest import FakeSearcher, ask, metric, running, until
 
 FUSIONS = (None, "round_robin", "reciprocal_rank", "max_score")
@@ -80,6 +83,20 @@ def test_what_waits_becomes_one_batch_of_equal_options_up_to_the_limit(store):
     assert fake.batches == [["first"], ["a", "b", "f"], ["other k"], ["c", "d", "e"], ["filtered"]]
     for body, answer in zip(requests, answers[1:], strict=True):
         assert [one["hits"][0]["text"] for one in answer.json()["answers"]] == body["questions"]
+
+
+def test_a_request_larger_than_a_batch_is_searched_alone():
+    batcher = Batcher(lambda questions, options: [b"found"] * len(questions), 1, 9, lambda size: None)
+    answers = []
+
+    async def search() -> None:
+        async with batcher.running():
+            answers.extend(await batcher.find(["a", "b"], Options(1, None, None, None)))
+
+    searching = threading.Thread(target=lambda: asyncio.run(search()), daemon=True)  # it might never end
+    searching.start()
+    searching.join(20)
+    assert answers == [b"found", b"found"]
 
 
 def test_one_bad_request_of_a_batch_hurts_nobody(store):

@@ -17,6 +17,7 @@ from amer.retrieval.store import DocumentStore
 INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.json"
 TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
 LEAST_TRAINED = 65_536
+MOST_TRAINED_BYTES = 2**32  # of the sample, float32
 
 
 def build_file(
@@ -32,15 +33,15 @@ def build_file(
     with held(file) as free:
         if not free:
             raise BlockingIOError(f"another process is building {file}: wait for it, and build again")
-        if file.is_file():
-            return
-        index = read_index(trained_file, mapped=False) if trained_file.is_file() else make_index(factory, store.dim)
-        if not index.is_trained:
-            train(index, store, train_size, seed)
-            write_index(index, trained_file)
-        add(index, store, show_progress_bar)
-        write_index(index, file)
-    trained_file.unlink(missing_ok=True)
+        if not file.is_file():
+            trained = trained_file.is_file()
+            index = read_index(trained_file, mapped=False) if trained else make_index(factory, store.dim)
+            if not index.is_trained:
+                train(index, store, train_size, seed)
+                write_index(index, trained_file)
+            add(index, store, show_progress_bar)
+            write_index(index, file)
+        trained_file.unlink(missing_ok=True)
 
 
 def train(index: Any, store: DocumentStore, train_size: int | None, seed: int) -> None:
@@ -49,7 +50,7 @@ def train(index: Any, store: DocumentStore, train_size: int | None, seed: int) -
     Args:
         index: empty.
         store: what it will hold.
-        train_size: documents; by default 65,536, or 40 for every list if that is more.
+        train_size: documents; by default 65,536, or 40 for every list if that is more, but no more than 4 GiB of them.
         seed: of the sample.
 
     Raises:
@@ -57,6 +58,7 @@ def train(index: Any, store: DocumentStore, train_size: int | None, seed: int) -
     """
     ivf = import_faiss().try_extract_index_ivf(index)
     wanted = max(LEAST_TRAINED, TRAINED_OF_A_LIST * (0 if ivf is None else ivf.nlist))
+    wanted = min(wanted, MOST_TRAINED_BYTES // (4 * store.dim))
     sample = sample_rows(store, wanted if train_size is None else train_size, seed)
     try:
         index.train(store.vectors(sample))

@@ -30,7 +30,8 @@ class FaissIndex:
     """A store in an index of FAISS: in a folder and mapped into memory, or flat and made in memory.
 
     Where codes stand for the vectors, candidates are re-scored from the store, so that scores are inner products of
-    whatever index. Where an index lists fewer documents than there are, the store is searched exactly.
+    whatever index. Lists longer than it was tuned for are searched wider in proportion. Where an index still lists
+    fewer documents than there are, the store is searched exactly.
 
     Attributes:
         store: what is searched.
@@ -60,6 +61,7 @@ class FaissIndex:
             add(index, store, show_progress_bar=False)
         if self.setting.width is not None:
             library.set_width(index, self.setting.width)
+            self._widest = library.widths(index, self.info.get("k", 1))[1]
         self._index = index
 
     def __repr__(self) -> str:
@@ -84,15 +86,19 @@ class FaissIndex:
     ) -> FaissIndex:
         """Build and tune an index, or go on where that broke off; with another recall or k, only tune it again.
 
+        Building is not held to `memory`: it takes the sample that the index is trained on, `4 * dim` bytes a document,
+        and then the index as it grows.
+
         Args:
             store: what to search.
             path: a folder: new, empty, or of an index of the same kind.
             index: "auto", "flat", "ivfpq", "hnsw" (see `presets`) or a `faiss.index_factory` string.
             recall: the share of the k nearest documents to be found, of the sample it is tuned with.
             k: length of the lists that it is tuned for.
-            memory: bytes the index may take, which chooses among presets; what is available by default.
+            memory: bytes the finished index may take, which chooses among presets; what is available by default.
             queries: `(n, dim)` to tune with; by default the vectors of random documents, which do not find themselves.
-            train_size: documents, chosen at random, that lists and codes are fitted to.
+            train_size: documents, chosen at random, that lists and codes are fitted to; by default 65,536, or 40 for
+                every list if that is more, but no more than 4 GiB of them.
             seed: of both random samples.
             show_progress_bar: while documents are added, and while they are searched exactly.
 
@@ -133,12 +139,14 @@ class FaissIndex:
         Args:
             store: what it was built from.
             path: the folder.
-            device: "cpu", or "cuda" for a copy on all GPUs (see `faiss_library.to_gpus`).
+            device: "cpu", or "cuda" for a copy on all GPUs (see `faiss_library.to_gpus`), which searches one call at
+                a time and lists at most 2,048 candidates; filtered searches stay on the CPU, and exact.
 
         Raises:
             ImportError: FAISS is not installed.
             OSError: a file is missing or damaged, or the index has not been finished.
-            ValueError: it is of another store, or the store has changed since; FAISS sees no GPU.
+            ValueError: it is of another store, or the store has changed since; FAISS sees no GPU, or it does not fit
+                what GPUs can do.
         """
         info = checked_info(store, Path(path))
         index = library.read_index(Path(path) / INDEX_FILE)
@@ -161,32 +169,34 @@ class FaissIndex:
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
 
     def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._completed(queries, *self._listed(queries, k), None)
+        parameters = library.search_parameters(self._index, self._width(k))
+        return self._completed(queries, *self._listed(queries, k, parameters), None)
 
     def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the index where that compares fewer documents than are allowed, else those that are."""
         matching = self.store.matching(filter)
         allowed = np.flatnonzero(matching)
         if len(allowed) > FEW:
-            width = self._wider(len(allowed) / len(self.store))
-            parameters = library.filtered_parameters(self._index, matching, width)
+            width = self._width(k, len(allowed) / len(self.store))
+            parameters = library.search_parameters(self._index, width, matching)
             if parameters is not None and library.visited(self._index, width) < len(allowed):
                 return self._completed(queries, *self._listed(queries, k, parameters), allowed)
         return nearest_allowed(self.store, queries, k, allowed)
 
-    def _wider(self, share: float) -> int | None:
-        """The width at which as many allowed documents are visited as are otherwise of all."""
+    def _width(self, k: int, share: float = 1.0) -> int | None:
+        """The width at which as many allowed documents are visited for each of k as it was tuned for, or more."""
         if self.setting.width is None:
             return None
-        return min(math.ceil(self.setting.width / share), library.widths(self._index, 1)[1])
+        longer = max(1.0, k / self.info.get("k", k))
+        return min(math.ceil(self.setting.width * longer / share), self._widest)
 
     def _listed(self, queries: torch.Tensor, k: int, parameters: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """What the index lists, `(n, k)` scores and rows, some of them perhaps -inf and -1 although there are more."""
-        listed = max(k, min(k * self.setting.candidates, len(self.store)))
         if not self.setting.candidates:
             scores, rows = self._index.search(queries.numpy(), k, params=parameters)
             scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
             return torch.from_numpy(scores), torch.from_numpy(rows)
+        listed = max(k, min(k * self.setting.candidates, len(self.store)))
         parts = []
         for part in queries.split(max(1, MOST_LISTED // listed)):
             candidates = torch.from_numpy(self._index.search(part.numpy(), listed, params=parameters)[1])
@@ -223,7 +233,7 @@ def _tuned(
     truth = exact_truth(store, queries, k, seed, show_progress_bar)
 
     def measure(setting: Setting) -> float:
-        _, rows = FaissIndex(store, index, Tuned(setting, 0.0))._find(truth.queries, k + 1)
+        _, rows = FaissIndex(store, index, Tuned(setting, 0.0))._listed(truth.queries, k + 1)
         return recall_of(rows, truth)
 
     def cost(setting: Setting) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from amer.files import atomic_write
 
 EF_CONSTRUCTION = 200
 MOST_EF = 2**14
+MOST_ON_GPU = 2048  # candidates of a list, and `nprobe`
 
 
 def import_faiss() -> Any:
@@ -111,19 +113,24 @@ def set_width(index: Any, width: int) -> None:
     import_faiss().ParameterSpace().set_index_parameter(index, width_name(index), width)
 
 
-def filtered_parameters(index: Any, allowed: np.ndarray, width: int | None) -> Any | None:
-    """For a search of the allowed rows only; None for indexes other than IVF and HNSW.
+def search_parameters(index: Any, width: int | None, allowed: np.ndarray | None = None) -> Any | None:
+    """For one search of another width or of the allowed rows only; None for indexes other than IVF and HNSW.
 
-    Not all others can (`IndexPQFastScan`, `IndexNSG`), and those that compare every document are no faster than exact
-    search of the allowed ones.
+    Not all others can (`IndexPQFastScan`, `IndexNSG`, copies on GPUs), and those that compare every document are no
+    faster than exact search of the allowed ones.
 
     Args:
         index: of FAISS.
-        allowed: `(n,)` bool.
-        width: as `width_name` says.
+        width: as `width_name` says; None where there is none.
+        allowed: `(n,)` bool; all by default.
     """
     faiss = import_faiss()
-    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    if width is None:
+        return None
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = search_parameters(faiss.downcast_index(index.index), width, allowed)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=width)
     if isinstance(index, faiss.IndexHNSW):
@@ -131,13 +138,36 @@ def filtered_parameters(index: Any, allowed: np.ndarray, width: int | None) -> A
     return None
 
 
-def to_gpus(index: Any) -> Any:
+class GpuCopy:
+    """An index on GPUs, which search for one thread at a time and list few candidates."""
+
+    def __init__(self, index: Any) -> None:
+        """Take an index of FAISS that is there."""
+        self._index = index
+        self._lock = Lock()
+
+    def search(self, queries: np.ndarray, k: int, params: None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As an index of FAISS, without parameters.
+
+        Raises:
+            ValueError: k is too great.
+        """
+        if k > MOST_ON_GPU:
+            raise ValueError(
+                f"FAISS lists at most {MOST_ON_GPU:,} candidates on GPUs, this search needs {k:,} (k, times the "
+                'candidates that are re-scored for each): ask for fewer, or open the index with device="cpu"'
+            )
+        with self._lock:
+            return self._index.search(queries, k)
+
+
+def to_gpus(index: Any) -> GpuCopy:
     """A copy in float16, in equal parts on all GPUs; of flat and IVF indexes other than fast-scan ones.
 
-    Written after the documentation of faiss-gpu and never run: no machine of the project has it.
+    Written after the documentation of faiss-gpu and tested with a stand-in only: no machine of the project has it.
 
     Raises:
-        ValueError: FAISS sees no GPU, or has no such index there.
+        ValueError: FAISS sees no GPU, has no such index there, or visits fewer lists there.
     """
     faiss = import_faiss()
     if not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()):
@@ -145,10 +175,16 @@ def to_gpus(index: Any) -> Any:
             "FAISS sees no GPU: it needs faiss-gpu INSTEAD of faiss-cpu (pip uninstall faiss-cpu; pip install "
             'faiss-gpu) and a driver; or pass device="cpu"'
         )
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None and ivf.nprobe > MOST_ON_GPU:
+        raise ValueError(
+            f"the index visits {ivf.nprobe:,} lists, on GPUs FAISS visits at most {MOST_ON_GPU:,}: tune it for less "
+            'recall (FaissIndex.build), or use device="cpu"'
+        )
     options = faiss.GpuMultipleClonerOptions()
     options.shard = options.useFloat16 = options.common_ivf_quantizer = True
     try:
-        return faiss.index_cpu_to_all_gpus(index, options)
+        return GpuCopy(faiss.index_cpu_to_all_gpus(index, options))
     except RuntimeError as error:
         raise ValueError(
             f'FAISS has no {type(index).__name__} on GPUs ({reason_of(error)}): use device="cpu"'

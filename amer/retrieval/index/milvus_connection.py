@@ -18,14 +18,14 @@ Answer = TypeVar("Answer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds between attempts
 CONNECT_SECONDS = 10.0  # longest that one attempt to connect takes
-REFUSED_CODES = {100, *range(1100, 1200), *range(1400, 1500), *range(1700, 1800)}  # no collection, parameters, rights
-# Milvus 2.3 and Lite give most refusals a code that also stands for a server that is not ready: the words tell.
-REFUSED_WORDS = re.compile(
-    "invalid (index|parameter|collection|alias|field|metric)|is invalid|out of range|cannot parse|exceeds|"
-    "unknown (index_type|field)|distinct index|duplicate|already exist",
-    re.IGNORECASE,
-)
-AMBIGUOUS_CODES = (1, 6, 35, 65535)
+# What passes by itself, by the codes of Milvus 2.3: a server that is unavailable (2, also pymilvus' if it cannot
+# connect) or overloaded (4, 8); collections and partitions not loaded yet (101, 103, 201, 202), as after a restart;
+# channels, segments and nodes that are being replaced (501, 503, 601, 602, 901 to 905). Every other answer is final.
+PASSING_CODES = {2, 4, 8, 101, 103, 201, 202, 501, 503, 601, 602, *range(901, 906)}
+# These say "unexpected", of a starting server as of a bad filter, so the words tell: those of coordinators that start,
+# and pymilvus' own for a time-out and for a channel that another thread, which connects anew, has closed.
+UNSPECIFIC_CODES = {1, 65535}
+PASSING_WORDS = re.compile("service not ready|find no available|timeout|closed channel|channel closed", re.IGNORECASE)
 
 
 class MilvusConnection:
@@ -125,16 +125,10 @@ class MilvusConnection:
     def _refuse(self, doing: str, error: Any) -> None:
         """Raise if asking again would not help."""
         import grpc
-        from pymilvus.exceptions import ParamError
 
-        status = _status(error)
-        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        if _status(error) in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise PermissionError(f"{self.uri} does not let this token {doing}: {_words(error)}") from error
-        final = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
-        code = getattr(error, "code", None)
-        worded = code in AMBIGUOUS_CODES and REFUSED_WORDS.search(_words(error)) is not None
-        refused = isinstance(error, ParamError) or code in REFUSED_CODES or worded
-        if status in final or (status is None and refused):
+        if not _passes(error):
             raise ValueError(f"{self.uri} refused to {doing}: {_words(error)}") from error
 
     def _given_up(self, doing: str, error: Any) -> OSError:
@@ -159,11 +153,24 @@ def _import_pymilvus(lite: bool) -> None:
     logging.getLogger("pymilvus.client.connection_manager").setLevel(logging.CRITICAL)
 
 
+def _passes(error: Any) -> bool:
+    """Whether a failure is of those that pass by themselves."""
+    import grpc
+
+    status = _status(error)
+    if status is not None:  # CANCELLED: another thread has replaced the broken connection
+        return status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    worded = error.code in UNSPECIFIC_CODES and PASSING_WORDS.search(_words(error)) is not None
+    return error.code in PASSING_CODES or worded
+
+
 def _status(error: Any) -> Any:
     """The gRPC status of a failure, None where the server itself answered."""
     import grpc
 
     while error is not None and not isinstance(error, grpc.RpcError):
+        if isinstance(getattr(error, "code", None), grpc.StatusCode):  # of an attempt that pymilvus gave up repeating
+            return error.code
         error = None if error.__cause__ is error else error.__cause__  # pymilvus raises errors from themselves
     return None if error is None else error.code()
 

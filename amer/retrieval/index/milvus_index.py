@@ -53,7 +53,7 @@ class MilvusIndex:
         store: DocumentStore,
         uri: str,
         collection: str,
-        index_type: str = "FLAT",
+        index_type: str = "HNSW",
         index_params: Mapping[str, Any] | None = None,
         batch_rows: int = MOST_ROWS,
         token: str = "",
@@ -66,7 +66,7 @@ class MilvusIndex:
             store: what to search.
             uri: a file that ends in ".db" (Milvus Lite, in this process) or an address, `http://host:19530`.
             collection: its name.
-            index_type: any type the server knows; FLAT is exact.
+            index_type: any type the server knows: HNSW by default, FLAT is exact.
             index_params: of that type; by default as `default_index_params` says.
             batch_rows: rows written at a time, at most 5,000, and fewer where they are long.
             token: "user:password" or an API key, where the server asks for one.

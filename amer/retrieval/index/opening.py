@@ -22,6 +22,7 @@ def open_index(
     device: str | torch.device | Sequence[str | torch.device] = "cpu",
     collection: str = COLLECTION,
     token: str = "",
+    timeout: float = 60.0,
 ) -> Index:
     """Open the index of a store, built before by `FaissIndex.build` or `MilvusIndex.build`.
 
@@ -29,9 +30,11 @@ def open_index(
         store: what is searched.
         location: nothing for exact search, which needs no building; the folder of a FAISS index; or of Milvus a file
             that ends in `.db`, or the address of a server or cluster, `http://host:19530`.
-        device: where exact search and FAISS run, "cpu" or "cuda"; Milvus runs where it is.
+        device: where exact search runs, "cpu", "cuda" or several GPUs. FAISS runs on the CPU whatever it is (for a
+            copy on GPUs call `FaissIndex.open`), Milvus where it is.
         collection: name of the collection in Milvus.
         token: of a Milvus server that asks for one, "user:password" or an API key.
+        timeout: seconds that a call to Milvus may take, with all its repetitions.
 
     Raises:
         OSError: nothing is there, or what is there is damaged; the server does not answer.
@@ -40,5 +43,5 @@ def open_index(
     if location is None:
         return ExactIndex(store, device)
     if "://" in str(location) or str(location).endswith(".db"):
-        return MilvusIndex.open(store, str(location), collection, token=token)
-    return FaissIndex.open(store, location, device)
+        return MilvusIndex.open(store, str(location), collection, token=token, timeout=timeout)
+    return FaissIndex.open(store, location)

@@ -8,13 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from amer.retrieval.index import ExactIndex, FaissIndex, faiss_building, faiss_index
+from amer.retrieval.index import ExactIndex, FaissIndex, exact, faiss_building, faiss_index
 from amer.retrieval.store import DocumentStore, write_store
 
 faiss = pytest.importorskip("faiss")
@@ -79,6 +82,7 @@ def test_flat_finds_what_exact_search_finds(store, folder):
 @pytest.mark.parametrize("index", [*PRESETS, *OTHERS])
 def test_the_recall_recorded_is_the_recall_there_is(store, folder, index):
     opened = FaissIndex.open(store, folder(index))
+    opened.info["k"] = K + 1  # as many were listed when it was measured, for a document may find itself
     assert opened.recall >= 0.9
     own = faiss_building.sample_rows(store, 500, seed=0)
     similarity = store.vectors(own) @ store.vectors(range(COUNT)).T
@@ -124,6 +128,35 @@ def test_lists_are_never_shorter_than_they_need_be(store, folder, monkeypatch, i
     assert (rows >= 0).all()
     assert all(len(set(one)) == wanted for one in rows.reshape(-1, wanted).tolist())
     assert (np.diff(scores, axis=-1) <= 0).all()
+
+
+@pytest.fixture
+def searched_exactly(monkeypatch) -> list[int]:
+    """How many queries each exact search was for."""
+    counts: list[int] = []
+
+    def counted(store, queries, k, allowed):
+        counts.append(len(queries))
+        return exact.nearest_allowed(store, queries, k, allowed)
+
+    monkeypatch.setattr(faiss_index, "nearest_allowed", counted)
+    return counts
+
+
+def test_the_index_is_tuned_to_list_itself_what_is_recorded(store, tmp_path, searched_exactly):
+    index = build(store, tmp_path / "index", "IVF64,Flat", k=100)  # more than a list of the index holds
+    assert index.recall >= 0.95
+    assert searched_exactly == []
+    rows, _ = index.search(questions(store), 100)
+    assert overlap(rows, ExactIndex(store).search(questions(store), 100)[0]) >= 0.9
+    assert sum(searched_exactly) < 0.1 * rows.shape[0] * rows.shape[1]
+
+
+@pytest.mark.parametrize("index", ["IVF64,Flat", "PCA8,IVF64,Flat"])
+def test_longer_lists_than_tuned_for_are_searched_wider_not_exactly(store, folder, searched_exactly, index):
+    longer = FaissIndex.open(store, folder(index)).search(questions(store), 20 * K)[0]
+    assert sum(searched_exactly) < 0.1 * longer.shape[0] * longer.shape[1]
+    assert overlap(longer, ExactIndex(store).search(questions(store), 20 * K)[0]) >= 0.9
 
 
 def test_more_than_there_is_gets_padded(store, folder):
@@ -229,6 +262,12 @@ def test_a_full_disk_is_an_error_and_the_build_goes_on_later(store, tmp_path):
     assert (tmp_path / "index" / "index.faiss").read_bytes() == expected
 
 
+def test_a_trained_index_left_by_an_interrupt_goes(store, copied):
+    shutil.copy(copied / "index.faiss", copied / "trained.faiss")
+    build(store, copied, "ivfpq")
+    assert sorted(file.name for file in copied.iterdir()) == ["index.faiss", "index.json"]
+
+
 def test_what_another_is_building_is_left_to_it(store, tmp_path, monkeypatch):
     add = faiss_building.add
 
@@ -318,6 +357,66 @@ def test_what_cannot_be_built_is_refused(store, tmp_path, index, more, message):
 def test_a_gpu_that_faiss_does_not_see_is_refused(store, folder):
     with pytest.raises(ValueError, match="faiss-gpu INSTEAD of faiss-cpu"):
         FaissIndex.open(store, folder("flat"), "cuda")
+
+
+class StandIn:
+    """What FAISS says of its indexes on GPUs: a class of their own, one search at a time, 2,048 candidates."""
+
+    def __init__(self, index, options) -> None:
+        self.index, self.options, self.busy = index, options, Lock()
+
+    def search(self, queries, k):
+        assert k <= 2048
+        assert self.busy.acquire(blocking=False)
+        try:
+            return self.index.search(queries, k)
+        finally:
+            self.busy.release()
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Stand-ins: no machine of the project has GPUs that FAISS sees."""
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", SimpleNamespace, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", StandIn)
+
+
+@pytest.mark.parametrize("index", ["flat", "IVF16,SQ8", "IVF64,Flat"])
+def test_a_copy_on_gpus_finds_the_same(store, folder, gpus, searched_exactly, index):
+    copy, original = (FaissIndex.open(store, folder(index), device) for device in ("cuda", "cpu"))
+    np.testing.assert_array_equal(copy.search(questions(store), K)[0], original.search(questions(store), K)[0])
+    assert searched_exactly == []
+    assert (copy.search(questions(store), 20 * K)[0] >= 0).all()
+
+
+def test_a_filter_on_a_copy_on_gpus_is_searched_exactly(store, folder, gpus, searched_exactly, monkeypatch):
+    monkeypatch.setattr(faiss_index, "FEW", 0)
+    rows, _ = FaissIndex.open(store, folder("IVF16,SQ8"), "cuda").search(questions(store), K, "year >= 100")
+    expected, _ = ExactIndex(store).search(questions(store), K, "year >= 100")
+    np.testing.assert_array_equal(rows, expected)
+    assert sum(searched_exactly) == rows.shape[0] * rows.shape[1]
+
+
+def test_a_copy_on_gpus_is_searched_by_one_thread_at_a_time(store, folder, gpus):
+    copy = FaissIndex.open(store, folder("flat"), "cuda")
+    expected, _ = copy.search(questions(store), K)
+    with ThreadPoolExecutor(4) as pool:
+        for rows, _ in pool.map(lambda _: copy.search(questions(store), K), range(20)):
+            np.testing.assert_array_equal(rows, expected)
+
+
+def test_what_gpus_do_not_list_is_refused(store, folder, gpus, monkeypatch):
+    with pytest.raises(ValueError, match=r"at most 2,048 candidates on GPUs, this search needs 2,049 .*=\"cpu\""):
+        FaissIndex.open(store, folder("flat"), "cuda").search(questions(store), 2049)
+    rescored = FaissIndex.open(store, folder("IVF16,SQ8"), "cuda")
+    monkeypatch.setattr(rescored, "setting", rescored.setting._replace(candidates=4))
+    with pytest.raises(ValueError, match="this search needs 2,052"):
+        rescored.search(questions(store), 513)
+    monkeypatch.setattr("amer.retrieval.index.faiss_library.MOST_ON_GPU", 0)
+    with pytest.raises(ValueError, match=r"on GPUs FAISS visits at most .*device=\"cpu\""):
+        FaissIndex.open(store, folder("IVF16,SQ8"), "cuda")
 
 
 def test_training_takes_random_documents(store, tmp_path):

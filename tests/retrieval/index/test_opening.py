@@ -29,6 +29,13 @@ def test_the_location_says_which_index_it_is(store, tmp_path):
         assert scores[:, 0, 0].tolist() == [1.0] * 8
 
 
+@pytest.mark.parametrize("device", ["cuda", ["cuda:0", "cuda:1"]])
+def test_the_device_is_that_of_exact_search_and_faiss_stays_on_the_cpu(store, tmp_path, device):
+    FaissIndex.build(store, tmp_path / "index", "flat", show_progress_bar=False)
+    rows, _ = open_index(store, tmp_path / "index", device).search(np.eye(8, dtype=np.float32)[:, None], 1)
+    assert rows[:, 0, 0].tolist() == list(range(8))
+
+
 @pytest.mark.parametrize("location", ["nowhere", "nowhere.db"])
 def test_a_location_with_nothing_there_is_refused(store, tmp_path, location):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*build"):

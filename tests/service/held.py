@@ -1,0 +1,25 @@
+"""A service whose searches wait for a file: `python -m tests.service.held STORE FILE STOP_SECONDS`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from amer.retrieval import DocumentStore, Hit
+from amer.service import Settings, serve
+from tests.service.conftest import FakeSearcher, until
+
+
+class HeldSearcher(FakeSearcher):
+    """Answers once the file is there."""
+
+    def search(self, questions: list[str], **options) -> list[list[Hit]]:
+        until(Path(release).exists, seconds=120)
+        return super().search(questions, **options)
+
+
+if __name__ == "__main__":
+    store, release, stop_seconds = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO)  # to say that it is ready
+    serve(HeldSearcher(DocumentStore.open(store)), Settings(stop_seconds=int(stop_seconds)), port=0)
