@@ -7,9 +7,13 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from amer.files import read_json
+from amer.retrieval import write_store
+from tests.conftest import DIM, build
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RATE = 1e11  # FLOP/s
@@ -96,6 +100,24 @@ def test_search_does_without_faiss_and_says_so(run, monkeypatch, capsys):
     assert "FAISS is not installed" in capsys.readouterr().out
 
 
+def test_index_compares_ours_with_faiss_by_hand(run):
+    pytest.importorskip("faiss")
+    sizes = ("--rows", "2000", "--dim", "8", "--queries", "4", "--vectors", "3", "--k", "7", "--recall", "0.8")
+    rows = run("index", *sizes)
+    assert [row["index"] for row in rows] == ["Flat", "IVF8,PQ4x4fs", "HNSW32"]
+    for row in rows:
+        assert row["recall"] >= 0.8
+        assert row["rows like by hand"] > 0.99
+        assert 0 < row["fusion's share"] < 1
+    assert rows[1]["bytes/vector"] < rows[0]["bytes/vector"] < rows[2]["bytes/vector"]
+
+
+def test_opening_is_measured_in_a_fresh_process(run):
+    rows = run("opening", "--rows", "10", "3000", "--fields", "0", "2")
+    assert [(row["documents"], row["fields"]) for row in rows] == [(10, 0), (3000, 0), (10, 2), (3000, 2)]
+    assert all(0 <= row["peak MB"] < 100 for row in rows)
+
+
 def test_fusion_compares_ours_with_a_loop_of_the_same_lists(run):
     rows = run("fusion", "--questions", "20", "--length", "10", "--k", "8", "--overlaps", "0.5", "1")
     assert [(row["overlap"], row["system"]) for row in rows] == [
@@ -119,3 +141,18 @@ def test_gold_compares_ours_with_the_loop_of_the_same_matches(run):
 def test_questions_that_cannot_be_made_are_refused(run, llama, argv):
     with pytest.raises(ValueError, match=r"prefix must lie in 1 \.\.\. 11|distinct or prompted"):
         run("encoding", "--model", llama, *TINY, *argv)
+
+
+def test_service_is_asked_over_http_with_batches_and_without(run, llama, tmp_path):
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("httpx")
+    documents = pa.table({name: [f"{name} {row}" for row in range(20)] for name in ("id", "title", "text")})
+    store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], {"name": "org/encoder"})
+    build(llama, document_encoder=store.encoder).save_pretrained(tmp_path / "model")
+    where = ("--model", str(tmp_path / "model"), "--store", str(store.path))
+    rows = run("service", *where, "--clients", "1", "3", "--seconds", "0.5", "--vectors", "2", "--k", "5")
+    assert [(row["clients"], row["system"]) for row in rows] == [
+        (clients, system) for clients in (1, 3) for system in ("one at a time", "batched")
+    ]
+    for row in rows:
+        assert row["requests"] > 0 and row["errors"] == 0 and row["p50 ms"] <= row["p99 ms"]

@@ -1,0 +1,158 @@
+"""FAISS through AMER and by hand, with the same index and parameters, and the share that fusion has of the whole.
+
+Both answer the same questions alternately, and CPU time counts, of all threads: run it with OMP_NUM_THREADS=1. By
+hand, codes are re-scored in NumPy from vectors in memory. Without a store the corpus is synthetic: unit vectors around
+random centres, and questions near some of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from common import arguments_of, console, report
+
+from amer.retrieval import DocumentStore, FaissIndex, round_robin, write_store
+
+BLOCK = 2**16
+DOCUMENTS_OF_A_CENTRE = 250
+SPREAD = 0.8  # length of what is added to a centre
+NOISE = 0.3  # length of what is added to a document to make a query vector
+GATHERED = 16  # queries that are re-scored together by hand
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__file__, __doc__)
+    parser.add_argument("--store", type=Path, help="a document store; synthetic vectors without")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="documents of the synthetic store")
+    parser.add_argument("--dim", type=int, default=384, help="size of the synthetic vectors")
+    parser.add_argument("--queries", type=int, default=1000, help="questions of one search")
+    parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
+    parser.add_argument("--k", type=int, default=100, help="documents listed for each query vector")
+    parser.add_argument("--recall", type=float, default=0.95, help="that indexes are tuned to")
+    parser.add_argument("--indexes", nargs="+", default=["flat", "ivfpq", "hnsw"], help="presets, or factory strings")
+    parser.add_argument("--folder", type=Path, help="keep what is built there; a temporary folder by default")
+    return parser.parse_args()
+
+
+def near(vectors: np.ndarray, length: float, generator: np.random.Generator) -> np.ndarray:
+    """Unit vectors in a random direction from others `(..., dim)`, at about that distance."""
+    moved = vectors + length / vectors.shape[-1] ** 0.5 * generator.standard_normal(vectors.shape, dtype=np.float32)
+    return moved / np.linalg.norm(moved, axis=-1, keepdims=True)
+
+
+def synthetic_store(path: Path, rows: int, dim: int, generator: np.random.Generator) -> DocumentStore:
+    """Vectors around centres, without texts."""
+    count = -(-rows // DOCUMENTS_OF_A_CENTRE)
+    centres = near(np.zeros((count, dim), dtype=np.float32), 1.0, generator)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, rows, BLOCK):
+            chosen = generator.integers(0, count, min(BLOCK, rows - start))
+            yield near(centres[chosen], SPREAD, generator)
+
+    ids = pa.array(np.arange(rows)).cast(pa.string())
+    empty = pa.array([""] * rows)
+    return write_store(path, pa.table({"id": ids, "title": empty, "text": empty}), blocks(), {"name": "synthetic"})
+
+
+def by_hand(store: DocumentStore, folder: Path, setting: Any, k: int) -> Callable[[np.ndarray], Any]:
+    """FAISS as one would call it, with the parameters that were found by tuning."""
+    import faiss
+
+    index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+    if setting.width is not None:
+        name = "nprobe" if faiss.try_extract_index_ivf(index) is not None else "efSearch"
+        faiss.ParameterSpace().set_index_parameter(index, name, setting.width)
+    if not setting.candidates:
+        return lambda queries: index.search(queries, k)
+    corpus = np.concatenate([block for _, block in store.blocks(BLOCK)])
+
+    def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _, candidates = index.search(queries, k * setting.candidates)
+        scores, rows = (np.empty((len(queries), k), dtype=dtype) for dtype in (np.float32, np.int64))
+        for start in range(0, len(queries), GATHERED):
+            part = slice(start, start + GATHERED)
+            found = np.matmul(corpus[candidates[part]].astype(np.float32), queries[part, :, None])[..., 0]
+            order = np.argsort(-found, axis=1)[:, :k]
+            scores[part] = np.take_along_axis(found, order, axis=1)
+            rows[part] = np.take_along_axis(candidates[part], order, axis=1)
+        return scores, rows
+
+    return search
+
+
+def cpu_seconds(function: Callable[[], Any]) -> float:
+    """Of one call, in all threads; what other programs take does not count."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, given: argparse.Namespace) -> dict:
+    """Build one index, then search in turn with ours and by hand, and fuse."""
+    start = time.perf_counter()
+    index = FaissIndex.build(store, folder, name, given.recall, given.k, seed=given.seed)
+    built = time.perf_counter() - start
+    hand, flat = by_hand(store, folder, index.setting, given.k), queries.reshape(-1, store.dim)
+    ours, theirs = [], []
+    for repeat in range(given.repeats + 1):
+        seconds = cpu_seconds(lambda: index.search(queries, given.k)), cpu_seconds(lambda: hand(flat))
+        if repeat:  # the first warms up
+            ours.append(seconds[0])
+            theirs.append(seconds[1])
+    rows, scores = index.search(queries, given.k)
+    same = (rows.reshape(-1, given.k)[:, :, None] == hand(flat)[1][:, None, : given.k]).any(axis=2).mean()
+    fusion = statistics.median(cpu_seconds(lambda: round_robin(rows, scores, given.k)) for _ in range(given.repeats))
+    search = statistics.median(ours)
+    return {
+        "index": index.info["factory"],
+        "documents": len(store),
+        "build s": built,
+        "bytes/vector": index.info["bytes"] / len(store),
+        "recall": index.recall,
+        "width": index.setting.width,
+        "candidates": index.setting.candidates * given.k,
+        "CPU ms/vector": 1e3 * search / len(flat),
+        "by hand, CPU ms/vector": 1e3 * statistics.median(theirs) / len(flat),
+        "ours / by hand": statistics.median(one / other for one, other in zip(ours, theirs, strict=True)),
+        "rows like by hand": float(same),
+        "fusion's share": fusion / (search + fusion),
+    }
+
+
+def main() -> None:
+    """Measure every index on one corpus."""
+    given = parse_arguments()
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    generator = np.random.default_rng(given.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        if given.store:
+            store = DocumentStore.open(given.store)
+        elif (folder / "store").is_dir():
+            store = DocumentStore.open(folder / "store")
+        else:
+            store = synthetic_store(folder / "store", given.rows, given.dim, generator)
+        chosen = generator.integers(0, len(store), (given.queries, given.vectors))
+        queries = near(store.vectors(chosen), NOISE, generator)
+        rows = []
+        for name in given.indexes:
+            rows.append(measure(store, name, folder / name.replace(",", "-"), queries, given))
+            console.print(rows[-1])
+        report(given, rows)
+
+
+if __name__ == "__main__":
+    main()

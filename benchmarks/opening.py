@@ -1,0 +1,78 @@
+"""The peak memory of opening a document store, in a fresh process, beyond what was there after the imports.
+
+Stores are synthetic: documents with empty texts and vectors of four values, for neither is read. What opening may hold
+is the description of `documents.parquet`, which grows with its row groups and columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from common import ROOT, arguments_of, report
+
+from amer.retrieval import write_store
+
+BLOCK = 2**16
+OPEN = """
+import json, pathlib, sys, time
+from amer.retrieval import DocumentStore
+
+def resident(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+before, start = resident("VmRSS"), time.perf_counter()
+DocumentStore.open(sys.argv[1])
+seconds = time.perf_counter() - start
+sys.stdout.write(json.dumps({"seconds": seconds, "peak MB": max(0.0, resident("VmHWM") - before)}))
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__file__, __doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], help="documents")
+    parser.add_argument("--fields", type=int, nargs="+", default=[0, 20], help="columns of metadata")
+    return parser.parse_args()
+
+
+def make_store(path: Path, rows: int, fields: int) -> None:
+    """A store of so many documents and fields."""
+    ids, empty = pa.array(np.arange(rows)), pa.array([""] * rows)
+    columns = {f"field{number}": ids for number in range(fields)}
+    documents = pa.table({"id": ids.cast(pa.string()), "title": empty, "text": empty, **columns})
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, rows, BLOCK):
+            yield np.tile(np.eye(4, dtype=np.float32)[0], (min(BLOCK, rows - start), 1))
+
+    write_store(path, documents, blocks(), {"name": "synthetic"})
+
+
+def measure(rows: int, fields: int) -> dict[str, Any]:
+    """Make a store here, open it elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(Path(folder) / "store", rows, fields)
+        command = [sys.executable, "-c", OPEN, str(Path(folder) / "store")]
+        opened = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return {"documents": rows, "fields": fields, **json.loads(opened.stdout)}
+
+
+def main() -> None:
+    """Measure every size with every number of fields."""
+    arguments = parse_arguments()
+    report(arguments, [measure(rows, fields) for fields in arguments.fields for rows in arguments.rows])
+
+
+if __name__ == "__main__":
+    main()
