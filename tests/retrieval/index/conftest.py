@@ -12,6 +12,20 @@ from amer.retrieval.store import DocumentStore, write_store
 from tests.milvus_server import MilvusServer
 
 CORPUS, CORPUS_DIM, CLUSTERS = 3_000, 32, 60
+INTEGERS = [-(2**63), -(2**63) + 1, -17, -1, 0, 1, 2**53 + 1, 2**63 - 1]
+NOTES = [
+    "it's",
+    'say "a"',
+    "back\\slash",
+    "a tab\there",
+    "lines\r\nbreak",
+    "ends in \\",
+    "a\\n",
+    "日本語 é 😀",
+    "\u2028\x7f",
+    "'",
+    "",
+]
 
 
 def clustered(count: int, seed: int) -> np.ndarray:
@@ -31,6 +45,9 @@ def make_corpus(path, encoder: str = "toy") -> DocumentStore:
         "language": [("en", "de", 'zh "中"')[row % 3] for row in rows],
         "year": [1900 + row % 120 for row in rows],
         "weight": [row / CORPUS for row in rows],
+        "balance": [(row % 41 - 20) / 4 for row in rows],
+        "serial": [INTEGERS[row % len(INTEGERS)] for row in rows],
+        "note": [NOTES[row % len(NOTES)] for row in rows],
         "stub": [row % 7 == 0 for row in rows],
     }
     return write_store(path, pa.table(documents), clustered(CORPUS, seed=1), {"name": encoder}, shard_size=700)

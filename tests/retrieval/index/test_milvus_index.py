@@ -18,7 +18,9 @@ from amer.retrieval.index.milvus_parameters import default_index_params, default
 from amer.retrieval.store import DocumentStore, write_store
 from tests.retrieval.index.conftest import CORPUS, CORPUS_DIM, clustered, make_corpus
 
+grpc = pytest.importorskip("grpc")
 pytest.importorskip("milvus_lite")
+MilvusException = pytest.importorskip("pymilvus.exceptions").MilvusException
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def uri(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def index(corpus, uri) -> MilvusIndex:
-    return MilvusIndex.build(corpus, uri, "flat", show_progress_bar=False)
+    return MilvusIndex.build(corpus, uri, "flat", "FLAT", show_progress_bar=False)
 
 
 def make_queries(count: int = 4) -> np.ndarray:
@@ -47,7 +49,7 @@ def test_what_is_missing_or_damaged_is_found_and_written_again(corpus, uri, inde
     assert broken(collection, CORPUS) == [(0, CORPUS)]
     with pytest.raises(ValueError, match=r"has not finished: run MilvusIndex\.build again"):
         MilvusIndex.open(corpus, uri, "flat")
-    MilvusIndex.build(corpus, uri, "flat", batch_rows=300, show_progress_bar=False)
+    MilvusIndex.build(corpus, uri, "flat", "FLAT", batch_rows=300, show_progress_bar=False)
     assert broken(collection, CORPUS) == []
     rows, _ = MilvusIndex.open(corpus, uri, "flat").search(make_queries(), 20)
     np.testing.assert_array_equal(rows, ExactIndex(corpus).search(make_queries(), 20)[0])
@@ -55,7 +57,7 @@ def test_what_is_missing_or_damaged_is_found_and_written_again(corpus, uri, inde
 
 def test_an_index_that_stands_is_opened_and_not_written_again(corpus, uri, index, monkeypatch):
     monkeypatch.setattr("amer.retrieval.index.milvus_index.fill", None)
-    MilvusIndex.build(corpus, uri, "flat", show_progress_bar=False)
+    MilvusIndex.build(corpus, uri, "flat", "FLAT", show_progress_bar=False)
 
 
 def test_another_index_or_store_under_the_same_name_is_refused(corpus, uri, index, tmp_path):
@@ -63,7 +65,7 @@ def test_another_index_or_store_under_the_same_name_is_refused(corpus, uri, inde
         MilvusIndex.build(corpus, uri, "flat", "HNSW", {"M": 8}, show_progress_bar=False)
     another = make_corpus(tmp_path / "store", encoder="another")
     with pytest.raises(ValueError, match="made with the encoder toy"):
-        MilvusIndex.build(another, uri, "flat", show_progress_bar=False)
+        MilvusIndex.build(another, uri, "flat", "FLAT", show_progress_bar=False)
 
 
 def test_an_index_is_built_and_searched_with_given_parameters(corpus, uri):
@@ -82,6 +84,55 @@ def test_lists_an_index_leaves_short_are_searched_exactly(corpus, uri):
         wanted_rows, wanted_scores = ExactIndex(corpus).search(make_queries(), 1_000, filter)
         np.testing.assert_array_equal(rows, wanted_rows)
         np.testing.assert_allclose(scores, wanted_scores, atol=1e-5)
+
+
+def test_a_graph_is_built_where_nothing_is_said(tmp_path):
+    store = small_store(tmp_path / "store")
+    index = MilvusIndex.build(store, str(tmp_path / "index.db"), "small", show_progress_bar=False)
+    assert (index.index_type, index.index_params["M"]) == ("HNSW", 32)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MilvusException(2, "Fail connecting to server"),
+        MilvusException(grpc.StatusCode.UNAVAILABLE, "[search] Retry timeout: 4s"),
+        MilvusException(1, "service not ready[standalone=1][stage=Initializing]"),
+        MilvusException(101, "failed to search: collection not loaded[collection=1]"),
+        MilvusException(1, "Unexpected error, message=<Cannot invoke RPC on closed channel!>"),
+    ],
+    ids=str,
+)
+def test_what_passes_is_waited_for(index, failure):
+    answers = iter([failure, failure, "an answer"])
+
+    def request(client, seconds):
+        answer = next(answers)
+        if answer is failure:
+            raise failure
+        return answer
+
+    assert index._collection.connection.call("ask", request) == "an answer"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MilvusException(65535, "failed to create query plan: cannot cast value to Int64"),
+        MilvusException(grpc.StatusCode.UNIMPLEMENTED, "unknown method"),
+        MilvusException(1100, "the length of 0th string exceeds max length"),
+        MilvusException(1, "words nobody foresaw"),
+    ],
+    ids=str,
+)
+def test_what_does_not_pass_is_told_at_once_in_the_words_of_the_server(index, failure):
+    answers = iter([failure])
+
+    def request(client, seconds):
+        raise next(answers)
+
+    with pytest.raises(ValueError, match=f"refused to ask: {failure.message}"):
+        index._collection.connection.call("ask", request)
 
 
 def test_more_than_milvus_lists_is_refused(index):
