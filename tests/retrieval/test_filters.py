@@ -103,6 +103,7 @@ def test_filters_are_written_for_milvus(store):
         ("language == b'en'", "language is of type string"),
         ("language == '\\ud800'", "language is of type string"),
         ("year == 9223372036854775808", "year is of type int64"),
+        ("year > -9223372036854775808", "year is of type int64"),
         ("length > 1e999", "length is of type double"),
         ("length > " + "9" * 400, "length is of type double"),
         ("length == -" + "9" * 400, "length is of type double"),
