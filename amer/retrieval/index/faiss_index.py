@@ -169,19 +169,22 @@ class FaissIndex:
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
 
     def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        parameters = library.search_parameters(self._index, self._width(k))
-        return self._completed(queries, *self._listed(queries, k, parameters), None)
+        return self._completed(queries, k, self._width(k), None)
 
     def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the index where that compares fewer documents than are allowed, else those that are."""
         matching = self.store.matching(filter)
-        allowed = np.flatnonzero(matching)
-        if len(allowed) > FEW:
-            width = self._width(k, len(allowed) / len(self.store))
-            parameters = library.search_parameters(self._index, width, matching)
-            if parameters is not None and library.visited(self._index, width) < len(allowed):
-                return self._completed(queries, *self._listed(queries, k, parameters), allowed)
-        return nearest_allowed(self.store, queries, k, allowed)
+        allowed, width = int(matching.sum()), None
+        if allowed > FEW:
+            width = self._width(k, allowed / len(self.store))
+        if width is None or not self._worth(width, matching, allowed):
+            return nearest_allowed(self.store, queries, k, np.flatnonzero(matching))
+        return self._completed(queries, k, width, matching)
+
+    def _worth(self, width: int | None, matching: np.ndarray | None, allowed: int) -> bool:
+        """Whether an index can be searched that wide, and compares fewer documents so than are allowed."""
+        parameters = library.search_parameters(self._index, width, matching)
+        return parameters is not None and library.visited(self._index, width) < allowed
 
     def _width(self, k: int, share: float = 1.0) -> int | None:
         """The width at which as many allowed documents are visited for each of k as it was tuned for, or more."""
@@ -204,15 +207,20 @@ class FaissIndex:
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _completed(
-        self, queries: torch.Tensor, scores: torch.Tensor, rows: torch.Tensor, allowed: np.ndarray | None
+        self, queries: torch.Tensor, k: int, width: int | None, matching: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search exactly, in place, where a list is shorter than it need be."""
-        k = rows.shape[1]
-        most = min(k, len(self.store) if allowed is None else len(allowed))
-        short = (rows[:, most - 1] < 0).nonzero().flatten()
+        """Search the index; what it lists too few documents for, ever wider; and what is left, exactly."""
+        allowed = len(self.store) if matching is None else int(matching.sum())
+        last = min(k, allowed) - 1
+        scores, rows = self._listed(queries, k, library.search_parameters(self._index, width, matching))
+        short = (rows[:, last] < 0).nonzero().flatten()
+        while len(short) and width is not None and self._worth(width := 2 * width, matching, allowed):
+            parameters = library.search_parameters(self._index, width, matching)
+            scores[short], rows[short] = self._listed(queries[short], k, parameters)
+            short = short[rows[short, last] < 0]
         if len(short):
-            allowed = np.arange(len(self.store)) if allowed is None else allowed
-            scores[short], rows[short] = nearest_allowed(self.store, queries[short], k, allowed)
+            exactly = np.arange(len(self.store)) if matching is None else np.flatnonzero(matching)
+            scores[short], rows[short] = nearest_allowed(self.store, queries[short], k, exactly)
         return scores, rows
 
 

@@ -159,6 +159,19 @@ def test_longer_lists_than_tuned_for_are_searched_wider_not_exactly(store, folde
     assert overlap(longer, ExactIndex(store).search(questions(store), 20 * K)[0]) >= 0.9
 
 
+@pytest.mark.parametrize("filter", [None, "year >= 20"])
+def test_a_list_that_comes_short_is_searched_wider_before_exactly(
+    store, folder, searched_exactly, monkeypatch, filter
+):
+    monkeypatch.setattr(faiss_index, "FEW", 0)
+    index = FaissIndex.open(store, folder("IVF64,Flat"))
+    monkeypatch.setattr(index, "setting", index.setting._replace(width=1))
+    monkeypatch.setitem(index.info, "k", 10 * K)
+    rows = index.search(questions(store), 10 * K, filter)[0]
+    assert (rows >= 0).all()
+    assert sum(searched_exactly) < 0.1 * rows.shape[0] * rows.shape[1]
+
+
 def test_more_than_there_is_gets_padded(store, folder):
     for index in PRESETS:
         rows, scores = FaissIndex.open(store, folder(index)).search(questions(store, 1), COUNT + 5)
