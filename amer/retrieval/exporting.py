@@ -6,7 +6,6 @@ For FAISS, `FaissIndex.build(store, folder, "flat")` writes an index that holds 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +24,14 @@ def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress
 
     `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
     """
-    dtype = np.dtype(store.dtype)
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (len(store), store.dim)}
+    header = {"descr": np.dtype(store.dtype).str, "fortran_order": False, "shape": (len(store), store.dim)}
     with atomic_write(file) as temporary, open(temporary, "wb") as out:
         # Not through a memory map: writing to one on a full disk ends the process without a word.
         np.lib.format.write_array_header_1_0(out, header)
-        for _, block in _blocks(store, show_progress_bar):
-            out.write(np.ascontiguousarray(block, dtype=dtype).data)
+        with tqdm(total=len(store), desc="Writing", unit="vector", disable=not show_progress_bar) as progress:
+            for _, block in store.blocks(BLOCK):
+                out.write(block.data)
+                progress.update(len(block))
 
 
 def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
@@ -43,20 +43,12 @@ def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_prog
     vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)
     schema = documents.schema_arrow.remove_metadata().append(pa.field(EMBEDDING, vectors))
     with documents, atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
-        batches = documents.iter_batches(BLOCK)
         with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
             start = 0
-            for batch in batches:
+            for batch in documents.iter_batches(BLOCK):
                 rows = np.arange(start, start + len(batch))
                 values = pa.array(store.vectors(rows).astype(store.dtype).reshape(-1))
                 embeddings = pa.FixedSizeListArray.from_arrays(values, store.dim)
                 out.write_batch(pa.record_batch([*batch.columns, embeddings], schema=schema))
                 start += len(batch)
                 progress.update(len(batch))
-
-
-def _blocks(store: DocumentStore, show_progress_bar: bool) -> Iterator[tuple[int, np.ndarray]]:
-    with tqdm(total=len(store), desc="Writing", unit="vector", disable=not show_progress_bar) as progress:
-        for first_row, block in store.blocks(BLOCK):
-            yield first_row, block
-            progress.update(len(block))

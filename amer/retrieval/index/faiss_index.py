@@ -169,7 +169,8 @@ class FaissIndex:
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
 
     def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._completed(queries, k, self._width(k), None)
+        width = self._width(k)
+        return self._completed(queries, k, width, library.search_parameters(self._index, width), None)
 
     def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the index where that compares fewer documents than are allowed, else those that are."""
@@ -177,14 +178,17 @@ class FaissIndex:
         allowed, width = int(matching.sum()), None
         if allowed > FEW:
             width = self._width(k, allowed / len(self.store))
-        if width is None or not self._worth(width, matching, allowed):
+        parameters = self._worth(width, matching, allowed)
+        if parameters is None:
             return nearest_allowed(self.store, queries, k, np.flatnonzero(matching))
-        return self._completed(queries, k, width, matching)
+        return self._completed(queries, k, width, parameters, matching)
 
-    def _worth(self, width: int | None, matching: np.ndarray | None, allowed: int) -> bool:
-        """Whether an index can be searched that wide, and compares fewer documents so than are allowed."""
+    def _worth(self, width: int | None, matching: np.ndarray | None, allowed: int) -> Any | None:
+        """What to search the index with; None where it cannot, or would compare as many documents as are allowed."""
         parameters = library.search_parameters(self._index, width, matching)
-        return parameters is not None and library.visited(self._index, width) < allowed
+        if parameters is None or library.visited(self._index, width) >= allowed:
+            return None
+        return parameters
 
     def _width(self, k: int, share: float = 1.0) -> int | None:
         """The width at which as many allowed documents are visited for each of k as it was tuned for, or more."""
@@ -207,15 +211,18 @@ class FaissIndex:
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _completed(
-        self, queries: torch.Tensor, k: int, width: int | None, matching: np.ndarray | None
+        self, queries: torch.Tensor, k: int, width: int | None, parameters: Any, matching: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the index; what it lists too few documents for, ever wider; and what is left, exactly."""
         allowed = len(self.store) if matching is None else int(matching.sum())
         last = min(k, allowed) - 1
-        scores, rows = self._listed(queries, k, library.search_parameters(self._index, width, matching))
+        scores, rows = self._listed(queries, k, parameters)
         short = (rows[:, last] < 0).nonzero().flatten()
-        while len(short) and width is not None and self._worth(width := 2 * width, matching, allowed):
-            parameters = library.search_parameters(self._index, width, matching)
+        while len(short) and width is not None:
+            width *= 2
+            parameters = self._worth(width, matching, allowed)
+            if parameters is None:
+                break
             scores[short], rows[short] = self._listed(queries[short], k, parameters)
             short = short[rows[short, last] < 0]
         if len(short):
