@@ -37,7 +37,7 @@ quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
 	$(BIN)/python scripts/quickstart.py
 
 synthetic: $(STAMP) ## the synthetic study of the paper
-	$(BIN)/python scripts/synthetic.py
+	$(BIN)/python experiments/synthetic.py
 
 # One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
 test: export HF_HUB_OFFLINE = 1

@@ -11,15 +11,15 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
+from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.files import read_json, write_json
-from amer.hub import pull_folder
+from amer.hub import origin, pull_folder
 from amer.offline import resolve_model
-from amer.retrieval import DocumentStore, ExactIndex
-from hub_cards import training_record
-from hub_cards.record import origin
+from amer.search import ExactIndex
+from amer.trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
+from amer.trainer.record import training_record
 from modeling_amer import AMERModel
-from trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
 
 
 @dataclass
@@ -228,9 +228,9 @@ def main(argv: list[str] | None = None) -> None:
     splits = load_dataset_dir(dataset)
     if "train" not in splits:
         raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
-    if model_args.anchored and any(split.query_vectors is None for split in splits.values()):
+    if model_args.anchored and any(split.input_vectors is None for split in splits.values()):
         raise ValueError(
-            f"An anchored model reads query_vector, which {data_args.dataset} lacks: see with_query_vectors."
+            f"An anchored model reads query_vector, which {data_args.dataset} lacks: see with_input_vectors."
         )
     model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
     searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device

@@ -137,6 +137,21 @@ def pull_folder(name: str | os.PathLike[str], repo_type: str = "dataset", revisi
         ) from error
 
 
+def origin(name: str, folder: Path) -> dict[str, str]:
+    """What a dataset or store is called in a record: its repository and commit on the Hub, or its folder's name.
+
+    Args:
+        name: as it was asked for: a folder, `org/name`, or `org/name@revision`.
+        folder: where it was found (`pull_folder`).
+    """
+    if Path(name).is_dir():
+        return {"name": Path(name).resolve().name}
+    repo_id, _, revision = name.partition("@")
+    commit = folder.resolve().name
+    known = commit if len(commit) == 40 else revision
+    return {"repo_id": repo_id, **({"revision": known} if known else {})}
+
+
 def published_card(
     repo_id: str, repo_type: str = "model", branch: str | None = None, token: str | None = None
 ) -> str | None:
@@ -178,7 +193,7 @@ def _read_whole(folder: Path) -> None:
 
         load_dataset_dir(folder)
     if (folder / "store.json").is_file():
-        from amer.retrieval import DocumentStore
+        from amer.corpus import DocumentStore
 
         store = DocumentStore.open(folder)
         if Path(store.encoder["name"]).is_absolute():

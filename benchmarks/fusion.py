@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from common import arguments_of, median_seconds, report
 
-from amer.retrieval import round_robin
+from amer.search import round_robin
 
 
 def parse_arguments() -> argparse.Namespace:

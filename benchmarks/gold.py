@@ -18,7 +18,7 @@ import pyarrow as pa
 import regex
 from common import arguments_of, median_seconds, report
 
-from amer.data.answers import AnswerMatcher
+from amer.data.answer_matching import AnswerMatcher
 from amer.data.gold import Question, map_gold
 
 TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]", regex.IGNORECASE | regex.MULTILINE)

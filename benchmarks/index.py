@@ -20,7 +20,8 @@ import pyarrow as pa
 import torch
 from common import arguments_of, console, report
 
-from amer.retrieval import DocumentStore, FaissIndex, round_robin, write_store
+from amer.corpus import DocumentStore, write_store
+from amer.search import FaissIndex, round_robin
 
 BLOCK = 2**16
 DOCUMENTS_OF_A_CENTRE = 250

@@ -11,7 +11,7 @@ import torch
 from common import arguments_of, median_seconds, peak_memory, report
 from torch.nn.functional import normalize
 
-from trainer.losses import matched_info_nce
+from amer.trainer.losses import matched_info_nce
 
 SYSTEMS = {"all logits": reference.info_nce, "AMER": matched_info_nce}
 

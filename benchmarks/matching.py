@@ -12,7 +12,7 @@ import torch
 from common import arguments_of, median_seconds, report
 from reference import match_rows
 
-from trainer.matching import match, match_on_device
+from amer.trainer.matching import match, match_on_device
 
 SYSTEMS = {"scipy, row by row": match_rows, "match": match, "match_on_device": match_on_device}
 

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from common import arguments_of, median_seconds, report
 
-from amer.retrieval import DocumentStore, write_store
-from amer.retrieval.baselines.mmr import mmr
+from amer.baselines.mmr import mmr
+from amer.corpus import DocumentStore, write_store
 
 Lists = tuple[np.ndarray, np.ndarray, DocumentStore, int, float]
 

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 from common import ROOT, arguments_of, report
 
-from amer.retrieval import write_store
+from amer.corpus import write_store
 
 BLOCK = 2**16
 OPEN = """
 import json, pathlib, sys, time
-from amer.retrieval import DocumentStore
+from amer.corpus import DocumentStore
 
 def resident(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()

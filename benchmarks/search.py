@@ -17,8 +17,9 @@ import torch
 from common import Clock, arguments_of, console, matmul_rate, measure, report, timed
 from torch.nn.functional import normalize
 
-from amer.retrieval import ExactIndex, write_store
-from amer.retrieval.index import exact
+from amer.corpus import write_store
+from amer.search import ExactIndex
+from amer.search.index import exact
 
 BLOCK_ROWS = 65_536  # of the plain way, and of making vectors
 CHECKED = 32  # query vectors that are searched in float32 as well, for the recall

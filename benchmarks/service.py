@@ -23,8 +23,8 @@ import httpx
 import numpy as np
 from common import ROOT, arguments_of, report
 
+from amer.corpus import DocumentStore
 from amer.offline import SMOLLM2, resolve_model
-from amer.retrieval import DocumentStore
 from modeling_amer import AMERModel
 
 SYSTEMS = {"one at a time": ("--max_questions", "1", "--max_batch_questions", "1"), "batched": ()}

@@ -30,8 +30,8 @@ from workload import (
     watch_reference,
 )
 
+from amer.trainer import losses
 from modeling_amer import AMERModel
-from trainer import losses
 
 VARIANTS = ("plain", "recorded", "checkpointing", "compiled")
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from hub_cards.data_cards import dataset_card, metric_card, store_card
-from hub_cards.model_card import model_card, write_model_card
-from hub_cards.record import TrainingClock, training_record
-from hub_cards.updating import update_card
+from amer.hub_cards.data_cards import dataset_card, metric_card, store_card
+from amer.hub_cards.model_card import model_card, write_model_card
+from amer.hub_cards.updating import update_card
 
 __all__ = [
-    "TrainingClock",
     "dataset_card",
     "metric_card",
     "model_card",
     "store_card",
-    "training_record",
     "update_card",
     "write_model_card",
 ]

@@ -1,4 +1,4 @@
-"""Write the card of a saved model into its folder, README.md and images: `python -m hub_cards FOLDER REPO_ID`.
+"""Write the card of a saved model into its folder, README.md and images: `python -m amer.hub_cards FOLDER REPO_ID`.
 
 What people wrote into a README.md that is there already stays. `scripts/push_to_hub.py` does the same when it pushes.
 """
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from amer.files import read_json
-from hub_cards import write_model_card
+from amer.hub_cards import write_model_card
 from modeling_amer import AMERConfig
 
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 import amer.evaluation
+from amer.corpus.store import DocumentStore
 from amer.data.dataset import SPLITS
 from amer.files import read_json
-from amer.retrieval.store import DocumentStore
-from hub_cards.rendering import code, quoted, render, repository, revision, table
-from hub_cards.updating import assemble, split_card
+from amer.hub_cards.rendering import code, quoted, render, repository, revision, table
+from amer.hub_cards.updating import assemble, split_card
 
 METRIC = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amer.evaluation.plots import LOSSES, plot_quartiles, plot_training_run
-from hub_cards.results import headline_metric
+from amer.hub_cards.results import headline_metric
 
 TRAINING = "images/training.png"
 BY_DIVERSITY = "images/by_diversity.png"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCardData
 
 from amer.files import atomic_write
-from hub_cards import results
-from hub_cards.images import BY_DIVERSITY, draw_images
-from hub_cards.model_facts import model_facts
-from hub_cards.rendering import code, is_repository, render, size, table
-from hub_cards.training_facts import training_facts
-from hub_cards.updating import assemble, update_card
+from amer.hub_cards import results
+from amer.hub_cards.images import BY_DIVERSITY, draw_images
+from amer.hub_cards.model_facts import model_facts
+from amer.hub_cards.rendering import code, is_repository, render, size, table
+from amer.hub_cards.training_facts import training_facts
+from amer.hub_cards.updating import assemble, update_card
 
 if TYPE_CHECKING:
     from modeling_amer import AMERConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from amer.retrieval.store import complete_encoder
-from hub_cards.rendering import code, number, public_name, repository, revision, table
+from amer.corpus.store import complete_encoder
+from amer.hub_cards.rendering import code, number, public_name, repository, revision, table
 
 if TYPE_CHECKING:
     from modeling_amer import AMERConfig

@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from amer.evaluation.report import SUBSETS, metric_label
-from hub_cards.rendering import LINK, public_name, table
-from hub_cards.updating import SOURCE
+from amer.hub_cards.rendering import LINK, public_name, table
+from amer.hub_cards.updating import SOURCE
 
 TASK = ("information-retrieval", "Information Retrieval")
 

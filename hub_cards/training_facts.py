@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from amer.evaluation.report import metric_label
-from hub_cards.images import TRAINING, has_curve
-from hub_cards.machine import hardware_line
-from hub_cards.rendering import code, duration, number, repository, revision, table
+from amer.hub_cards.images import TRAINING, has_curve
+from amer.hub_cards.rendering import code, duration, number, repository, revision, table
+from amer.machine import hardware_line
 
 
 def training_facts(training: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .staging_amer import settle
+from .staging_amer import finish_interrupted_save
 
 OBJECTIVES = ("matched", "mixture")
 
@@ -97,7 +97,7 @@ class AMERConfig(PreTrainedConfig):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The saved fields; a save into that folder that was cut short is finished first."""
         if os.path.isdir(pretrained_model_name_or_path):
-            settle(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+            finish_interrupted_save(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
         return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

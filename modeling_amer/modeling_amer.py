@@ -113,7 +113,7 @@ class AMERModel(AMERPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         prefix_ids: torch.LongTensor | None = None,
-        query_vectors: torch.FloatTensor | None = None,
+        input_vectors: torch.FloatTensor | None = None,
         num_query_vectors: int | None = None,
         teacher_vectors: torch.FloatTensor | None = None,
         teacher_mask: torch.BoolTensor | None = None,
@@ -126,7 +126,7 @@ class AMERModel(AMERPreTrainedModel):
             input_ids: `(batch, length)` token ids, padded on the left.
             attention_mask: `(batch, length)`, 0 on padding; all ones if not given.
             prefix_ids: `(1, prefix)` token ids that come before every row of `input_ids`, read once for the batch.
-            query_vectors: `(batch, dim)` the question as a vector, projected into the decoder as one more position
+            input_vectors: `(batch, dim)` the question as a vector, projected into the decoder as one more position
                 after the text; the anchor of an anchored model, the whole question in the synthetic study.
             num_query_vectors: m; the configuration's by default.
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
@@ -141,15 +141,15 @@ class AMERModel(AMERPreTrainedModel):
                 padding on the right.
         """
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
-        self._check_inputs(input_ids, attention_mask, query_vectors, num_query_vectors)
+        self._check_inputs(input_ids, attention_mask, input_vectors, num_query_vectors)
         if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, num_query_vectors):
             input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
             prefix_ids = None
-        inputs, mask = self._embed(input_ids, attention_mask, query_vectors)
-        anchor = normalize(query_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
+        inputs, mask = self._embed(input_ids, attention_mask, input_vectors)
+        anchor = normalize(input_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
         teacher = _Teacher(teacher_vectors, teacher_mask)
         if self.training and not self._gradients_may_pass_the_cache():
-            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": query_vectors}
+            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": input_vectors}
             fed = None
             if num_query_vectors > 1:
                 fed = self._roll_out_anew(num_query_vectors - 1, teacher, prefix_ids=prefix_ids, **questions)
@@ -160,7 +160,7 @@ class AMERModel(AMERPreTrainedModel):
             first = self._emit(self._read(inputs, mask, cache)[:, -1:], anchor)
             decode = self._roll_out if self.training else self._decode
             query_embeddings = decode(first, num_query_vectors, mask, cache, anchor, teacher)
-        if self.training and num_query_vectors == 1 and query_vectors is None:
+        if self.training and num_query_vectors == 1 and input_vectors is None:
             # A single vector feeds nothing back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
         output = AMEROutput(query_embeddings=query_embeddings)
@@ -170,7 +170,7 @@ class AMERModel(AMERPreTrainedModel):
         self,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        query_vectors: torch.Tensor | None,
+        input_vectors: torch.Tensor | None,
         num_query_vectors: int,
     ) -> None:
         if not isinstance(num_query_vectors, Integral) or num_query_vectors < 1:
@@ -181,32 +181,32 @@ class AMERModel(AMERPreTrainedModel):
                 if self.config.reads_text
                 else "This model reads vectors only: it has no prompt_template, so it takes no input_ids."
             )
-        if (query_vectors is not None) != self.config.reads_vectors:
+        if (input_vectors is not None) != self.config.reads_vectors:
             raise ValueError(
                 "This model also reads the document encoder's embedding of each question: "
-                "pass query_vectors (batch, dim), or search through amer.retrieval.Searcher, which makes them."
+                "pass input_vectors (batch, dim), or search through amer.search.Searcher, which makes them."
                 if self.config.reads_vectors
-                else "This model is not anchored and reads text only: it takes no query_vectors."
+                else "This model is not anchored and reads text only: it takes no input_vectors."
             )
         if attention_mask is not None and not attention_mask[:, -1].all():
             raise ValueError(
                 "attention_mask ends in 0: the decoder reads on from the last position, so pad on the left."
             )
-        if query_vectors is not None and query_vectors.shape[1:] != (self.config.document_dim,):
+        if input_vectors is not None and input_vectors.shape[1:] != (self.config.document_dim,):
             raise ValueError(
-                f"query_vectors have shape {tuple(query_vectors.shape)}, expected (batch, {self.config.document_dim})."
+                f"input_vectors have shape {tuple(input_vectors.shape)}, expected (batch, {self.config.document_dim})."
             )
 
     def _embed(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, query_vectors: torch.Tensor | None
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, input_vectors: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or both."""
         parts, masks = [], []
         if input_ids is not None:
             parts.append(self.get_input_embeddings()(input_ids))
             masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
-        if query_vectors is not None:
-            vector = self.input_projection(query_vectors)
+        if input_vectors is not None:
+            vector = self.input_projection(input_vectors)
             parts.append(vector.to(self.get_input_embeddings().weight.dtype)[:, None])
             masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
         return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
@@ -337,7 +337,7 @@ class AMERModel(AMERPreTrainedModel):
         num_query_vectors: int | None = None,
         batch_size: int = 64,
         show_progress_bar: bool = False,
-        query_vectors: Any = None,
+        input_vectors: Any = None,
     ) -> torch.Tensor:
         """Query embeddings of many questions: batched by length, cached, in the order given.
 
@@ -346,7 +346,7 @@ class AMERModel(AMERPreTrainedModel):
             num_query_vectors: m; the configuration's by default.
             batch_size: questions decoded at a time.
             show_progress_bar: show how many batches are done.
-            query_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
+            input_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
 
         Returns:
             `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string.
@@ -356,11 +356,11 @@ class AMERModel(AMERPreTrainedModel):
                 that are not finite, zero, or of another size or count.
         """
         if isinstance(texts, str):
-            return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, query_vectors)[0]
-        query_vectors = _checked_questions(texts, query_vectors, batch_size)
-        count = len(query_vectors) if texts is None else len(texts)
+            return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)[0]
+        input_vectors = _checked_questions(texts, input_vectors, batch_size)
+        count = len(input_vectors) if texts is None else len(texts)
         batches = logging.tqdm(
-            self._batches(texts, query_vectors, batch_size),
+            self._batches(texts, input_vectors, batch_size),
             total=-(-count // batch_size),
             desc="Encoding",
             disable=not show_progress_bar,
@@ -377,16 +377,16 @@ class AMERModel(AMERPreTrainedModel):
         return torch.cat(encoded)[torch.cat(order).argsort()]
 
     def _batches(
-        self, texts: Sequence[str] | None, query_vectors: torch.Tensor | None, batch_size: int
+        self, texts: Sequence[str] | None, input_vectors: torch.Tensor | None, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
 
         Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
         """
-        count = len(query_vectors) if texts is None else len(texts)
+        count = len(input_vectors) if texts is None else len(texts)
         if texts is None:
             for rows in torch.arange(count).split(batch_size):
-                yield rows, {"query_vectors": query_vectors[rows]}
+                yield rows, {"query_vectors": input_vectors[rows]}
             return
         by_text = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
         for stretch in by_text.split(TOKENISED_BATCHES * batch_size):
@@ -395,8 +395,8 @@ class AMERModel(AMERPreTrainedModel):
             lengths = questions["attention_mask"].sum(dim=1)
             for places in lengths.argsort(descending=True, stable=True).split(batch_size):
                 batch = {name: ids[places, -int(lengths[places[0]]) :] for name, ids in questions.items()}
-                if query_vectors is not None:
-                    batch["query_vectors"] = query_vectors[stretch[places]]
+                if input_vectors is not None:
+                    batch["query_vectors"] = input_vectors[stretch[places]]
                 yield stretch[places], {**shared, **batch}
 
     def get_input_embeddings(self) -> nn.Module:
@@ -436,21 +436,21 @@ def _detached(cache: DynamicCache) -> DynamicCache:
     return twin
 
 
-def _checked_questions(texts: Sequence[str] | None, query_vectors: Any, batch_size: int) -> torch.Tensor | None:
+def _checked_questions(texts: Sequence[str] | None, input_vectors: Any, batch_size: int) -> torch.Tensor | None:
     """The query vectors as a float32 tensor `(n, dim)`, once questions and batch size are in order."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    if texts is None and query_vectors is None:
-        raise ValueError("No question was given: pass texts, query_vectors, or both.")
-    if len(texts if texts is not None else query_vectors) == 0:
+    if texts is None and input_vectors is None:
+        raise ValueError("No question was given: pass texts, input_vectors, or both.")
+    if len(texts if texts is not None else input_vectors) == 0:
         raise ValueError("No questions were given; pass at least one.")
-    if query_vectors is None:
+    if input_vectors is None:
         return None
-    query_vectors = torch.as_tensor(query_vectors, dtype=torch.float32)
-    if not torch.isfinite(query_vectors).all() or (query_vectors == 0).all(dim=-1).any():
+    input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
+    if not torch.isfinite(input_vectors).all() or (input_vectors == 0).all(dim=-1).any():
         raise ValueError(
-            "query_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
+            "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
         )
-    if texts is not None and len(texts) != len(query_vectors):
-        raise ValueError(f"{len(texts)} texts were given with {len(query_vectors)} query_vectors.")
-    return query_vectors
+    if texts is not None and len(texts) != len(input_vectors):
+        raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors.")
+    return input_vectors

@@ -68,14 +68,14 @@ class Probe:
 
     Args:
         questions: the questions as text; None for a model that reads vectors only.
-        query_vectors: the questions as vectors, `(n, dim)`; None for a model that reads text only. They are fixed
+        input_vectors: the questions as vectors, `(n, dim)`; None for a model that reads text only. They are fixed
             random vectors, so that a probe can be taken without the document encoder.
         query_embeddings: what the model made of them, `(n, m, dim)`.
         environment: versions, device and precision.
     """
 
     questions: list[str] | None
-    query_vectors: list[list[float]] | None
+    input_vectors: list[list[float]] | None
     query_embeddings: list[list[list[float]]]
     environment: dict[str, str]
 
@@ -91,12 +91,12 @@ class Probe:
             generator = torch.Generator().manual_seed(0)
             vectors = normalize(torch.randn(len(QUESTIONS), config.document_dim, generator=generator), dim=-1)
         questions = QUESTIONS if config.reads_text else None
-        query_embeddings = model.encode_query(questions, query_vectors=vectors)
+        query_embeddings = model.encode_query(questions, input_vectors=vectors)
         if not torch.isfinite(query_embeddings).all():
             raise ValueError("The model's query vectors are NaN or infinite: it has diverged and is of no use.")
         return cls(
             questions=questions,
-            query_vectors=None if vectors is None else vectors.tolist(),
+            input_vectors=None if vectors is None else vectors.tolist(),
             query_embeddings=query_embeddings.tolist(),
             environment=_environment(model),
         )
@@ -112,8 +112,11 @@ class Probe:
         file = cached_file(pretrained_model_name_or_path, PROBE_FILE, **options)
         try:
             with open(file, encoding="utf-8") as stream:
-                return cls(**json.load(stream))
-        except (ValueError, TypeError) as error:
+                fields = json.load(stream)
+                if "query_vectors" in fields:  # its name up to 0.1.0
+                    fields["input_vectors"] = fields.pop("query_vectors")
+                return cls(**fields)
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is not the probe of an AMER model ({error}); save the model again.") from error
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -129,13 +132,13 @@ class Probe:
         """
         there = torch.tensor(self.query_embeddings)
         here = model.encode_query(
-            self.questions, num_query_vectors=there.shape[1], query_vectors=self.query_vectors, batch_size=len(there)
+            self.questions, num_query_vectors=there.shape[1], input_vectors=self.input_vectors, batch_size=len(there)
         )
         if here.shape != there.shape:
             raise ValueError(f"The probe has vectors {tuple(there.shape)}, the model gives {tuple(here.shape)}.")
         contribution = torch.ones(())
         if model.config.anchored:
-            anchors = normalize(torch.tensor(self.query_vectors), dim=-1)[:, None]
+            anchors = normalize(torch.tensor(self.input_vectors), dim=-1)[:, None]
             contribution = (there - anchors).norm(dim=-1).mean().clamp(min=LEAST_CORRECTION)
         deviation = ((here - there).norm(dim=-1).max() / contribution).item()
         sides = (self.environment, _environment(model))

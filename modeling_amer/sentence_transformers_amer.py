@@ -85,9 +85,9 @@ class AMERModule(InputModule):
             `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`, all ones.
         """
         texts, num_query_vectors = features["texts"], features["num_query_vectors"]
-        query_vectors = self._embed(texts) if self.model.config.anchored else None
+        input_vectors = self._embed(texts) if self.model.config.anchored else None
         query_embeddings = self.model.encode_query(
-            texts, num_query_vectors, batch_size=len(texts), query_vectors=query_vectors
+            texts, num_query_vectors, batch_size=len(texts), input_vectors=input_vectors
         ).to(self.model.device)
         mask = torch.ones(query_embeddings.shape[:2], dtype=torch.long, device=self.model.device)
         return {"token_embeddings": query_embeddings, "attention_mask": mask}

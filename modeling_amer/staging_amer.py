@@ -46,7 +46,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     if beside:
         folder.parent.mkdir(parents=True, exist_ok=True)
     else:
-        settle(folder)
+        finish_interrupted_save(folder)
         for leftover in (folder / JOURNAL, *folder.glob(f"{UNFINISHED}*")):
             shutil.rmtree(leftover, ignore_errors=True)
     stage = (folder.parent if beside else folder) / f"{UNFINISHED}{uuid.uuid4().hex}"
@@ -62,10 +62,10 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
             _sync(folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    settle(folder)
+    finish_interrupted_save(folder)
 
 
-def settle(folder: str | os.PathLike[str]) -> bool:
+def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
     """Finish a save that was cut short after the rename that decided it.
 
     Returns:
@@ -109,7 +109,7 @@ def _appears(stage: Path, folder: Path) -> bool:
 
 
 def _in_order(stage: Path) -> list[str]:
-    """Code and configuration first: what is needed to load the folder, and so to settle it, is there soonest."""
+    """Code and configuration first: what is needed to load the folder is there soonest."""
     names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
     return sorted(names, key=lambda name: (not name.endswith(".py"), name != "config.json", name))
 

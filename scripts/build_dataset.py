@@ -15,22 +15,15 @@ import pyarrow as pa
 import torch
 from rich.console import Console
 
-from amer.data import (
-    build_ambigqa,
-    build_own,
-    build_qampari,
-    build_synthetic,
-    build_wikipedia,
-    build_wordnet,
-    open_documents,
-)
+from amer.baselines.bm25 import BM25
+from amer.baselines.dense import DenseRetriever
+from amer.corpus import DocumentEncoder, DocumentStore, open_documents
+from amer.corpus.table import fingerprint
+from amer.data import build_ambigqa, build_custom, build_qampari, build_synthetic, build_wikipedia, build_wordnet
 from amer.data.ambigqa import HUB
 from amer.data.synthetic import SETTINGS, TRANSFORMATIONS
 from amer.files import read_json
-from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex
-from amer.retrieval.bm25 import BM25
-from amer.retrieval.corpus import fingerprint
-from amer.retrieval.dense import DenseSearch
+from amer.search import ExactIndex
 
 REPORTED = ("splits", "stages", "drops", "paper", "documents", "words_per_document")
 REPORTS = ("dataset/dataset.json", "documents/documents.json")
@@ -94,12 +87,12 @@ def _add_qampari(commands: Any) -> argparse.ArgumentParser:
 
 def _add_own(commands: Any) -> argparse.ArgumentParser:
     own = _add(commands, "own", "your questions, with documents or answers")
-    own.add_argument("--source", required=True, help="a file, a folder of splits, or a data set; see amer.data.own")
+    own.add_argument("--source", required=True, help="a file, a folder of splits, or a data set; see amer.data.custom")
     own.add_argument("--test_fraction", type=float, default=0.1, help="of a source without splits")
     own.add_argument("--validation_fraction", type=float, default=0.1, help="of what the test set leaves")
     _add_searches(own, required=False)
     _add_stores(own)
-    return _with_seed(own, build_own)
+    return _with_seed(own, build_custom)
 
 
 def _add(commands: Any, name: str, explanation: str) -> argparse.ArgumentParser:
@@ -133,7 +126,7 @@ def open_bm25(path: str, documents: pa.Table) -> BM25:
     return BM25.build(documents, path, show_progress_bar=True)
 
 
-def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: bool = False) -> DenseSearch:
+def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: bool = False) -> DenseRetriever:
     """A document store, searched with its own encoder.
 
     Raises:
@@ -143,7 +136,7 @@ def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: b
     if store.info.get("documents_sha256") != fingerprint(documents):
         raise ValueError(f"{path} is a store of another corpus: encode the one of --documents, in its order")
     encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
-    return DenseSearch(encoder, ExactIndex(store, device))
+    return DenseRetriever(encoder, ExactIndex(store, device))
 
 
 def with_corpus(arguments: dict[str, Any]) -> dict[str, Any]:

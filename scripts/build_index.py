@@ -8,9 +8,10 @@ import os
 import numpy as np
 from rich.console import Console
 
+from amer.corpus import DocumentStore
 from amer.hub import pull_folder
-from amer.retrieval import DocumentStore, FaissIndex, MilvusIndex
-from amer.retrieval.index.opening import COLLECTION
+from amer.search import FaissIndex, MilvusIndex
+from amer.search.index.opening import COLLECTION
 
 GIB = 2**30
 

@@ -12,15 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from workers import this_worker
 
-from amer.data import open_documents
+from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus, open_documents
+from amer.corpus.known_encoders import KNOWN_ENCODERS
+from amer.corpus.ray_encoding import encode_corpus_with_ray
+from amer.corpus.store import embedding_shards
+from amer.corpus.workers import this_worker
 from amer.files import read_json
-from amer.retrieval import DocumentEncoder, DocumentStore, encode_corpus
-from amer.retrieval.claims import RUN_FILE
-from amer.retrieval.known_encoders import KNOWN_ENCODERS
-from amer.retrieval.ray_encoding import encode_corpus_with_ray
-from amer.retrieval.store import embedding_shards
+from amer.locks import RUN_FILE
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Encode many questions with a trained model; run it again after an interruption to resume.
 
 One process: `python scripts/encode_queries.py ...`; several GPUs: `accelerate launch --num_processes 8 ...`; several
-processes on CPUs: `torchrun --nproc_per_node 4 ...`. `amer.retrieval.load_query_embeddings` reads the output.
+processes on CPUs: `torchrun --nproc_per_node 4 ...`. `amer.search.load_query_embeddings` reads the output.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from workers import this_worker
 
+from amer.corpus import DocumentEncoder
+from amer.corpus.store import complete_encoder
+from amer.corpus.workers import this_worker
 from amer.data import load_dataset_dir
 from amer.hub import pull_folder
-from amer.retrieval import DocumentEncoder, encode_queries
-from amer.retrieval.store import complete_encoder
+from amer.search import encode_queries
 from modeling_amer import AMERConfig, AMERModel
 
 
@@ -63,7 +64,7 @@ def read_split(path: Path, name: str, config: AMERConfig) -> tuple[list[str] | N
     split = splits[name]
     if config.reads_text and split.queries is None:
         raise SystemExit(f"the questions of {path} are vectors, but this model reads text")
-    return split.queries if config.reads_text else None, split.query_vectors if config.reads_vectors else None
+    return split.queries if config.reads_text else None, split.input_vectors if config.reads_vectors else None
 
 
 def load_encoder(config: AMERConfig, device: str, trust_remote_code: bool) -> DocumentEncoder:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from amer.retrieval.index.opening import COLLECTION
+from amer.search.index.opening import COLLECTION
 
 if TYPE_CHECKING:
+    from amer.corpus import DocumentStore
     from amer.data import RetrievalDataset
     from amer.evaluation import SystemResult
-    from amer.retrieval import DocumentStore
     from modeling_amer import AMERConfig, AMERModel
 
 OFF_THE_SHELF = "off-the-shelf"
@@ -58,8 +58,8 @@ def load_dataset(
     Returns:
         the split, and the seconds that embedding a question took.
     """
+    from amer.corpus import DocumentEncoder
     from amer.data import load_dataset_dir
-    from amer.retrieval import DocumentEncoder
 
     splits = load_dataset_dir(path)
     if split not in splits:
@@ -70,7 +70,7 @@ def load_dataset(
     encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
     started = time.perf_counter()
     vectors = encoder.encode_queries(dataset.queries, batch_size, show_progress_bar=True)
-    return dataset.with_query_vectors(vectors), (time.perf_counter() - started) / len(dataset)
+    return dataset.with_input_vectors(vectors), (time.perf_counter() - started) / len(dataset)
 
 
 def numbers_of_vectors(asked: list[int] | None, own: int) -> list[int]:
@@ -90,9 +90,9 @@ def metadata_of(
 ) -> dict[str, Any]:
     """What the figures belong to, in words that mean something on another machine."""
     from amer.files import read_json
-    from hub_cards.machine import hardware, hardware_line, versions
-    from hub_cards.record import origin
-    from hub_cards.rendering import public_name
+    from amer.hub import origin
+    from amer.hub_cards.rendering import public_name
+    from amer.machine import hardware, hardware_line, versions
 
     info, dataset = read_json(folder / "dataset.json"), origin(arguments.dataset, folder)
     return {
@@ -115,9 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parse_arguments(arguments)
     from rich.console import Console
 
+    from amer.corpus import DocumentStore
     from amer.evaluation import Report, evaluate_embeddings, evaluate_model, plot_by_diversity, target_similarity
     from amer.hub import pull_folder
-    from amer.retrieval import DocumentStore, open_index
+    from amer.search import open_index
     from modeling_amer import AMERModel
 
     store, folder = DocumentStore.open(pull_folder(parsed.store)), pull_folder(parsed.dataset)
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     systems, baselines = [], {}
     if dataset.queries is not None:
-        vectors = dataset.query_vectors[:, None]
+        vectors = dataset.input_vectors[:, None]
         systems.append(evaluate_embeddings(vectors, dataset, index, OFF_THE_SHELF, ks, encoding_seconds=seconds))
         baselines[OFF_THE_SHELF] = "the document encoder's own vector of the question"
     for baseline in parsed.baselines:

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from amer.baselines.chat import KEY_VARIABLE, Chat, EndpointChat, LocalChat
+from amer.baselines.expansion import Expanded, expand
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.files import atomic_write
 from amer.hub import pull_folder
 from amer.offline import resolve_model
-from amer.retrieval.baselines.chat import KEY_VARIABLE, Chat, EndpointChat, LocalChat
-from amer.retrieval.baselines.expansion import Expanded, expand
 
 EXPANDED_FILE = "expanded.parquet"
 REPLIES_FILE = "replies.jsonl"

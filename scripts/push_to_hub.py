@@ -60,7 +60,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def push_model(arguments: argparse.Namespace, console: Console) -> None:
     """Load the model and check it, save it anew with its card, and push what was saved."""
     from amer.files import read_json
-    from hub_cards import write_model_card
+    from amer.hub_cards import write_model_card
     from modeling_amer.publishing_amer import forget_local_base
     from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
@@ -85,7 +85,7 @@ def push_model(arguments: argparse.Namespace, console: Console) -> None:
 def push_dataset(arguments: argparse.Namespace, console: Console) -> None:
     """Push the splits with their card."""
     from amer.data import load_dataset_dir
-    from hub_cards import dataset_card, update_card
+    from amer.hub_cards import dataset_card, update_card
 
     load_dataset_dir(arguments.folder)  # names what is damaged, where a card of it could not be made
     generated = dataset_card(arguments.folder, arguments.repo_id)
@@ -94,7 +94,7 @@ def push_dataset(arguments: argparse.Namespace, console: Console) -> None:
 
 def push_store(arguments: argparse.Namespace, console: Console) -> None:
     """Push documents and embeddings with their card."""
-    from hub_cards import store_card, update_card
+    from amer.hub_cards import store_card, update_card
 
     generated = store_card(arguments.folder, arguments.repo_id)
     publish(arguments, console, arguments.folder, STORE, update_card(existing_card(arguments), generated))
@@ -108,7 +108,7 @@ def push_metric(arguments: argparse.Namespace, console: Console) -> None:
             f"{arguments.folder} has no {script}, which evaluate.load({arguments.repo_id!r}) will ask for: "
             "the repository must be called like the metric's file"
         )
-    from hub_cards import metric_card, update_card
+    from amer.hub_cards import metric_card, update_card
 
     card = update_card(published(arguments), metric_card(arguments.repo_id))  # made of the folder's own
     publish(arguments, console, arguments.folder, METRIC, card)

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from rich.console import Console
-from study_data import add_query_vectors
-from training_jobs import ROOT, Job, history, run_all
 
+from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.data.wordnet import build_wordnet
 from amer.evaluation import (
@@ -27,7 +26,9 @@ from amer.evaluation import (
     target_similarity,
 )
 from amer.offline import resolve_model
-from amer.retrieval import DocumentEncoder, DocumentStore, ExactIndex, encode_corpus, trained_fusion
+from amer.search import ExactIndex, trained_fusion
+from experiments.study_data import add_input_vectors
+from experiments.training_jobs import ROOT, Job, history, run_all
 from modeling_amer import AMERModel
 
 DECODER = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -59,7 +60,7 @@ def build_data(folder: Path, console: Console) -> tuple[Path, DocumentStore]:
     store = encode_corpus(documents, encoder, folder / "store")
     if not dataset.exists():
         console.print("Encoding the questions")
-        add_query_vectors(folder / "senses" / "dataset", encoder, dataset)
+        add_input_vectors(folder / "senses" / "dataset", encoder, dataset)
     return dataset, store
 
 
@@ -88,8 +89,8 @@ def training_jobs(arguments: argparse.Namespace, dataset: Path, store: DocumentS
 def evaluate(job: Job, test: RetrievalDataset, index: ExactIndex) -> list[SystemResult]:
     """Test figures of a trained model; AMER as in the paper is searched with each number of vectors."""
     model = AMERModel.from_pretrained(job.output)
-    config, vectors = model.config, test.query_vectors if model.config.anchored else None
-    query_embeddings = model.encode_query(test.queries, show_progress_bar=True, query_vectors=vectors)
+    config, vectors = model.config, test.input_vectors if model.config.anchored else None
+    query_embeddings = model.encode_query(test.queries, show_progress_bar=True, input_vectors=vectors)
     fusion = trained_fusion(config.objective, config.loss_temperature)
     if config.objective == "mixture" or config.num_query_vectors == 1:
         return [evaluate_embeddings(query_embeddings, test, index, job.name, fusion=fusion)]
@@ -107,7 +108,7 @@ def main() -> None:
 
     console.print("Searching and evaluating the test questions")
     test, index = load_dataset_dir(dataset)["test"].link(store), ExactIndex(store)
-    systems = [evaluate_embeddings(test.query_vectors[:, None], test, index, "off-the-shelf MiniLM")]
+    systems = [evaluate_embeddings(test.input_vectors[:, None], test, index, "off-the-shelf MiniLM")]
     for name in ("Single-Query", "AMER", "Single-Query anchored", "AMER anchored", *MIXTURES):
         systems += evaluate(jobs[name], test, index)
     metadata = {

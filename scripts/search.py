@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from amer.corpus import DocumentEncoder, DocumentStore
 from amer.hub import pull_folder
-from amer.retrieval import DocumentEncoder, DocumentStore, Hit, Searcher, open_index
-from amer.retrieval.fusion import FUSIONS
-from amer.retrieval.index.opening import COLLECTION
+from amer.search import Hit, Searcher, open_index
+from amer.search.fusion import FUSIONS
+from amer.search.index.opening import COLLECTION
 from modeling_amer import AMERModel
 
 

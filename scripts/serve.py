@@ -10,7 +10,7 @@ import torch
 from search import load_searcher
 from transformers import HfArgumentParser
 
-from amer.retrieval.index.opening import COLLECTION
+from amer.search.index.opening import COLLECTION
 from amer.service import Settings, serve
 
 

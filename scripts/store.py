@@ -8,11 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from amer.data import open_documents
+from amer.corpus import DocumentStore, open_documents
+from amer.corpus.exporting import export_npy, export_parquet
+from amer.corpus.importing import EMBEDDING, import_table, import_vectors
 from amer.hub import pull_folder
-from amer.retrieval import DocumentStore
-from amer.retrieval.exporting import export_npy, export_parquet
-from amer.retrieval.importing import EMBEDDING, import_table, import_vectors
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

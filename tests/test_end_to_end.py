@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from amer.corpus import DocumentEncoder, encode_corpus
 from amer.data import build_wordnet, load_dataset_dir, save_dataset_dir
 from amer.evaluation import evaluate_embeddings, evaluate_model
 from amer.offline import MINILM, SMOLLM2, resolve_model
-from amer.retrieval import DocumentEncoder, ExactIndex, Searcher, encode_corpus, round_robin
+from amer.search import ExactIndex, Searcher, round_robin
 from modeling_amer import AMERModel
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +49,7 @@ import sys, numpy as np
 from modeling_amer import AMERModel
 model = AMERModel.from_pretrained(sys.argv[1])
 questions, vectors = sys.argv[4:], np.load(sys.argv[2])
-np.save(sys.argv[3], model.encode_query(questions, query_vectors=vectors).numpy())
+np.save(sys.argv[3], model.encode_query(questions, input_vectors=vectors).numpy())
 """
 
 
@@ -61,7 +62,7 @@ def senses(tmp_path_factory) -> SimpleNamespace:
     documents = pq.read_table(folder / "built" / "documents.parquet")
     store = encode_corpus(documents, encoder, folder / "store", shard_size=300, show_progress_bar=False)
     splits = {
-        name: split.with_query_vectors(encoder.encode_queries(split.queries))
+        name: split.with_input_vectors(encoder.encode_queries(split.queries))
         for name, split in load_dataset_dir(folder / "built" / "dataset").items()
     }
     save_dataset_dir(folder / "dataset", splits, {"source": "WordNet 3.0"})
@@ -82,7 +83,7 @@ def run(senses, smollm2, tmp_path_factory) -> SimpleNamespace:
 
         def build_and_keep(*args, **kwargs):
             model = build_model(*args, **kwargs)
-            untrained = model.eval().encode_query(senses.test.queries, query_vectors=senses.test.query_vectors)
+            untrained = model.eval().encode_query(senses.test.queries, input_vectors=senses.test.input_vectors)
             before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
             built.append(SimpleNamespace(model=model, before=before, untrained=untrained))
             return model
@@ -117,7 +118,7 @@ def test_the_prompt_of_smollm2_is_tokenised_as_one_text(loaded):
 
 
 def test_untrained_an_anchored_model_ranks_as_the_encoder_does(run, senses):
-    index, vectors = ExactIndex(senses.store), senses.test.query_vectors[:, None]
+    index, vectors = ExactIndex(senses.store), senses.test.input_vectors[:, None]
     rows, _ = index.search(vectors, 100)
     for fused in (round_robin(*index.search(run.untrained[:, :m], 100), 100) for m in (1, 2)):
         assert np.array_equal(fused.rows, rows[:, 0])
@@ -139,19 +140,19 @@ def test_a_saved_model_gives_the_same_bits_in_a_fresh_process(run, anchors, tmp_
     files = [run.output, tmp_path / "anchors.npy", tmp_path / "out.npy"]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *map(str, files), *QUESTIONS], check=True)
     assert np.array_equal(
-        np.load(tmp_path / "out.npy"), run.model.encode_query(QUESTIONS, query_vectors=anchors).numpy()
+        np.load(tmp_path / "out.npy"), run.model.encode_query(QUESTIONS, input_vectors=anchors).numpy()
     )
 
 
 def test_a_batch_with_the_cache_decodes_as_each_question_read_in_full(loaded, anchors):
-    batch = loaded.encode_query(QUESTIONS, query_vectors=anchors)
+    batch = loaded.encode_query(QUESTIONS, input_vectors=anchors)
     alone = torch.cat(
-        [loaded.encode_query([q], query_vectors=a[None]) for q, a in zip(QUESTIONS, anchors, strict=True)]
+        [loaded.encode_query([q], input_vectors=a[None]) for q, a in zip(QUESTIONS, anchors, strict=True)]
     )
     torch.testing.assert_close(batch, alone, atol=1e-4, rtol=0)
     inputs = loaded.tokenize(QUESTIONS[:1])
     ids = torch.cat([inputs["prefix_ids"], inputs["input_ids"]], dim=1)
-    first = loaded(ids, query_vectors=torch.from_numpy(anchors[:1]), num_query_vectors=1).query_embeddings
+    first = loaded(ids, input_vectors=torch.from_numpy(anchors[:1]), num_query_vectors=1).query_embeddings
     torch.testing.assert_close(batch[:1, :1], first, atol=1e-4, rtol=0)
     moved = (batch - torch.from_numpy(anchors)[:, None]).norm(dim=-1)
     assert (moved > 0.02).all() and ((batch[:, 0] - batch[:, 1]).norm(dim=-1) > 1e-3).all()  # else it shows nothing
@@ -173,7 +174,7 @@ def test_search_answers_with_documents_and_the_query_vector_that_found_them(load
 def test_the_test_split_is_evaluated_beside_the_encoder(loaded, senses):
     index = ExactIndex(senses.store)
     trained = evaluate_model(loaded, senses.test, index, None, "AMER", ks=(10, 100))
-    shelf = evaluate_embeddings(senses.test.query_vectors[:, None], senses.test, index, "MiniLM", ks=(10, 100))
+    shelf = evaluate_embeddings(senses.test.input_vectors[:, None], senses.test, index, "MiniLM", ks=(10, 100))
     assert set(trained.values) == {"recall@10", "recall@100", "mrecall@10", "mrecall@100"}
     assert all(values.shape == (40,) for values in trained.values.values())
     means = {name: trained.values[name].mean() for name in trained.values}

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import sweep
 import yaml
 
 import train
+from experiments import sweep
 
 FOLDER = Path(train.__file__).parent / "configs" / "paper"
 REQUIRED = ["--dataset", "some/dataset", "--store", "some/store", "--output_dir", "somewhere"]

@@ -20,8 +20,8 @@ import yaml
 from safetensors.torch import load_file
 
 import train
+from amer.corpus import write_store
 from amer.data import RetrievalDataset, save_dataset_dir
-from amer.retrieval import write_store
 from modeling_amer import AMERModel
 from tests.conftest import DIM
 
@@ -48,7 +48,7 @@ OPTIONS = {
 # train.py as it is, killed in the sixth step.
 KILLED = """
 import os, runpy, signal
-from trainer import AMERTrainer
+from amer.trainer import AMERTrainer
 step = AMERTrainer.training_step
 def training_step(self, *args, **kwargs):
     if self.state.global_step == 5:
@@ -185,7 +185,7 @@ def data(tmp_path_factory) -> SimpleNamespace:
         return RetrievalDataset(
             query_ids=[f"q{i}" for i in range(size)],
             queries=[f"question {'x' * i}" for i in range(size)] if text else None,
-            query_vectors=rng.normal(size=(size, DIM)).astype(np.float32),
+            input_vectors=rng.normal(size=(size, DIM)).astype(np.float32),
             targets=[[[f"d{(3 * i + j) % 40}"] for j in range(3)] for i in range(size)],
             answers=[[] for _ in range(size)],
         )
@@ -350,7 +350,7 @@ def test_questions_that_are_vectors_train_the_whole_decoder_without_a_tokenizer(
     model = AMERModel.from_pretrained(tmp_path / "out")
     assert model.tokenizer is None and model.config.prompt_template is None and model.config.weights == "full"
     assert not list((tmp_path / "out").glob("tokenizer*"))
-    assert model.encode_query(query_vectors=torch.ones(3, DIM)).shape == (3, 2, DIM)
+    assert model.encode_query(input_vectors=torch.ones(3, DIM)).shape == (3, 2, DIM)
     base, trained = load_file(Path(llama) / "model.safetensors"), model.backbone.state_dict()
     assert all(not torch.equal(trained[key], value) for key, value in base.items() if "layers" in key)
 
@@ -366,7 +366,7 @@ def test_an_anchored_model_is_trained_on_the_vectors_beside_the_questions(llama,
     train.main(command(tmp_path / "out", llama, data.text, anchored=True, save_strategy="no"))
     model = AMERModel.from_pretrained(tmp_path / "out")
     anchor = torch.nn.functional.normalize(torch.ones(1, DIM), dim=-1)
-    similarity = model.encode_query(["question"], query_vectors=anchor)[0] @ anchor[0]
+    similarity = model.encode_query(["question"], input_vectors=anchor)[0] @ anchor[0]
     assert model.config.anchored and (similarity > 0.5).all() and (similarity < 0.999).all()
 
 
@@ -388,9 +388,9 @@ def test_a_dataset_without_training_questions_is_refused(llama, data, tmp_path):
 
 
 def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
-    splits = {name: replace(split, query_vectors=None) for name, split in train.load_dataset_dir(data.text).items()}
+    splits = {name: replace(split, input_vectors=None) for name, split in train.load_dataset_dir(data.text).items()}
     save_dataset_dir(tmp_path / "text", splits, {})
-    with pytest.raises(ValueError, match="with_query_vectors"):
+    with pytest.raises(ValueError, match="with_input_vectors"):
         train.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from amer.trainer.sampling import SCHEDULES
 from modeling_amer.configuration_amer import OBJECTIVES
-from trainer.sampling import SCHEDULES
 
 
 @dataclass

@@ -9,11 +9,11 @@ import torch
 Gather = Callable[[torch.Tensor], torch.Tensor]
 
 
-def share_candidates(
+def gather_candidates(
     candidates: torch.Tensor,
     candidate_ids: torch.Tensor,
     target_ids: torch.Tensor,
-    known_ids: torch.Tensor,
+    other_positives: torch.Tensor,
     gather: Gather = lambda tensor: tensor,
 ) -> dict[str, torch.Tensor]:
     """What the losses ask for, of the documents that all processes have brought to this step.
@@ -26,22 +26,22 @@ def share_candidates(
         candidates: `(n, dim)` vectors of this process.
         candidate_ids: `(n,)` int64 rows of the store.
         target_ids: `(batch, t)` int64 rows of the store, -1 where a question has fewer; all are candidates.
-        known_ids: `(pairs, 2)` int64: row of the batch, and a document that answers it without being its target.
+        other_positives: `(pairs, 2)` int64: row of the batch, and a document that answers it without being its target.
         gather: puts the rows of all processes one below the other; rows added to make lengths equal are -1 in
             `candidate_ids`.
 
     Returns:
-        `candidates (all, dim)`, `target_index (batch, t)`, `target_mask (batch, t)`, `ignored (pairs, 2)`.
+        `candidates (all, dim)`, `target_index (batch, t)`, `target_mask (batch, t)`, `masked_candidates (pairs, 2)`.
     """
     ids, order = gather(candidate_ids).sort(stable=True)
     first = ids >= 0
     first[1:] &= ids[1:] != ids[:-1]
     ids = ids[first]
-    row, known = known_ids.T.contiguous()
+    row, known = other_positives.T.contiguous()
     place = torch.searchsorted(ids, known).clamp(max=len(ids) - 1)
     return {
         "candidates": gather(candidates)[order[first]],
         "target_index": torch.searchsorted(ids, target_ids.clamp(min=0)),
         "target_mask": target_ids >= 0,
-        "ignored": torch.stack([row, place], dim=1)[ids[place] == known],
+        "masked_candidates": torch.stack([row, place], dim=1)[ids[place] == known],
     }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from amer.retrieval.store import DocumentStore
+from amer.corpus.store import DocumentStore
 from modeling_amer import AMERModel, tokenize_queries
 
 
@@ -18,7 +18,7 @@ class _Draw(NamedTuple):
 
     targets: np.ndarray
     negatives: np.ndarray
-    sampled: np.ndarray
+    sampling_uniforms: np.ndarray
 
 
 class AMERCollator:
@@ -29,12 +29,12 @@ class AMERCollator:
     that the questions of a step bring the same documents however they are dealt to processes and data-loading workers,
     in a resumed run and in a second evaluation.
 
-    The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `query_vectors`), and
+    The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `input_vectors`), and
         - `candidates (n, dim)`: the targets and the random negatives, in the precision of the store;
         - `candidate_ids (n,)`: their rows in the store, ascending;
         - `target_ids (batch, m)`: the targets as rows of the store, -1 where a question has fewer;
-        - `known_ids (pairs, 2)`: row of the batch, and a document that answers it without being its target;
-        - `sampled (batch, m)`: uniform in [0, 1), for scheduled sampling;
+        - `other_positives (pairs, 2)`: row of the batch, and a document that answers it without being its target;
+        - `sampling_uniforms (batch, m)`: uniform in [0, 1), for scheduled sampling;
         - `query_index (batch,)`: the rows of the dataset.
 
     Args:
@@ -90,8 +90,8 @@ class AMERCollator:
             "candidates": torch.from_numpy(self.store.vectors(documents).astype(self.store.dtype, copy=False)),
             "candidate_ids": torch.from_numpy(documents),
             "target_ids": pad_sequence([torch.from_numpy(draw.targets) for draw in draws], True, padding_value=-1),
-            "known_ids": torch.tensor(known, dtype=torch.long).reshape(-1, 2),
-            "sampled": pad_sequence([torch.from_numpy(draw.sampled) for draw in draws], True),
+            "other_positives": torch.tensor(known, dtype=torch.long).reshape(-1, 2),
+            "sampling_uniforms": pad_sequence([torch.from_numpy(draw.sampling_uniforms) for draw in draws], True),
             "query_index": torch.tensor([example["index"] for example in examples]),
         }
 
@@ -111,6 +111,6 @@ class AMERCollator:
             batch.update(self.tokenize([example["query"] for example in examples]))
         if self.reads_vectors:
             if "query_vector" not in examples[0]:
-                raise ValueError("The model reads query vectors and the dataset holds none; see with_query_vectors.")
+                raise ValueError("The model reads query vectors and the dataset holds none; see with_input_vectors.")
             batch["query_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
         return batch

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from trainer.matching import match
+from amer.trainer.matching import match
 
 BLOCK = 8192  # candidates scored at a time
 
@@ -24,7 +24,9 @@ class _LogSumExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, queries: torch.Tensor, candidates: torch.Tensor, ignored: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx, queries: torch.Tensor, candidates: torch.Tensor, masked_candidates: torch.Tensor | None
+    ) -> torch.Tensor:
         """`(batch, m, dim)` float32, `(n, dim)`, `(pairs, 2)` -> `(batch, m)`."""
         peak = queries.new_full(queries.shape[:2], torch.finfo(queries.dtype).min)
         total = torch.zeros_like(peak)
@@ -32,8 +34,8 @@ class _LogSumExp(torch.autograd.Function):
         for start in range(0, len(candidates), BLOCK):
             block = candidates[start : start + BLOCK].to(queries.dtype)
             weights = queries @ block.T
-            if ignored is not None:
-                row, place = ignored.T
+            if masked_candidates is not None:
+                row, place = masked_candidates.T
                 inside = (place >= start) & (place < start + len(block))
                 weights[row[inside], :, place[inside] - start] = -torch.inf
             new_peak = torch.maximum(peak, weights.amax(dim=2))
@@ -58,7 +60,7 @@ def target_log_probabilities(
     candidates: torch.Tensor,
     target_index: torch.Tensor,
     temperature: float,
-    ignored: torch.Tensor | None = None,
+    masked_candidates: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """log p(target j | query vector i), the softmax of paper Eq. 1 over the candidates, in float32 under any autocast.
 
@@ -67,7 +69,7 @@ def target_log_probabilities(
         candidates: `(n, dim)` unit vectors, of any precision; they are documents, and get no gradient.
         target_index: `(batch, t)` int64, the row's targets as rows of `candidates`.
         temperature: tau of Eq. 1.
-        ignored: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
+        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
 
     Returns:
         `(batch, m, t)` log-probabilities.
@@ -75,7 +77,7 @@ def target_log_probabilities(
     with torch.autocast(query_embeddings.device.type, enabled=False):
         scaled = query_embeddings.float() / temperature
         target_logits = scaled @ candidates[target_index].float().transpose(1, 2)
-        return target_logits - _LogSumExp.apply(scaled, candidates, ignored)[:, :, None]
+        return target_logits - _LogSumExp.apply(scaled, candidates, masked_candidates)[:, :, None]
 
 
 def matched_info_nce(
@@ -84,7 +86,7 @@ def matched_info_nce(
     target_index: torch.Tensor,
     target_mask: torch.Tensor,
     temperature: float = 0.05,
-    ignored: torch.Tensor | None = None,
+    masked_candidates: torch.Tensor | None = None,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """InfoNCE of the query vectors optimally matched to the unordered targets (paper §4.1, Eq. 1 and 2).
@@ -95,14 +97,16 @@ def matched_info_nce(
         target_index: `(batch, m)` int64, the row's targets as rows of `candidates`.
         target_mask: `(batch, m)` bool, True for real targets, which come first.
         temperature: tau of Eq. 1.
-        ignored: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
+        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
         num_items: how many matched pairs the mean is over; those of this batch if not given. Where a batch is a part
             of a larger one, over processes or accumulated, it is the number of the whole.
 
     Returns:
         The sum over the matched pairs of this batch, divided by `num_items`; a scalar.
     """
-    log_probabilities = target_log_probabilities(query_embeddings, candidates, target_index, temperature, ignored)
+    log_probabilities = target_log_probabilities(
+        query_embeddings, candidates, target_index, temperature, masked_candidates
+    )
     assignment = match(-log_probabilities, target_mask)
     matched = log_probabilities.gather(2, assignment[:, :, None]).squeeze(2)  # (batch, m)
     return _mean(-matched, target_mask, num_items)
@@ -114,7 +118,7 @@ def mixture_info_nce(
     target_index: torch.Tensor,
     target_mask: torch.Tensor,
     temperature: float = 0.05,
-    ignored: torch.Tensor | None = None,
+    masked_candidates: torch.Tensor | None = None,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """`-log((1/m) sum_i p(target | q_i))`: the m query vectors as an even mixture, with no matching and no order.
@@ -125,7 +129,9 @@ def mixture_info_nce(
     Returns:
         The sum over the targets of this batch, divided by `num_items`; a scalar.
     """
-    log_probabilities = target_log_probabilities(query_embeddings, candidates, target_index, temperature, ignored)
+    log_probabilities = target_log_probabilities(
+        query_embeddings, candidates, target_index, temperature, masked_candidates
+    )
     mixture = log_probabilities.logsumexp(dim=1) - math.log(query_embeddings.shape[1])
     return _mean(-mixture, target_mask, num_items)
 

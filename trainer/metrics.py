@@ -6,9 +6,9 @@ from transformers import EvalPrediction
 
 from amer.data import RetrievalDataset
 from amer.evaluation import evaluate_run
-from amer.retrieval import trained_fusion
-from amer.retrieval.index import Index
-from trainer.arguments import AMERTrainingArguments
+from amer.search import trained_fusion
+from amer.search.index import Index
+from amer.trainer.arguments import AMERTrainingArguments
 
 
 class RetrievalMetrics:

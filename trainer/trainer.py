@@ -23,17 +23,18 @@ from transformers.utils import PushInProgress, logging
 
 from amer.files import write_json
 from amer.hub import published_card, push_folder
-from hub_cards import TrainingClock, training_record, write_model_card
+from amer.hub_cards import write_model_card
+from amer.trainer.arguments import AMERTrainingArguments
+from amer.trainer.candidates import gather_candidates
+from amer.trainer.epochs import EpochDataset, EpochSampler
+from amer.trainer.losses import matched_info_nce, mixture_info_nce
+from amer.trainer.record import TrainingClock, training_record
+from amer.trainer.sampling import prediction_probability
 from modeling_amer.publishing_amer import forget_local_base
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
-from trainer.arguments import AMERTrainingArguments
-from trainer.candidates import share_candidates
-from trainer.epochs import EpochDataset, EpochSampler
-from trainer.losses import matched_info_nce, mixture_info_nce
-from trainer.sampling import prediction_probability
 
 # What a batch holds besides the questions.
-TARGETS = ("candidates", "candidate_ids", "target_ids", "known_ids", "sampled", "query_index")
+TARGETS = ("candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index")
 # What is published of an output folder: the model and its card, and nothing else that lies there.
 PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
 logger = logging.get_logger(__name__)
@@ -125,20 +126,20 @@ class AMERTrainer(Trainer):
             The loss, a scalar; with `return_outputs` also the model's output.
         """
         questions = {key: value for key, value in inputs.items() if key not in TARGETS}
-        targets = self._share_candidates(inputs)
+        targets = self._gather_candidates(inputs)
         self._num_candidates = len(targets["candidates"])
         if self.args.objective == "mixture":
             outputs = model(**questions)
             objective, vectors = mixture_info_nce, outputs.query_embeddings
         else:
-            outputs = self._roll_out(model, questions, targets, inputs["sampled"])
+            outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
             objective, vectors = matched_info_nce, outputs.query_embeddings[:, : targets["target_index"].shape[1]]
         loss = objective(vectors, temperature=self.args.temperature, num_items=num_items_in_batch, **targets)
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _share_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
 
         Every process so makes the same number of passes through the decoder, for which sharded parameters wait.
@@ -147,11 +148,11 @@ class AMERTrainer(Trainer):
         def alike(tensor: torch.Tensor, dim: int) -> torch.Tensor:
             return self.accelerator.pad_across_processes(tensor, dim=dim, pad_index=-1)
 
-        return share_candidates(
+        return gather_candidates(
             inputs["candidates"],
             inputs["candidate_ids"],
             alike(inputs["target_ids"], 1),
-            inputs["known_ids"],
+            inputs["other_positives"],
             lambda tensor: self.accelerator.gather(alike(tensor, 0)),
         )
 
@@ -160,7 +161,7 @@ class AMERTrainer(Trainer):
         model: nn.Module,
         questions: dict[str, torch.Tensor],
         targets: dict[str, torch.Tensor],
-        sampled: torch.Tensor,
+        sampling_uniforms: torch.Tensor,
     ) -> Any:
         """The model's output: in training with scheduled sampling, else as at inference."""
         num_targets = targets["target_index"].shape[1]
@@ -171,7 +172,9 @@ class AMERTrainer(Trainer):
             **questions,
             num_query_vectors=num_targets,
             teacher_vectors=targets["candidates"][targets["target_index"]] if p < 1 else None,
-            teacher_mask=pad(sampled, (0, num_targets - sampled.shape[1])) >= p if 0 < p < 1 else None,
+            teacher_mask=pad(sampling_uniforms, (0, num_targets - sampling_uniforms.shape[1])) >= p
+            if 0 < p < 1
+            else None,
         )
 
     def _get_num_items_in_batch(

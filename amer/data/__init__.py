@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from amer.corpus.documents import open_documents, take_documents
 from amer.data.ambigqa import build_ambigqa
+from amer.data.custom import build_custom
 from amer.data.dataset import RetrievalDataset, load_dataset_dir, save_dataset_dir
-from amer.data.documents import open_documents, take_documents
-from amer.data.own import build_own
 from amer.data.qampari import build_qampari
 from amer.data.synthetic import build_synthetic
 from amer.data.wikipedia import build_wikipedia
@@ -14,7 +14,7 @@ from amer.data.wordnet import build_wordnet
 __all__ = [
     "RetrievalDataset",
     "build_ambigqa",
-    "build_own",
+    "build_custom",
     "build_qampari",
     "build_synthetic",
     "build_wikipedia",

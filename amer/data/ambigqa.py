@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amer.data.building import (
-    Asked,
-    Drops,
+    DroppedRecords,
+    SourceQuestion,
     against_paper,
     as_split,
     counted,
@@ -24,8 +24,8 @@ from amer.data.building import (
     unseen,
     usable,
 )
-from amer.data.gold import Question, TextSearch
-from amer.data.lines import Place, read_objects
+from amer.data.gold import Question, Retriever
+from amer.data.text_lines import Place, read_objects
 from amer.files import read_json
 from amer.hub import pull_folder
 
@@ -45,7 +45,7 @@ NOTE = (
 def build_ambigqa(
     path: str | os.PathLike[str],
     documents: pa.Table,
-    searches: Sequence[TextSearch],
+    searches: Sequence[Retriever],
     source: str | os.PathLike[str] = HUB,
     nq_open: Sequence[str | os.PathLike[str]] = (),
     depth: int = 500,
@@ -89,7 +89,7 @@ def build_ambigqa(
     info = described(SOURCE, __name__, all_files, documents, searches, depth=depth, seed=seed, **fractions)
     if is_built(path, info):
         return
-    drops = Drops()
+    drops = DroppedRecords()
     read = {split: [asked for file in files[split] for asked in _read(file, split)] for split in files}
     several = {split: usable(asked, drops, least=2) for split, asked in read.items()}
     targets = find_gold([one for asked in several.values() for one in asked], searches, documents, path, depth, drops)
@@ -112,7 +112,7 @@ def _files(folder: Path, split: str) -> list[Path]:
     raise FileNotFoundError(f"{folder} lacks AmbigQA's {split} split: looked for {', '.join(FILES[split])}")
 
 
-def _read(file: Path, split: str) -> Iterator[Asked]:
+def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
     """The questions of a file, whatever number of answers they have."""
     for place, record in _records(file):
         try:
@@ -123,7 +123,7 @@ def _read(file: Path, split: str) -> Iterator[Asked]:
                 name, answers = record["id"], _answers(record["annotations"])
         except (KeyError, TypeError, StopIteration) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
-        yield Asked(Question(f"{split}:{name}", query, answers, [query]), place)
+        yield SourceQuestion(Question(f"{split}:{name}", query, answers, [query]), place)
 
 
 def _records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import amer
-from amer.data.answers import normalise_answer
+from amer.corpus.shards import file_checksum
+from amer.corpus.table import fingerprint
+from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
-from amer.data.gold import Question, TextSearch, map_gold
-from amer.data.lines import Place
+from amer.data.gold import Question, Retriever, map_gold
+from amer.data.text_lines import Place
 from amer.files import atomic_write, read_json
-from amer.retrieval.claims import KILLED_WRITES, RUN_FILE
-from amer.retrieval.corpus import fingerprint
-from amer.retrieval.shards import file_checksum
+from amer.locks import KILLED_WRITES, RUN_FILE
 
 WORK = "work"  # beside the result: what a killed build goes on from
 WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # of `build_wikipedia` and `map_gold`
@@ -30,14 +30,14 @@ Targets = dict[str, list[list[str]]]
 """By query id: of every answer the ids of the documents that contain it."""
 
 
-class Asked(NamedTuple):
+class SourceQuestion(NamedTuple):
     """A question and where it was read."""
 
     question: Question
     place: Place
 
 
-class Drops:
+class DroppedRecords:
     """What a builder leaves out or changes: counted by reason in `dataset.json`, listed in `dropped.jsonl`."""
 
     def __init__(self) -> None:
@@ -58,7 +58,9 @@ class Drops:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
 
 
-def usable(asked: Iterable[Asked], drops: Drops, least: int = 1, most: int | None = None) -> list[Asked]:
+def usable(
+    asked: Iterable[SourceQuestion], drops: DroppedRecords, least: int = 1, most: int | None = None
+) -> list[SourceQuestion]:
     """The questions that can be mapped, each with its distinct answers.
 
     Aliases are compared as they are found in documents, normalised; one of which normalisation leaves nothing goes.
@@ -73,7 +75,7 @@ def usable(asked: Iterable[Asked], drops: Drops, least: int = 1, most: int | Non
     Raises:
         ValueError: no string or lists of strings, or two questions of one id; names the places.
     """
-    kept: list[Asked] = []
+    kept: list[SourceQuestion] = []
     first: dict[str, Place] = {}
     for question, place in asked:
         if first.setdefault(question.query_id, place) != place:
@@ -84,7 +86,7 @@ def usable(asked: Iterable[Asked], drops: Drops, least: int = 1, most: int | Non
         if reason:
             drops.add(reason, place, query_id=question.query_id)
         else:
-            kept.append(Asked(question, place))
+            kept.append(SourceQuestion(question, place))
     return kept
 
 
@@ -99,7 +101,7 @@ def _check(question: Question, place: Place) -> None:
         )
 
 
-def _distinct(question: Question, place: Place, drops: Drops) -> list[list[str]]:
+def _distinct(question: Question, place: Place, drops: DroppedRecords) -> list[list[str]]:
     """The answers that differ, each the aliases that differ; an answer of which no alias is left is an empty list."""
     query_id = question.query_id
     distinct: dict[frozenset[str], list[str]] = {}
@@ -131,12 +133,12 @@ def _unusable(question: Question, least: int, most: int | None) -> str | None:
 
 
 def find_gold(
-    asked: Sequence[Asked],
-    searches: Sequence[TextSearch],
+    asked: Sequence[SourceQuestion],
+    searches: Sequence[Retriever],
     documents: pa.Table,
     path: Path,
     depth: int,
-    drops: Drops,
+    drops: DroppedRecords,
 ) -> Targets:
     """The gold documents of the questions whose every answer has one; the others are noted (paper A.3)."""
     gold = map_gold([question for question, _ in asked], searches, documents, path / WORK, depth)
@@ -152,7 +154,9 @@ def question_key(question: Question) -> str:
     return normalise_answer(question.query).removesuffix(" ?")
 
 
-def divide(asked: Sequence[Asked], fraction: float, salt: str) -> tuple[list[Asked], list[Asked]]:
+def divide(
+    asked: Sequence[SourceQuestion], fraction: float, salt: str
+) -> tuple[list[SourceQuestion], list[SourceQuestion]]:
     """A fraction of the questions, rounded up, and the others; copies of a question are never parted.
 
     Chosen are those whose SHA-256 with the salt comes first, so that it depends neither on their order nor, but for
@@ -166,13 +170,15 @@ def divide(asked: Sequence[Asked], fraction: float, salt: str) -> tuple[list[Ask
     keys = {question_key(question) for question, _ in asked}
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{salt} {key}".encode()).digest())
     chosen = {*ranked[: math.ceil(fraction * len(ranked) - 1e-9)]}
-    parts: tuple[list[Asked], list[Asked]] = ([], [])
+    parts: tuple[list[SourceQuestion], list[SourceQuestion]] = ([], [])
     for one in asked:
         parts[question_key(one.question) not in chosen].append(one)
     return parts
 
 
-def unseen(asked: Iterable[Asked], test: Iterable[Asked], drops: Drops) -> list[Asked]:
+def unseen(
+    asked: Iterable[SourceQuestion], test: Iterable[SourceQuestion], drops: DroppedRecords
+) -> list[SourceQuestion]:
     """The questions that are not in the test set; the others are noted."""
     tested = {question_key(question) for question, _ in test}
     kept = []
@@ -180,11 +186,11 @@ def unseen(asked: Iterable[Asked], test: Iterable[Asked], drops: Drops) -> list[
         if question_key(question) in tested:
             drops.add("question of the test set", place, query_id=question.query_id)
         else:
-            kept.append(Asked(question, place))
+            kept.append(SourceQuestion(question, place))
     return kept
 
 
-def as_split(asked: Sequence[Asked], targets: Targets) -> RetrievalDataset:
+def as_split(asked: Sequence[SourceQuestion], targets: Targets) -> RetrievalDataset:
     """The questions with their targets."""
     return RetrievalDataset(
         query_ids=[question.query_id for question, _ in asked],
@@ -194,7 +200,7 @@ def as_split(asked: Sequence[Asked], targets: Targets) -> RetrievalDataset:
     )
 
 
-def counted(stages: Mapping[str, Mapping[str, Sequence[Asked]]]) -> dict[str, dict[str, int]]:
+def counted(stages: Mapping[str, Mapping[str, Sequence[SourceQuestion]]]) -> dict[str, dict[str, int]]:
     """How many questions of each published split were left after each stage."""
     return {stage: {split: len(asked) for split, asked in parts.items()} for stage, parts in stages.items()}
 
@@ -215,7 +221,7 @@ def described(
     module: str,
     files: Iterable[Path],
     documents: pa.Table | None,
-    searches: Sequence[TextSearch],
+    searches: Sequence[Retriever],
     **arguments: Any,
 ) -> dict[str, Any]:
     """What `dataset.json` says of how a dataset was built, before it is; `is_built` compares the arguments."""
@@ -263,7 +269,7 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     return True
 
 
-def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, Any], drops: Drops) -> None:
+def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, Any], drops: DroppedRecords) -> None:
     """Write `path/dropped.jsonl`, then `path/dataset/`, then remove the work.
 
     Raises:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from amer.files import atomic_directory, read_json, write_json
 
 if TYPE_CHECKING:
-    from amer.retrieval.store import DocumentStore
+    from amer.corpus.store import DocumentStore
 
 SPLITS = ("train", "validation", "test")
 CLUSTERS = pa.list_(pa.list_(pa.string()))
@@ -30,7 +30,7 @@ class RetrievalDataset:
         targets: per query its right answers, each a cluster of the document ids that cover it.
         answers: per query one list of answer aliases per target, or an empty list where there are none.
         queries: the query texts; None when the queries are vectors only.
-        query_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
+        input_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
         target_rows: `targets` as rows of a document store; None until `link`.
 
     Raises:
@@ -41,7 +41,7 @@ class RetrievalDataset:
     targets: list[list[list[str]]]
     answers: list[list[list[str]]]
     queries: list[str] | None = None
-    query_vectors: np.ndarray | None = None
+    input_vectors: np.ndarray | None = None
     target_rows: list[list[list[int]]] | None = None
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class RetrievalDataset:
             _check_targets(query_id, targets, answers)
         if self.queries is not None:
             _check_texts(self.query_ids, self.queries)
-        if self.query_vectors is not None:
-            _check_vectors(self.query_ids, self.query_vectors)
+        if self.input_vectors is not None:
+            _check_vectors(self.query_ids, self.input_vectors)
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -63,8 +63,8 @@ class RetrievalDataset:
         item: dict[str, Any] = {"index": index}
         if self.queries is not None:
             item["query"] = self.queries[index]
-        if self.query_vectors is not None:
-            item["query_vector"] = self.query_vectors[index]
+        if self.input_vectors is not None:
+            item["query_vector"] = self.input_vectors[index]
         if self.target_rows is not None:
             item["target_rows"] = self.target_rows[index]
         return item
@@ -80,9 +80,9 @@ class RetrievalDataset:
         target_rows = [[[next(rows) for _ in cluster] for cluster in targets] for targets in self.targets]
         return replace(self, target_rows=target_rows)
 
-    def with_query_vectors(self, vectors: np.ndarray) -> RetrievalDataset:
+    def with_input_vectors(self, vectors: np.ndarray) -> RetrievalDataset:
         """The same split with `vectors (queries, dim)`, e.g. the document encoder's own (anchored models)."""
-        return replace(self, query_vectors=np.asarray(vectors, dtype=np.float32))
+        return replace(self, input_vectors=np.asarray(vectors, dtype=np.float32))
 
     def select(self, indices: Iterable[int]) -> RetrievalDataset:
         """The queries at `indices`, in that order.
@@ -102,7 +102,7 @@ class RetrievalDataset:
             targets=take(self.targets),
             answers=take(self.answers),
             queries=take(self.queries),
-            query_vectors=None if self.query_vectors is None else self.query_vectors[chosen],
+            input_vectors=None if self.input_vectors is None else self.input_vectors[chosen],
             target_rows=take(self.target_rows),
         )
 
@@ -171,9 +171,9 @@ def _to_table(split: RetrievalDataset) -> pa.Table:
     columns: dict[str, pa.Array] = {"query_id": pa.array(split.query_ids, pa.string())}
     if split.queries is not None:
         columns["query"] = pa.array(split.queries, pa.string())
-    if split.query_vectors is not None:
-        values = np.ascontiguousarray(split.query_vectors).reshape(-1)
-        columns["query_vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values), split.query_vectors.shape[1])
+    if split.input_vectors is not None:
+        values = np.ascontiguousarray(split.input_vectors).reshape(-1)
+        columns["query_vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values), split.input_vectors.shape[1])
     columns["targets"] = pa.array(split.targets, CLUSTERS)
     columns["answers"] = pa.array(split.answers, CLUSTERS)
     return pa.table(columns)
@@ -194,7 +194,7 @@ def _read_split(file: Path) -> RetrievalDataset:
             targets=_clusters(table, "targets"),
             answers=_clusters(table, "answers"),
             queries=_strings(table, "query") if "query" in names else None,
-            query_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
+            input_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
         )
     except (ValueError, pa.ArrowInvalid) as error:
         raise ValueError(f"{file}: {error}") from error
@@ -233,8 +233,8 @@ def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _check_columns(split: RetrievalDataset) -> None:
-    if split.queries is None and split.query_vectors is None:
-        raise ValueError("neither queries nor query_vectors given: a query is a text, a vector or both")
+    if split.queries is None and split.input_vectors is None:
+        raise ValueError("neither queries nor input_vectors given: a query is a text, a vector or both")
     for name in ("targets", "answers", "queries", "query_vectors", "target_rows"):
         column = getattr(split, name)
         if column is not None and len(column) != len(split.query_ids):
@@ -275,7 +275,7 @@ def _check_texts(query_ids: Sequence[str], queries: Sequence[str]) -> None:
 
 def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
     if vectors.ndim != 2 or vectors.shape[1] == 0 or vectors.dtype != np.float32:
-        raise ValueError(f"query_vectors are {vectors.dtype} {vectors.shape}: they must be float32 (queries, dim)")
+        raise ValueError(f"input_vectors are {vectors.dtype} {vectors.shape}: they must be float32 (queries, dim)")
     norms = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if bad.size:

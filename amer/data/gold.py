@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from amer.data.answers import AnswerMatcher
+from amer.corpus.documents import take_documents
+from amer.corpus.table import fingerprint
+from amer.data.answer_matching import AnswerMatcher
 from amer.data.dataset import CLUSTERS
-from amer.data.documents import take_documents
 from amer.files import atomic_write, write_json
-from amer.retrieval.claims import claimed
-from amer.retrieval.corpus import fingerprint
+from amer.locks import shared_directory
 
 GOLD_FILE = "gold.json"
 PART = 256  # questions of a part: the most work a kill can lose, and how many share a pass over a store
@@ -42,8 +42,8 @@ class Question(NamedTuple):
     searches: list[str]
 
 
-class TextSearch(Protocol):
-    """What finds candidates; `BM25` and `DenseSearch` of `amer.retrieval` do."""
+class Retriever(Protocol):
+    """What finds candidates; `BM25` and `DenseRetriever` of `amer.baselines` do."""
 
     name: str
 
@@ -67,7 +67,7 @@ class GoldMap:
 
 def map_gold(
     questions: Sequence[Question],
-    searches: Sequence[TextSearch],
+    searches: Sequence[Retriever],
     documents: pa.Table,
     folder: str | os.PathLike[str],
     depth: int = 500,
@@ -104,7 +104,7 @@ def map_gold(
     }
     starts = range(0, len(questions), PART)
     files = [folder / f"gold-{index:05d}-of-{len(starts):05d}.parquet" for index in range(len(starts))]
-    with claimed(folder, GOLD_FILE, info):
+    with shared_directory(folder, GOLD_FILE, info):
         with tqdm(total=len(questions), desc="Mapping", unit="question", disable=not show_progress_bar) as progress:
             for start, file in zip(starts, files, strict=True):
                 part = slice(start, start + PART)
@@ -118,7 +118,7 @@ def map_gold(
     return mapped
 
 
-def _candidates(questions: Sequence[Question], searches: Sequence[TextSearch], depth: int) -> list[np.ndarray]:
+def _candidates(questions: Sequence[Question], searches: Sequence[Retriever], depth: int) -> list[np.ndarray]:
     """The rows found for each question, each once, in the order of the corpus."""
     texts = [text for question in questions for text in question.searches]
     found = np.concatenate([search.search(texts, depth)[0] for search in searches], axis=1)
@@ -167,7 +167,7 @@ def _matchers(questions: Sequence[Question]) -> list[AnswerMatcher]:
     return list(matchers.values())
 
 
-def _check_searches(searches: Sequence[TextSearch], depth: int) -> None:
+def _check_searches(searches: Sequence[Retriever], depth: int) -> None:
     names = [search.name for search in searches]
     if not names or len({*names}) < len(names):
         raise ValueError(f"the searches are {names}: give at least one, each with a name of its own")

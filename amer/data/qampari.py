@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from amer.data.building import (
-    Asked,
-    Drops,
+    DroppedRecords,
+    SourceQuestion,
     against_paper,
     as_split,
     counted,
@@ -22,8 +22,8 @@ from amer.data.building import (
     unseen,
     usable,
 )
-from amer.data.gold import Question, TextSearch
-from amer.data.lines import read_objects
+from amer.data.gold import Question, Retriever
+from amer.data.text_lines import read_objects
 
 SOURCE = "QAMPARI"
 SPLITS = ("train", "dev")
@@ -35,7 +35,7 @@ PAPER_READ = {"train": 61_911, "dev": 1_000}
 def build_qampari(
     path: str | os.PathLike[str],
     documents: pa.Table,
-    searches: Sequence[TextSearch],
+    searches: Sequence[Retriever],
     source: str | os.PathLike[str],
     depth: int = 500,
     validation_fraction: float = 0.1,
@@ -70,7 +70,7 @@ def build_qampari(
     info = described(SOURCE, __name__, files.values(), documents, searches, **numbers)
     if is_built(path, info):
         return
-    drops = Drops()
+    drops = DroppedRecords()
     read = {split: list(_read(file)) for split, file in files.items()}
     several = {split: usable(asked, drops, LEAST, MOST) for split, asked in read.items()}
     targets = find_gold([one for asked in several.values() for one in asked], searches, documents, path, depth, drops)
@@ -92,7 +92,7 @@ def _file(folder: Path, split: str) -> Path:
     raise FileNotFoundError(f"{folder} lacks QAMPARI's {split} split: looked for {' and '.join(names)}")
 
 
-def _read(file: Path) -> Iterator[Asked]:
+def _read(file: Path) -> Iterator[SourceQuestion]:
     for place, record in read_objects(file):
         try:
             answers = [[answer["answer_text"], *answer["aliases"]] for answer in record["answer_list"]]
@@ -100,4 +100,4 @@ def _read(file: Path) -> Iterator[Asked]:
             question = Question(record["qid"], record["question_text"], answers, list(dict.fromkeys(proofs)))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
-        yield Asked(question, place)
+        yield SourceQuestion(question, place)

@@ -12,9 +12,9 @@ import torch
 from torch.nn.functional import gelu
 
 import amer
+from amer.corpus.store import write_store
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.files import atomic_directory
-from amer.retrieval.store import write_store
 
 Distribution = Literal["gaussian", "high_variance", "correlated", "uniform", "laplace"]
 Transformation = Literal["linear", "mlp"]
@@ -268,7 +268,7 @@ def _check_arguments(
 def _dataset(split: str, vectors: np.ndarray) -> RetrievalDataset:
     query_ids = [f"{split}-{query}" for query in range(len(vectors))]
     targets = [[[f"{query_id}-{target}"] for target in range(NUM_TARGETS)] for query_id in query_ids]
-    return RetrievalDataset(query_ids, targets, answers=[[] for _ in query_ids], query_vectors=vectors)
+    return RetrievalDataset(query_ids, targets, answers=[[] for _ in query_ids], input_vectors=vectors)
 
 
 def _documents(splits: dict[str, RetrievalDataset], num_random: int) -> pa.Table:

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 import amer
-from amer.data.building import DROPPED_FILE, WORK, Drops, remove_leftovers, remove_work
-from amer.data.documents import COLUMNS, PARTS_FILE, open_documents
-from amer.data.lines import Place, parse_object, read_lines
+from amer.corpus.documents import COLUMNS, PARTS_FILE, open_documents
+from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
+from amer.data.text_lines import Place, parse_object, read_lines
 from amer.files import atomic_write, read_json, write_json
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -90,7 +90,7 @@ def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
         written = read_json(note)
         if identity.items() <= written.items():
             return written
-    drops, documents, words = Drops(), 0, 0
+    drops, documents, words = DroppedRecords(), 0, 0
     passages = _passages(file, drops)
     with atomic_write(part) as temporary, pa.ipc.new_file(temporary, SCHEMA) as out:
         while batch := list(islice(passages, BATCH)):
@@ -102,7 +102,7 @@ def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
     return written
 
 
-def _passages(file: Path, drops: Drops) -> Iterator[tuple[str, str, str]]:
+def _passages(file: Path, drops: DroppedRecords) -> Iterator[tuple[str, str, str]]:
     """Id, title and text of every passage that has a text."""
     place = None
     for place, line in read_lines(file):
@@ -152,7 +152,7 @@ def _place(row: int, files: Sequence[Path], notes: Sequence[dict[str, Any]], end
 
 def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
     """Write what was dropped, and last of all `documents.json`."""
-    drops = Drops()
+    drops = DroppedRecords()
     for note in notes:
         drops.records += note["dropped"]
     drops.write(folder / DROPPED_FILE)

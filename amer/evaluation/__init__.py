@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amer.evaluation.answers import answer_mrecall_at_k, answer_recall_at_k, normalise_answer
+from amer.evaluation.answer_recall import answer_mrecall_at_k, answer_recall_at_k, normalise_answer
 from amer.evaluation.diversity import (
     low_similarity_third,
     similarity_quartiles,

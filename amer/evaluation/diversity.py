@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from amer.evaluation.recall import Targets
 
 if TYPE_CHECKING:
-    from amer.retrieval.store import DocumentStore
+    from amer.corpus.store import DocumentStore
 
 DISTANCES = {"euclidean": "Euclidean", "cosine": "cosine"}
 """Keys of `target_distances`, and their names."""

@@ -13,8 +13,8 @@ from amer.data import RetrievalDataset
 from amer.evaluation.diversity import low_similarity_third
 from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
 from amer.evaluation.significance import paired_bootstrap
-from amer.retrieval.fusion import Fused, Fusion, round_robin, trained_fusion
-from amer.retrieval.index import Index
+from amer.search.fusion import Fused, Fusion, round_robin, trained_fusion
+from amer.search.index import Index
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def evaluate_model(
 
     Args:
         model: an `AMERModel`; text, vectors or both are taken from the dataset as its configuration says.
-        dataset: one split; an anchored model needs `with_query_vectors` of the document encoder's embeddings.
+        dataset: one split; an anchored model needs `with_input_vectors` of the document encoder's embeddings.
         index: over a store of the model's own document encoder.
         num_query_vectors: m; None for the model's own.
         name: of the system.
@@ -129,7 +129,7 @@ def evaluate_model(
         batch_size: queries encoded at a time.
         fusion: how m lists become one; by default what belongs to the objective the model was trained for.
         show_progress_bar: of the encoding.
-        encoding_seconds: what the dataset's own `query_vectors` took per query, which an anchored model reads.
+        encoding_seconds: what the dataset's own `input_vectors` took per query, which an anchored model reads.
 
     Raises:
         ValueError: no queries, queries without what the model reads, or a store of another document encoder.
@@ -198,12 +198,12 @@ def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
         raise ValueError("the dataset has no queries: give a split with at least one")
     if config.reads_text and dataset.queries is None:
         raise ValueError("the model reads text, but the dataset's queries are vectors only")
-    if config.reads_vectors and dataset.query_vectors is None:
+    if config.reads_vectors and dataset.input_vectors is None:
         raise ValueError(
             "the model reads the queries as vectors, which the dataset lacks: "
-            "use dataset.with_query_vectors(encoder.encode_queries(dataset.queries))"
+            "use dataset.with_input_vectors(encoder.encode_queries(dataset.queries))"
         )
     return {
         "texts": dataset.queries if config.reads_text else None,
-        "query_vectors": dataset.query_vectors if config.reads_vectors else None,
+        "query_vectors": dataset.input_vectors if config.reads_vectors else None,
     }

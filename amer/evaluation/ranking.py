@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from amer.evaluation.recall import Targets, check_depth, pad_targets
+from amer.extras import import_extra
 
 ALPHA = 0.5  # what a target is worth less each time it is covered again
 TREC_NAMES = {"ndcg": "ndcg_cut", "map": "map_cut", "precision": "P"}
@@ -73,11 +74,7 @@ def checked_lists(rows: np.ndarray) -> np.ndarray:
 
 def _trec_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int]) -> dict[str, np.ndarray]:
     """pytrec_eval's measures under its own names, `(q,)` each."""
-    try:
-        import pytrec_eval
-    except ImportError as error:
-        raise ImportError("nDCG, MAP, MRR and precision need pytrec_eval: pip install 'amer[paper]'") from error
-
+    pytrec_eval = import_extra("pytrec_eval", "paper", "ranking_metrics")
     cutoffs = ",".join(map(str, ks))
     relevant = {
         str(query): {str(row): 1 for cluster in clusters for row in cluster} for query, clusters in enumerate(targets)

@@ -22,8 +22,8 @@ from amer.evaluation.ranking import checked_lists
 from amer.files import atomic_directory, read_json, write_json
 
 if TYPE_CHECKING:
-    from amer.retrieval.fusion import Fused
-    from amer.retrieval.store import DocumentStore
+    from amer.corpus.store import DocumentStore
+    from amer.search.fusion import Fused
 
 IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
 

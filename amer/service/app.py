@@ -12,8 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from amer import __version__
-from amer.retrieval import Searcher
-from amer.retrieval.filters import Filter
+from amer.corpus.filters import Filter
+from amer.search import Searcher
 from amer.service.batching import Batcher, Found, Options
 from amer.service.clients import awaited_by_client, read_body
 from amer.service.keys import key_check

@@ -9,7 +9,7 @@ import socket
 
 import uvicorn
 
-from amer.retrieval import Searcher
+from amer.search import Searcher
 from amer.service.app import create_app
 from amer.service.settings import Settings
 

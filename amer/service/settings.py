@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from amer.retrieval.filters import LONGEST
+from amer.corpus.filters import LONGEST
 
 
 def _setting(default: int, meaning: str) -> Any:

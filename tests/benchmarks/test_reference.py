@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from amer.trainer.losses import matched_info_nce
+from amer.trainer.matching import match
 from benchmarks.reference import Reference, info_nce, match_rows
 from tests.conftest import DIM, build
-from trainer.losses import matched_info_nce
-from trainer.matching import match
 
 TEXTS = ["bank", "a question that is quite a bit longer", "Harry Potter"]
 M = 3

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from amer.corpus import write_store
 from amer.files import read_json
-from amer.retrieval import write_store
 from tests.conftest import DIM, build
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

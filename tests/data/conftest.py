@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from amer.data import build_wikipedia, open_documents
-from amer.retrieval.bm25 import BM25
+from amer.baselines.bm25 import BM25
+from amer.corpus import open_documents
+from amer.data import build_wikipedia
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

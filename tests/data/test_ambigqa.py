@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amer.baselines.bm25 import BM25
+from amer.baselines.dense import DenseRetriever
+from amer.corpus import DocumentEncoder, encode_corpus
 from amer.data import ambigqa as module
 from amer.data import build_ambigqa, load_dataset_dir
-from amer.data.answers import normalise_answer
+from amer.data.answer_matching import normalise_answer
 from amer.files import read_json
 from amer.offline import MINILM, resolve_model
-from amer.retrieval import DocumentEncoder, ExactIndex, encode_corpus
-from amer.retrieval.bm25 import BM25
-from amer.retrieval.dense import DenseSearch
+from amer.search import ExactIndex
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NQ_OPEN = [FIXTURES / "nq_open" / name for name in ("NQ-open.dev.jsonl", "nqopen-test.json")]
@@ -234,7 +235,7 @@ def test_a_dense_search_adds_what_words_do_not_find(build, corpus, bm25, tmp_pat
     """With two candidates a search, BM25 alone misses some answers that MiniLM's two candidates hold."""
     encoder = DocumentEncoder(MINILM, device="cpu", model_path=resolve_model(MINILM))
     store = encode_corpus(corpus, encoder, tmp_path / "store", show_progress_bar=False)
-    dense = DenseSearch(encoder, ExactIndex(store))
+    dense = DenseRetriever(encoder, ExactIndex(store))
     words = build("words", depth=2)
     both = build("both", depth=2, searches=[bm25, dense])
     mapped = [read_json(path / "dataset" / "dataset.json")["stages"]["mapped"] for path in (words, both)]

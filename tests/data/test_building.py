@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amer.data import build_own, build_wikipedia, open_documents
-from amer.data.answers import normalise_answer
-from amer.data.building import Asked, Drops, divide, unseen, usable
+from amer.corpus import open_documents
+from amer.data import build_custom, build_wikipedia
+from amer.data.answer_matching import normalise_answer
+from amer.data.building import DroppedRecords, SourceQuestion, divide, unseen, usable
 from amer.data.gold import Question
-from amer.data.lines import Place
+from amer.data.text_lines import Place
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -38,16 +39,16 @@ class Everything:
         return rows, np.ones(rows.shape, dtype=np.float32)
 
 
-def asked(*queries: str, answers: Sequence[list[str]] = (["a"], ["b"])) -> list[Asked]:
+def asked(*queries: str, answers: Sequence[list[str]] = (["a"], ["b"])) -> list[SourceQuestion]:
     return [
-        Asked(Question(f"q{number}", query, list(answers), [query]), PLACE._replace(number=number))
+        SourceQuestion(Question(f"q{number}", query, list(answers), [query]), PLACE._replace(number=number))
         for number, query in enumerate(queries)
     ]
 
 
 def test_answers_are_compared_as_they_are_found():
     answers = [["José", "jose\u0301", " "], ["JOSÉ"], ["Ana", "The Ana"], ["the ana", "ANA", ""]]
-    drops = Drops()
+    drops = DroppedRecords()
     (kept,) = usable(asked("who", answers=answers), drops)
     assert kept.question.answers == [["José"], ["Ana", "The Ana"]]
     where = {"file": "file.jsonl", "line": 0, "query_id": "q0"}
@@ -73,7 +74,7 @@ def test_answers_are_compared_as_they_are_found():
     ],
 )
 def test_a_question_goes_for_one_reason(answers, reason):
-    drops = Drops()
+    drops = DroppedRecords()
     kept = usable(asked("who", answers=answers), drops, least=2, most=3)
     assert [one.question.query_id for one in kept] == ([] if reason else ["q0"])
     assert [record["reason"] for record in drops.records][-1:] == ([reason] if reason else [])
@@ -98,7 +99,7 @@ def test_a_share_is_rounded_up(fraction, size, expected):
 
 
 def test_a_question_of_the_test_set_is_known_by_its_words():
-    drops = Drops()
+    drops = DroppedRecords()
     kept = unseen(asked("who  WON the cup", "Who won the cup?", "Who won the cups?"), asked("Who won the cup?"), drops)
     assert [one.question.query_id for one in kept] == ["q2"]
     assert [record["query_id"] for record in drops.records] == ["q0", "q1"]
@@ -130,7 +131,7 @@ def builds(folder: Path) -> dict[str, Callable[[Path], None]]:
     normalise_answer("imports in this process what every build would")
     return {
         "wikipedia": lambda path: build_wikipedia(path, FIXTURES / "chunked_wikipedia", show_progress_bar=False),
-        "own": lambda path: build_own(path, folder / "own.jsonl", test_fraction=0, validation_fraction=0, **found),
+        "own": lambda path: build_custom(path, folder / "own.jsonl", test_fraction=0, validation_fraction=0, **found),
     }
 
 

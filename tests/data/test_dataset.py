@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amer.corpus.store import write_store
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
-from amer.retrieval.store import write_store
 
 
 def make_split(**changes) -> RetrievalDataset:
@@ -25,15 +25,15 @@ VECTORS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
 
 
 def test_a_directory_comes_back_as_it_was_saved(tmp_path):
-    split = make_split(query_vectors=VECTORS)
+    split = make_split(input_vectors=VECTORS)
     save_dataset_dir(tmp_path / "set", {"train": split, "test": make_split()}, {"source": "hand"})
     loaded = load_dataset_dir(tmp_path / "set")
     assert list(loaded) == ["train", "test"]
     for name in ("query_ids", "queries", "targets", "answers"):
         assert getattr(loaded["train"], name) == getattr(split, name)
-    np.testing.assert_array_equal(loaded["train"].query_vectors, VECTORS)
-    assert loaded["train"].query_vectors.dtype == np.float32
-    assert loaded["test"].query_vectors is None
+    np.testing.assert_array_equal(loaded["train"].input_vectors, VECTORS)
+    assert loaded["train"].input_vectors.dtype == np.float32
+    assert loaded["test"].input_vectors is None
     info = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert info["source"] == "hand"
     assert info["splits"]["train"] == {"queries": 2, "targets": 3, "documents": 4}
@@ -42,7 +42,7 @@ def test_a_directory_comes_back_as_it_was_saved(tmp_path):
 def test_hugging_face_datasets_reads_the_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    split = make_split(query_vectors=VECTORS)
+    split = make_split(input_vectors=VECTORS)
     save_dataset_dir(tmp_path / "set", {"train": split, "validation": split, "test": split}, {})
     read = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     assert set(read) == {"train", "validation", "test"}
@@ -60,12 +60,12 @@ def test_a_split_written_by_hugging_face_datasets_loads(tmp_path):
     }
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
     (tmp_path / "dataset.json").write_text("{}")
-    np.testing.assert_array_equal(load_dataset_dir(tmp_path)["train"].query_vectors, VECTORS)
+    np.testing.assert_array_equal(load_dataset_dir(tmp_path)["train"].input_vectors, VECTORS)
 
 
 def test_items_carry_what_the_split_has():
     assert make_split()[1] == {"index": 1, "query": "money bank"}
-    both = make_split(query_vectors=VECTORS)[-1]
+    both = make_split(input_vectors=VECTORS)[-1]
     assert (both["index"], both["query"]) == (1, "money bank")
     np.testing.assert_array_equal(both["query_vector"], VECTORS[1])
     with pytest.raises(IndexError):
@@ -73,11 +73,11 @@ def test_items_carry_what_the_split_has():
 
 
 def test_select_keeps_the_order_given_and_every_column():
-    chosen = make_split(query_vectors=VECTORS).select([1, 0])
+    chosen = make_split(input_vectors=VECTORS).select([1, 0])
     assert chosen.query_ids == ["b", "a"]
     assert chosen.queries == ["money bank", "river bank"]
     assert chosen.targets[0] == [["d3"]]
-    np.testing.assert_array_equal(chosen.query_vectors, VECTORS[::-1])
+    np.testing.assert_array_equal(chosen.input_vectors, VECTORS[::-1])
     with pytest.raises(ValueError, match="'a' is used twice"):
         chosen.select([1, 1])
     with pytest.raises(IndexError):
@@ -85,11 +85,11 @@ def test_select_keeps_the_order_given_and_every_column():
 
 
 def test_query_vectors_are_checked_when_added():
-    np.testing.assert_array_equal(make_split().with_query_vectors(VECTORS).query_vectors, VECTORS)
+    np.testing.assert_array_equal(make_split().with_input_vectors(VECTORS).input_vectors, VECTORS)
     with pytest.raises(ValueError, match="2 query ids but 1 query_vectors"):
-        make_split().with_query_vectors(VECTORS[:1])
+        make_split().with_input_vectors(VECTORS[:1])
     with pytest.raises(ValueError, match="query 'b' has a zero vector"):
-        make_split().with_query_vectors(VECTORS * [[1], [0]])
+        make_split().with_input_vectors(VECTORS * [[1], [0]])
 
 
 @pytest.mark.parametrize(

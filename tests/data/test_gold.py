@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from amer.data import gold
-from amer.data.answers import normalise_answer
+from amer.data.answer_matching import normalise_answer
 from amer.data.gold import GoldMap, Question, map_gold
 from amer.files import read_json
 
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def build_bm25(documents: pa.Table, path: Path):
     pytest.importorskip("bm25s")
-    from amer.retrieval.bm25 import BM25
+    from amer.baselines.bm25 import BM25
 
     return BM25.build(documents, path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from amer.data import build_qampari, load_dataset_dir
-from amer.data.answers import normalise_answer
+from amer.data.answer_matching import normalise_answer
 from amer.files import read_json
 
 

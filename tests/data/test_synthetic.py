@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amer.corpus.store import DocumentStore
 from amer.data import build_synthetic, load_dataset_dir
 from amer.data import synthetic as module
 from amer.files import read_json
-from amer.retrieval.store import DocumentStore
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -152,7 +152,7 @@ def test_the_store_holds_the_targets_of_every_query(tmp_path, monkeypatch, trans
     for name, split in splits.items():
         assert split.targets[1] == [[f"{name}-1-{target}"] for target in range(5)]
         stored = store.vectors(np.array(split.link(store).target_rows)[:, :, 0])
-        targets = apply(weights, split.query_vectors)
+        targets = apply(weights, split.input_vectors)
         np.testing.assert_allclose(stored, targets / np.linalg.norm(targets, axis=-1, keepdims=True), atol=1e-5)
     info = read_json(tmp_path / "out" / "dataset" / "dataset.json")
     assert info["corpus"] == {"documents": 125, "random": 10}

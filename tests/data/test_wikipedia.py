@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from amer.data import build_wikipedia, open_documents
+from amer.corpus import open_documents
+from amer.data import build_wikipedia
 from amer.data import wikipedia as module
-from amer.data.building import Drops
+from amer.data.building import DroppedRecords
 from amer.files import read_json
 
 CHUNKS = Path(__file__).parent / "fixtures" / "chunked_wikipedia"
@@ -87,7 +88,7 @@ def test_what_is_there_is_not_read_again(tmp_path, chunks, monkeypatch):
         yield next(passages(file, drops))
         if file.name == SECOND and read.count(SECOND) == 1:
             raise KeyboardInterrupt
-        yield from list(passages(file, Drops()))[1:]
+        yield from list(passages(file, DroppedRecords()))[1:]
 
     monkeypatch.setattr(module, "_passages", interrupted)
     with pytest.raises(KeyboardInterrupt):

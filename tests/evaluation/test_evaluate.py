@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from amer.corpus import write_store
 from amer.data import RetrievalDataset
 from amer.evaluation import (
     SystemResult,
@@ -19,7 +20,7 @@ from amer.evaluation import (
     recall_at_k,
     summarise,
 )
-from amer.retrieval import ExactIndex, write_store
+from amer.search import ExactIndex
 
 ENCODER = {"name": "axes"}
 DIM = 6
@@ -50,8 +51,8 @@ class Model:
             document_encoder=encoder or ENCODER,
         )
 
-    def encode_query(self, texts, query_vectors, num_query_vectors, batch_size, show_progress_bar) -> torch.Tensor:
-        self.inputs = (texts, query_vectors)
+    def encode_query(self, texts, input_vectors, num_query_vectors, batch_size, show_progress_bar) -> torch.Tensor:
+        self.inputs = (texts, input_vectors)
         axes = torch.tensor([[0, 1], [2, 4]])[:, :num_query_vectors]
         return torch.eye(DIM)[axes]
 
@@ -83,7 +84,7 @@ def test_a_model_is_searched_with_and_its_lists_are_fused(index):
 
 
 def test_the_model_gets_what_it_reads(index):
-    vectors = DATASET.with_query_vectors(np.eye(2, DIM))
+    vectors = DATASET.with_input_vectors(np.eye(2, DIM))
     reads = {}
     for text, vector in ((True, False), (False, True), (True, True)):
         model = Model(text, vector)
@@ -93,10 +94,10 @@ def test_the_model_gets_what_it_reads(index):
 
 
 def test_what_the_model_cannot_read_is_refused(index):
-    vector_only = replace(DATASET, queries=None, query_vectors=np.eye(2, DIM, dtype=np.float32))
+    vector_only = replace(DATASET, queries=None, input_vectors=np.eye(2, DIM, dtype=np.float32))
     for model, dataset, message in (
         (Model(), vector_only, "reads text"),
-        (Model(True, True), DATASET, "with_query_vectors"),
+        (Model(True, True), DATASET, "with_input_vectors"),
         (Model(), DATASET.select([]), "no queries"),
         (Model(encoder={"name": "another"}), DATASET, "another document encoder"),
     ):

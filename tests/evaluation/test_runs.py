@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amer.corpus import DocumentStore, write_store
 from amer.evaluation import Run, ranking_metrics, runs
 from amer.evaluation.runs import trec_word
 from amer.files import read_json
-from amer.retrieval import DocumentStore, round_robin, write_store
+from amer.search import round_robin
 
 ENCODER = {"name": "hand-made"}
 IDS = ["bank account", "50%", "money\u00a0box", "a\tb", "plain", "ü"]
@@ -25,7 +26,7 @@ FRESH = """
 import sys
 import numpy as np
 from amer.evaluation import Run
-from amer.retrieval import DocumentStore
+from amer.corpus import DocumentStore
 run = Run.load(sys.argv[1], DocumentStore.open(sys.argv[2]))
 np.savez(sys.argv[3], rows=run.rows, scores=run.scores, found_by=run.found_by, embeddings=run.query_embeddings,
          query_ids=run.query_ids, name=run.name)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amer.corpus import DocumentStore, write_store
 from amer.data import build_wordnet, load_dataset_dir, save_dataset_dir
 from amer.files import read_json
 from amer.hub import files_to_push, pull_folder
-from amer.retrieval import DocumentStore, write_store
 
 PUSH = """
 import json, sys
@@ -39,7 +39,7 @@ def wordnet(tmp_path_factory):
     build_wordnet(folder / "built", num_train=8, num_validation=4, num_test=4, corpus_size=60)
     vectors = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     splits = load_dataset_dir(folder / "built" / "dataset")
-    with_vectors = {name: split.with_query_vectors(vectors[: len(split)]) for name, split in splits.items()}
+    with_vectors = {name: split.with_input_vectors(vectors[: len(split)]) for name, split in splits.items()}
     save_dataset_dir(folder / "dataset", with_vectors, read_json(folder / "built" / "dataset" / "dataset.json"))
     (folder / "built" / "documents.parquet").rename(folder / "documents.parquet")
     return folder
@@ -97,11 +97,11 @@ def test_a_dataset_comes_back_by_name_and_then_offline(hub, dataset, tmp_path):
     from amer.data import load_dataset_dir
     from amer.hub import pull_folder
     splits = load_dataset_dir(pull_folder("org/senses"))
-    rows = {name: [each.queries, each.targets, each.query_vectors.tolist()] for name, each in splits.items()}
+    rows = {name: [each.queries, each.targets, each.input_vectors.tolist()] for name, each in splits.items()}
     print(json.dumps(rows))
     """
     here = load_dataset_dir(dataset)
-    expected = {name: [each.queries, each.targets, each.query_vectors.tolist()] for name, each in here.items()}
+    expected = {name: [each.queries, each.targets, each.input_vectors.tolist()] for name, each in here.items()}
     fresh = {"HF_HOME": tmp_path / "fresh"}
     assert json.loads(hub.run(load, project=True, **fresh).stdout) == expected
     hub.stop()
@@ -131,7 +131,7 @@ def test_a_store_comes_back_at_the_revision_asked_for(hub, store, wordnet, tmp_p
     load = """
     import sys, numpy as np
     from amer.hub import pull_folder
-    from amer.retrieval import DocumentStore
+    from amer.corpus import DocumentStore
     for name, revision, file in zip(sys.argv[1::3], sys.argv[2::3], sys.argv[3::3]):
         store = DocumentStore.open(pull_folder(name, revision=revision or None))
         store.verify()

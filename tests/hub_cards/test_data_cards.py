@@ -11,11 +11,11 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from amer.corpus import DocumentStore, write_store
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.data.wordnet import build_wordnet
-from amer.retrieval import DocumentStore, write_store
-from hub_cards import dataset_card, metric_card, store_card, update_card
-from hub_cards.updating import split_card
+from amer.hub_cards import dataset_card, metric_card, store_card, update_card
+from amer.hub_cards.updating import split_card
 
 ENCODER = {"name": "org/encoder", "revision": "v1", "document_prompt": "passage: ", "query_prompt": ""}
 
@@ -101,7 +101,7 @@ def test_the_licences_text_is_linked_where_it_lies_in_the_folder(senses):
     ("rows", "category"), [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (25_000, "10K<n<100K"), (10**9, "n>1B")]
 )
 def test_sizes_are_categories_of_the_hub(rows, category):
-    from hub_cards.data_cards import _size_category
+    from amer.hub_cards.data_cards import _size_category
 
     assert _size_category(rows) == category
 

@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoTokenizer
 
-import hub_cards
+from amer.corpus import DocumentEncoder, write_store
 from amer.evaluation.report import metric_label
-from amer.retrieval import DocumentEncoder, ExactIndex, trained_fusion, write_store
-from hub_cards import model_card, write_model_card
-from hub_cards.__main__ import main
-from hub_cards.updating import BEGIN, END
+from amer.hub_cards import model_card, write_model_card
+from amer.hub_cards.__main__ import main
+from amer.hub_cards.updating import BEGIN, END
+from amer.search import ExactIndex, trained_fusion
 from modeling_amer import AMERConfig
 from tests.hub_cards.conftest import BASE, DIM, ENCODER, FULL, REVISION, VECTORS_ONLY, a_config
 
@@ -37,7 +37,7 @@ KINDS = {
         "document_encoder": {"name": "./secret/encoder"},
     },
 }
-ROOT = Path(hub_cards.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example_model_card.md"
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hub_cards import model_card, update_card
-from hub_cards.updating import BEGIN, END, assemble, split_card
+from amer.hub_cards import model_card, update_card
+from amer.hub_cards.updating import BEGIN, END, assemble, split_card
 from tests.hub_cards.conftest import a_config
 
 OLD = assemble("tags:\n- amer\n- old\npipeline_tag: old-task", "old text")

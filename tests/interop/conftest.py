@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from amer.corpus import DocumentEncoder
 from amer.offline import MINILM, resolve_model
-from amer.retrieval import DocumentEncoder
 
 
 @pytest.fixture(scope="session")

@@ -220,7 +220,7 @@ def anchored(llama, minilm, minilm_folder, tmp_path_factory) -> tuple[AMERModel,
 def test_an_anchored_model_reads_the_document_encoders_vectors(anchored, minilm):
     encoder = MultiVectorEncoder(anchored[1], trust_remote_code=True, device="cpu")
     query_embeddings = encoder.encode_query(QUESTIONS, num_query_vectors=2)
-    expected = anchored[0].encode_query(QUESTIONS, 2, query_vectors=minilm.encode_queries(QUESTIONS))
+    expected = anchored[0].encode_query(QUESTIONS, 2, input_vectors=minilm.encode_queries(QUESTIONS))
     assert torch.equal(torch.stack(query_embeddings), expected)
     document_encoder = encoder[0].document_encoder
     assert encoder[0].document_encoder is document_encoder  # loaded once
@@ -262,7 +262,7 @@ import sys
 sys.modules["sentence_transformers"] = None  # as where it is not installed
 from transformers import AutoModel
 model = AutoModel.from_pretrained("org/amer", trust_remote_code=True)
-assert model.encode_query(["a bank"], query_vectors=[[1.0] * 384]).shape == (1, 3, 384)
+assert model.encode_query(["a bank"], input_vectors=[[1.0] * 384]).shape == (1, 3, 384)
 """
 
 
@@ -287,7 +287,7 @@ def test_the_hub_is_enough(hub, minilm, tmp_path):
     running, model = hub
     running.run(CLIENT, tmp_path / "vectors.npy")
     questions = ["bank", "a longer question"]
-    expected = model.encode_query(questions, query_vectors=minilm.encode_queries(questions))
+    expected = model.encode_query(questions, input_vectors=minilm.encode_queries(questions))
     np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), expected.numpy())
 
 

@@ -55,7 +55,7 @@ def test_encode_query_refuses(llama, arguments, message):
 def test_an_anchored_model_refuses_vectors_that_cannot_be(llama, vectors, message):
     model = build(llama, anchored=True).train()
     with pytest.raises(ValueError, match=message):
-        model.encode_query(["x"], query_vectors=vectors)
+        model.encode_query(["x"], input_vectors=vectors)
     assert model.training  # as it was
 
 
@@ -66,7 +66,7 @@ def test_padding_on_the_right_is_refused(llama):
 
 
 def test_an_anchored_model_asks_for_its_query_vectors(llama):
-    with pytest.raises(ValueError, match=r"pass query_vectors .*amer\.retrieval\.Searcher"):
+    with pytest.raises(ValueError, match=r"pass input_vectors .*amer\.retrieval\.Searcher"):
         build(llama, anchored=True).encode_query(["x"])
 
 
@@ -75,4 +75,4 @@ def test_a_vector_model_has_no_tokenizer(llama):
     with pytest.raises(ValueError, match="vectors only"):
         model.encode_query(["x"])
     with pytest.raises(ValueError, match="vectors only"):
-        model(input_ids=torch.tensor([[1]]), query_vectors=torch.ones(1, DIM))
+        model(input_ids=torch.tensor([[1]]), input_vectors=torch.ones(1, DIM))

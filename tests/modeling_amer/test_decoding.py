@@ -14,16 +14,16 @@ QUESTIONS = ["bank", "a much longer question", "spring?"]
 
 
 # Hidden states of 16 are divided by their length, sqrt(16).
-def recompute(model, texts, query_vectors=None, m=3, teacher=None, teacher_mask=None):
+def recompute(model, texts, input_vectors=None, m=3, teacher=None, teacher_mask=None):
     """The algorithm as the paper states it: one question at a time, the whole sequence read again for each vector."""
     rows = []
     for i, text in enumerate(texts):
         ids = model.tokenizer(model.config.prompt_template.replace("{query}", text), add_special_tokens=False)
         parts = [model.get_input_embeddings()(torch.tensor([ids["input_ids"]]))]
         anchor = 0
-        if query_vectors is not None:
-            parts.append(model.input_projection(query_vectors[i : i + 1])[:, None])
-            anchor = normalize(query_vectors[i : i + 1], dim=-1)
+        if input_vectors is not None:
+            parts.append(model.input_projection(input_vectors[i : i + 1])[:, None])
+            anchor = normalize(input_vectors[i : i + 1], dim=-1)
         outputs = []
         for step in range(m):
             hidden = model.backbone(inputs_embeds=torch.cat(parts, 1), use_cache=False).last_hidden_state[:, -1] / 4
@@ -63,7 +63,7 @@ def test_cached_decoding_equals_plain_recompute_in_output_and_gradient(base, anc
     vectors = torch.randn(3, DIM, generator=generator) if anchored else None
     with checkpointing(model, checkpointed):
         fast = model(
-            **model.tokenize(QUESTIONS), query_vectors=vectors, teacher_vectors=teacher, teacher_mask=mask
+            **model.tokenize(QUESTIONS), input_vectors=vectors, teacher_vectors=teacher, teacher_mask=mask
         ).query_embeddings
         fast_gradients = gradients(model, fast)
     slow = recompute(model, QUESTIONS, vectors, teacher=teacher, teacher_mask=mask)
@@ -156,16 +156,16 @@ def test_vector_questions_enter_through_the_input_projection_as_the_first_positi
             hidden = model.backbone(inputs_embeds=torch.cat(parts, 1)).last_hidden_state[:, -1] / 4
             outputs.append(normalize(model.output_projection(hidden), dim=-1))
             parts.append(model.input_projection(outputs[-1])[:, None])
-        torch.testing.assert_close(model(query_vectors=vectors).query_embeddings, torch.stack(outputs, 1))
+        torch.testing.assert_close(model(input_vectors=vectors).query_embeddings, torch.stack(outputs, 1))
         torch.testing.assert_close(
-            model.encode_query(query_vectors=vectors.numpy(), batch_size=3), torch.stack(outputs, 1)
+            model.encode_query(input_vectors=vectors.numpy(), batch_size=3), torch.stack(outputs, 1)
         )
 
 
 def test_untrained_anchored_model_is_the_document_encoder(base):
     model = build(base, anchored=True)
     vectors = torch.randn(3, DIM)
-    encoded = model.encode_query(QUESTIONS, query_vectors=vectors)
+    encoded = model.encode_query(QUESTIONS, input_vectors=vectors)
     expected = normalize(vectors, dim=-1)[:, None].expand(-1, 3, -1)
     torch.testing.assert_close(encoded, expected)
 

@@ -22,7 +22,7 @@ from transformers import AutoModel
 import modeling_amer
 model = AutoModel.from_pretrained(sys.argv[1])
 vectors = np.load(sys.argv[2]) if model.config.anchored else None
-np.save(sys.argv[3], model.encode_query(["bank", "a longer question"], query_vectors=vectors).numpy())
+np.save(sys.argv[3], model.encode_query(["bank", "a longer question"], input_vectors=vectors).numpy())
 """
 
 
@@ -34,7 +34,7 @@ def save_and_encode_in_a_fresh_process(model, folder):
     model.save_pretrained(folder / "model")
     arguments = [folder / "model", folder / "vectors.npy", folder / "out.npy"]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *map(str, arguments)], check=True)
-    here = model.encode_query(QUESTIONS, query_vectors=vectors if model.config.anchored else None)
+    here = model.encode_query(QUESTIONS, input_vectors=vectors if model.config.anchored else None)
     return here, torch.from_numpy(np.load(folder / "out.npy"))
 
 

@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from modeling_amer.staging_amer import JOURNAL, UNFINISHED, settle, staged
+from modeling_amer.staging_amer import JOURNAL, UNFINISHED, finish_interrupted_save, staged
 from tests.conftest import DIM, LORA, build
 
 OLD = {
@@ -68,7 +68,7 @@ def test_a_killed_save_leaves_the_old_files_or_the_new(before, tmp_path):
             folder.mkdir(parents=True)
             write(folder, before)
         died = killed_at(step, lambda folder=folder: save(folder))
-        settle(folder)
+        finish_interrupted_save(folder)
         found = read(folder) if folder.exists() else None
         new = {**NEW, **({"run.json": OLD["run.json"]} if before else {})}
         assert found in (before, new) and (died or found == new), f"killed at step {step}"
@@ -85,11 +85,11 @@ def test_settling_can_be_killed_too(tmp_path, monkeypatch):
         folder = tmp_path / str(step)
         write(folder, OLD)
         with monkeypatch.context() as patch:
-            patch.setattr("modeling_amer.staging_amer.settle", lambda folder: False)
+            patch.setattr("modeling_amer.staging_amer.finish_interrupted_save", lambda folder: False)
             save(folder)
         assert (folder / JOURNAL).is_dir()
-        died = killed_at(step, lambda folder=folder: settle(folder))
-        settle(folder)
+        died = killed_at(step, lambda folder=folder: finish_interrupted_save(folder))
+        finish_interrupted_save(folder)
         assert read(folder) == AFTER, f"killed at step {step}"
         if not died:
             break

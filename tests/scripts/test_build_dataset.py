@@ -10,10 +10,10 @@ import build_dataset
 import encode_corpus
 import pytest
 
-from amer.data import load_dataset_dir, open_documents
+from amer.corpus import DocumentStore, open_documents
+from amer.data import load_dataset_dir
 from amer.files import read_json
 from amer.offline import MINILM
-from amer.retrieval import DocumentStore
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from amer.retrieval import DocumentEncoder, DocumentStore
-from amer.retrieval.claims import held
-from amer.retrieval.encoding import CorpusEncoding
-from amer.retrieval.known_encoders import KNOWN_ENCODERS, KnownEncoder
+from amer.corpus import DocumentEncoder, DocumentStore
+from amer.corpus.encoding import CorpusEncoding
+from amer.corpus.known_encoders import KNOWN_ENCODERS, KnownEncoder
+from amer.locks import try_lock
 from tests.conftest import DIM, tiny_tokenizer
 
 pytest.importorskip("sentence_transformers")
@@ -73,7 +73,7 @@ def test_what_another_process_is_at_work_on_is_said(folder, tmp_path, capsys):
         DocumentEncoder(f"{folder}/encoder", device="cpu"),
     )
     other = CorpusEncoding.prepare(documents, encoder, output, 256, 6, "float16")
-    with other.claimed(), held(other.shards.file(2)):
+    with other.shared_directory(), try_lock(other.shards.file(2)):
         run(folder, output)
     said = " ".join(capsys.readouterr().out.split())
     assert "3 of 4 shards are there; another process is at work on the rest" in said

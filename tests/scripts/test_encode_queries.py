@@ -15,7 +15,7 @@ import torch
 
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.files import read_json
-from amer.retrieval import load_query_embeddings
+from amer.search import load_query_embeddings
 from modeling_amer import AMERModel
 from tests.conftest import DIM, build
 
@@ -27,7 +27,7 @@ LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--
 DYING = """
 import os, signal, time
 import encode_queries
-from amer.retrieval.shards import Shards
+from amer.corpus.shards import Shards
 
 write = Shards.write
 
@@ -132,17 +132,17 @@ def dataset(tmp_path):
 
 def test_a_split_of_a_dataset_is_encoded_as_the_model_reads_it(llama, model, dataset, tmp_path):
     vectors = np.random.default_rng(0).standard_normal((18, DIM)).astype(np.float32)
-    folder = dataset(queries=QUESTIONS, query_vectors=vectors)
+    folder = dataset(queries=QUESTIONS, input_vectors=vectors)
     text = encode(model, tmp_path / "text", "--dataset", folder, "--split", "validation")
     np.testing.assert_allclose(text, AMERModel.from_pretrained(model).encode_query(QUESTIONS), atol=1e-5)
     other = build(llama, reads_text=False)
     other.save_pretrained(tmp_path / "other")
     embeddings = encode(str(tmp_path / "other"), tmp_path / "vectors", "--dataset", folder, "--split", "validation")
-    np.testing.assert_allclose(embeddings, other.encode_query(query_vectors=vectors), atol=1e-5)
+    np.testing.assert_allclose(embeddings, other.encode_query(input_vectors=vectors), atol=1e-5)
 
 
 def test_a_split_that_is_not_there_or_cannot_be_read_is_refused(model, dataset, tmp_path):
-    folder = dataset(query_vectors=np.ones((18, DIM), dtype=np.float32))
+    folder = dataset(input_vectors=np.ones((18, DIM), dtype=np.float32))
     with pytest.raises(SystemExit, match="'test': choose from validation"):
         encode(model, tmp_path / "out", "--dataset", folder)
     with pytest.raises(SystemExit, match="are vectors, but this model reads text"):
@@ -167,4 +167,4 @@ def test_an_anchored_model_loads_the_document_encoder_it_names(llama, questions,
     given = ("--questions", questions, "--trust_remote_code")
     embeddings = encode(str(tmp_path / "model"), tmp_path / "out", *given)
     vectors = torch.eye(DIM)[[len(question) % DIM for question in QUESTIONS]]
-    np.testing.assert_allclose(embeddings, anchored.encode_query(QUESTIONS, query_vectors=vectors), atol=1e-5)
+    np.testing.assert_allclose(embeddings, anchored.encode_query(QUESTIONS, input_vectors=vectors), atol=1e-5)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from amer.corpus import DocumentEncoder, write_store
 from amer.data import RetrievalDataset, save_dataset_dir
-from amer.retrieval import DocumentEncoder, write_store
-from hub_cards import model_card
+from amer.hub_cards import model_card
 from modeling_amer import AMERConfig
 from tests.conftest import DIM, build, tiny_tokenizer
 
@@ -114,9 +114,10 @@ def test_a_split_that_is_not_there_is_named(house, tmp_path):
 def test_off_the_shelf_is_the_encoder_itself(house, tmp_path):
     systems = run(house, tmp_path)["systems"]
     encoder = DocumentEncoder(str(house.folder / "encoder"), device="cpu")
+    from amer.corpus import DocumentStore
     from amer.data import load_dataset_dir
     from amer.evaluation import evaluate_embeddings
-    from amer.retrieval import DocumentStore, ExactIndex
+    from amer.search import ExactIndex
 
     index = ExactIndex(DocumentStore.open(house.folder / "store"))
     questions = load_dataset_dir(house.folder / "questions")["test"]
@@ -126,7 +127,8 @@ def test_off_the_shelf_is_the_encoder_itself(house, tmp_path):
 
 
 def test_an_index_that_was_built_gives_the_figures_of_exact_search(house, tmp_path):
-    from amer.retrieval import DocumentStore, FaissIndex
+    from amer.corpus import DocumentStore
+    from amer.search import FaissIndex
 
     FaissIndex.build(DocumentStore.open(house.folder / "store"), tmp_path / "index", "flat", show_progress_bar=False)
     exact, indexed = (

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amer.baselines.chat import EndpointChat
 from amer.data import RetrievalDataset, save_dataset_dir
-from amer.retrieval.baselines.chat import EndpointChat
 
 QUESTIONS = ["bank?", "light?", "plane?"]
 REPLIES = {"bank?": "river, money", "light?": "Light is what makes us see all the things around us.", "plane?": "air"}
@@ -66,7 +66,7 @@ def test_the_keywords_are_written_and_prose_is_counted(save, chat, tmp_path, cap
 
 
 def test_a_split_that_is_not_there_or_holds_no_text_is_refused(save, chat, tmp_path):
-    folder = save(query_vectors=np.ones((3, 4), dtype=np.float32))
+    folder = save(input_vectors=np.ones((3, 4), dtype=np.float32))
     arguments = ["--dataset", folder, "--output", str(tmp_path / "out"), "--model", "some/model"]
     with pytest.raises(SystemExit, match="'test': choose from validation"):
         expand_queries.main(arguments)

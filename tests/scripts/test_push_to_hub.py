@@ -15,8 +15,8 @@ from safetensors import safe_open
 from transformers import AutoModel
 
 import amer.evaluation
+from amer.corpus import write_store
 from amer.data import RetrievalDataset, save_dataset_dir
-from amer.retrieval import write_store
 from modeling_amer import AMERModel
 from tests.conftest import build, save_tiny_base
 from tests.hub.conftest import loopback_hub

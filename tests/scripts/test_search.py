@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import search
 
-from amer.retrieval import DocumentStore, write_store
+from amer.corpus import DocumentStore, write_store
 from tests.conftest import DIM, build
 from tests.hub.conftest import loopback_hub
 

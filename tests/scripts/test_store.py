@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import store as script
 
-from amer.retrieval import DocumentStore, write_store
+from amer.corpus import DocumentStore, write_store
 
 ENCODER = {"name": "org/encoder", "revision": "main", "query_prompt": "query: "}
 NAMED = ["--encoder", "org/encoder", "--revision", "main", "--query_prompt", "query: "]

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from amer.retrieval import DocumentStore, ExactIndex, Hit, Searcher, write_store
+from amer.corpus import DocumentStore, write_store
+from amer.search import ExactIndex, Hit, Searcher
 from tests.conftest import DIM, build
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")

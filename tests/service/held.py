@@ -6,7 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
-from amer.retrieval import DocumentStore, Hit
+from amer.corpus import DocumentStore
+from amer.search import Hit
 from amer.service import Settings, serve
 from tests.service.conftest import FakeSearcher, until
 

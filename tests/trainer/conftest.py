@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from amer.corpus import write_store
 from amer.data import RetrievalDataset
-from amer.retrieval import write_store
 from tests.conftest import DIM
 
 ENCODER = {"name": "hand-made", "revision": None, "document_prompt": "", "query_prompt": ""}
@@ -34,7 +34,7 @@ def small_world(folder: Path) -> SimpleNamespace:
     dataset = RetrievalDataset(
         query_ids=[f"q{i}" for i in range(24)],
         queries=[f"question {'x' * i}" for i in range(24)],
-        query_vectors=rng.normal(size=(24, DIM)).astype(np.float32),
+        input_vectors=rng.normal(size=(24, DIM)).astype(np.float32),
         targets=targets,
         answers=[[] for _ in range(24)],
     )

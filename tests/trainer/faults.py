@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from amer.trainer import AMERTrainer
 from tests.conftest import build
 from tests.trainer.conftest import small_world
 from tests.trainer.test_trainer import make_trainer
-from trainer import AMERTrainer
 
 FAULTS = {"dies": lambda: os.kill(os.getpid(), signal.SIGKILL), "hangs": lambda: time.sleep(1000)}
 

@@ -20,10 +20,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from amer.files import write_json
+from amer.trainer import AMERTrainer
 from tests.conftest import build
 from tests.trainer.conftest import small_world
 from tests.trainer.test_trainer import make_trainer
-from trainer import AMERTrainer
 
 GLOBAL_BATCH = 8
 UNEVEN = {1: [8], 2: [6, 2], 4: [1, 4, 2, 1]}  # questions of each process

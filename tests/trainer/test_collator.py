@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from amer.retrieval import write_store
+from amer.corpus import write_store
+from amer.trainer import AMERCollator
 from tests.conftest import build
-from trainer import AMERCollator
 
 
 def collate(model, world, rows, **options):
@@ -28,7 +28,7 @@ def test_targets_of_unequal_number_are_padded_and_masked(model, world):
     assert (batch["target_ids"] >= 0).tolist() == [[True, False, False], [True, True, False], [True, True, True]]
     found = [{id for id in ids if id >= 0} for ids in batch["target_ids"].tolist()]
     assert found[0] == {0} and found[1] in ({2, 3}, {50, 3}) and found[2] == {4, 5, 6}
-    assert batch["sampled"].shape == (3, 3) and batch["sampled"].dtype == torch.float32
+    assert batch["sampling_uniforms"].shape == (3, 3) and batch["sampling_uniforms"].dtype == torch.float32
     assert batch["input_ids"].shape[0] == 3 and "query_vectors" not in batch
 
 
@@ -60,17 +60,19 @@ def test_a_positive_that_was_not_drawn_is_known_for_its_own_row_only(model, worl
     batch = collate(model, world, [0, 2], max_targets=1)
     (target,) = batch["target_ids"][1].tolist()
     assert batch["target_ids"].shape == (2, 1)
-    assert batch["known_ids"].tolist() == [[1, id] for id in (4, 5, 6) if id != target]
+    assert batch["other_positives"].tolist() == [[1, id] for id in (4, 5, 6) if id != target]
     other = {2: 50, 50: 2}
     batch = collate(model, world, [1])  # the other document of a cluster
-    assert batch["known_ids"].tolist() == [[0, other[id]] for id in batch["target_ids"][0].tolist() if id in other]
+    assert batch["other_positives"].tolist() == [
+        [0, other[id]] for id in batch["target_ids"][0].tolist() if id in other
+    ]
 
 
 def test_the_draws_follow_from_seed_epoch_and_row(model, world):
     def row(rows, place, epoch=0, **options):
         collator = AMERCollator(model, world.store, num_random_negatives=9, **options)
         batch = collator([{**world.dataset[row], "epoch": epoch} for row in rows])
-        return batch["target_ids"][place].tolist(), batch["sampled"][place].tolist()
+        return batch["target_ids"][place].tolist(), batch["sampling_uniforms"][place].tolist()
 
     alone = row([5], 0)
     assert row([2, 5, 8], 1) == row([8, 5, 2], 1) == alone  # whatever the batch
@@ -104,7 +106,7 @@ def test_candidates_come_in_the_precision_of_the_store(model, world, tmp_path):
 
 def test_anchored_models_get_text_and_vector(llama, world):
     batch = collate(build(llama, anchored=True), world, [3, 4])
-    np.testing.assert_array_equal(batch["query_vectors"].numpy(), world.dataset.query_vectors[3:5])
+    np.testing.assert_array_equal(batch["query_vectors"].numpy(), world.dataset.input_vectors[3:5])
     assert "input_ids" in batch
 
 
@@ -132,5 +134,5 @@ def test_a_store_of_another_size_or_encoder_is_refused(llama, world):
 def test_a_dataset_without_the_vectors_the_model_reads_is_refused(llama, world):
     collator = AMERCollator(build(llama, anchored=True), world.store, 0)
     example = {key: value for key, value in world.dataset[0].items() if key != "query_vector"}
-    with pytest.raises(ValueError, match="with_query_vectors"):
+    with pytest.raises(ValueError, match="with_input_vectors"):
         collator([example])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.epochs import EpochDataset, EpochSampler
+from amer.trainer.epochs import EpochDataset, EpochSampler
 
 
 def order(sampler, epoch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.sampling import prediction_probability
+from amer.trainer.sampling import prediction_probability
 
 
 def test_the_linear_schedule_rises_with_the_steps_and_stops_at_four_fifths():

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from amer.retrieval import ExactIndex
+from amer.search import ExactIndex
+from amer.trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
 from tests.conftest import build
-from trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
 
 OPTIONS = {
     "per_device_train_batch_size": 6,
@@ -142,7 +142,7 @@ def corpus_batch(trainer, world, rows):
     """A batch of some questions whose candidates are the whole corpus."""
     batch = trainer.data_collator([world.dataset[row] for row in rows])
     candidates = {"candidates": torch.from_numpy(world.vectors), "candidate_ids": torch.arange(len(world.vectors))}
-    return {**batch, **candidates, "known_ids": torch.empty(0, 2, dtype=torch.long)}
+    return {**batch, **candidates, "other_positives": torch.empty(0, 2, dtype=torch.long)}
 
 
 def batch_loss(trainer, batch):
@@ -272,11 +272,11 @@ def test_an_answer_that_is_no_target_of_this_draw_is_no_negative_either(llama, w
     batch = trainer.data_collator([world.dataset[2]])  # one of three answers
     everything = {"candidates": torch.from_numpy(world.vectors), "candidate_ids": torch.arange(len(world.vectors))}
     loss = trainer.compute_loss(model, {**batch, **everything})
-    others = [row for row in range(len(world.vectors)) if [0, row] not in batch["known_ids"].tolist()]
+    others = [row for row in range(len(world.vectors)) if [0, row] not in batch["other_positives"].tolist()]
     assert len(others) == len(world.vectors) - 2
     without = {"candidates": torch.from_numpy(world.vectors[others]), "candidate_ids": torch.tensor(others)}
     torch.testing.assert_close(loss, trainer.compute_loss(model, {**batch, **without}))
-    everyone = {**batch, **everything, "known_ids": torch.empty(0, 2, dtype=torch.long)}
+    everyone = {**batch, **everything, "other_positives": torch.empty(0, 2, dtype=torch.long)}
     assert trainer.compute_loss(model, everyone) > loss
 
 

@@ -1,0 +1,86 @@
+"""Replies of a chat model, kept in a JSON Lines file: whatever was answered once is never asked again."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from amer.baselines.chat import Chat
+
+ASKED_AT_ONCE = 16  # prompts between two writes, and the most that a kill can lose
+BEGINNING = b'{"model": '
+FIELDS = ("model", "prompt", "reply")
+
+
+def replies_to(
+    prompts: Sequence[str], chat: Chat, cache_path: str | os.PathLike[str], show_progress_bar: bool = True
+) -> list[str]:
+    """The chat model's reply to each prompt, asked for or remembered.
+
+    Replies are written as they come, so a run killed at any moment and called again goes on where it was. Another
+    process with the same file waits until this one is done.
+
+    Args:
+        prompts: what is asked; twice the same is asked once.
+        chat: who is asked. Its name and the prompt are what a reply is remembered under.
+        cache_path: a JSON Lines file: new, or left by an earlier call.
+        show_progress_bar: show how many of the prompts are answered.
+
+    Raises:
+        ValueError: the file holds something else than replies; names the line.
+    """
+    path = Path(cache_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        known = _read(file, path)
+        distinct = dict.fromkeys(prompts)
+        missing = [prompt for prompt in distinct if (chat.name, prompt) not in known]
+        answered = len(distinct) - len(missing)
+        with tqdm(
+            total=len(distinct), initial=answered, desc=chat.name, unit="prompt", disable=not show_progress_bar
+        ) as progress:
+            for start in range(0, len(missing), ASKED_AT_ONCE):
+                asked = missing[start : start + ASKED_AT_ONCE]
+                replies = dict(zip(asked, chat.reply(asked), strict=True))
+                file.write(b"".join(_line(chat.name, *pair) for pair in replies.items()))
+                file.flush()
+                known.update({(chat.name, prompt): reply for prompt, reply in replies.items()})
+                progress.update(len(asked))
+    return [known[chat.name, prompt] for prompt in prompts]
+
+
+def _line(model: str, prompt: str, reply: str) -> bytes:
+    return (json.dumps(dict(zip(FIELDS, (model, prompt, reply), strict=True))) + "\n").encode()
+
+
+def _read(file: BinaryIO, path: Path) -> dict[tuple[str, str], str]:
+    """(model, prompt) -> reply; the rest of a line that a kill cut short is cut off the file."""
+    file.seek(0)
+    *lines, torn = file.read().split(b"\n")
+    known = dict(_entry(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    if torn:
+        if not torn.startswith(BEGINNING[: len(torn)]):
+            raise _foreign(f"{path}:{len(lines) + 1}")
+        file.truncate(file.tell() - len(torn))
+    return known
+
+
+def _entry(line: bytes, where: str) -> tuple[tuple[str, str], str]:
+    try:
+        model, prompt, reply = (json.loads(line)[field] for field in FIELDS)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _foreign(where) from error
+    return (model, prompt), reply
+
+
+def _foreign(where: str) -> ValueError:
+    return ValueError(f"{where} is no reply of a chat model ({', '.join(FIELDS)}): give the replies another file")

@@ -1,0 +1,115 @@
+"""A corpus on disk as an Arrow table: memory-mapped where it is in Arrow files, so that any size of corpus opens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amer.corpus.table import COLUMNS
+from amer.files import read_json
+
+PARTS_FILE = "documents.json"  # written last: it says that every part is there
+
+
+def open_documents(path: str | os.PathLike[str]) -> pa.Table:
+    """Open a corpus: columns `id`, `title`, `text`, all strings; others are metadata, for filters.
+
+    Args:
+        path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
+            is read into memory; or a `.parquet` file, which is read.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
+        OSError: a file is truncated, or of another format.
+        ValueError: `path` is none of the three, or a column is missing, not of strings, or null.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a corpus, a folder of Arrow parts or one .parquet file")
+    if path.is_dir():
+        table = _open_parts(path)
+    elif path.suffix == ".arrow":
+        table = _open_arrow(path)
+    elif path.suffix == ".parquet":
+        table = _read_parquet(path)
+    else:
+        raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, an .arrow file or a .parquet file")
+    return _checked(table, path)
+
+
+def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]]:
+    """The documents of `(n,)` rows, in the order given: `[{"id", "title", "text"}]`.
+
+    Taken chunk by chunk: `pa.Table.take` would first copy the chunks of the whole corpus into one.
+
+    Args:
+        documents: as `open_documents` gives it.
+        rows: any order, repeats allowed; -1 (padding) is no document and is refused.
+
+    Raises:
+        IndexError: a row is not in the corpus.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    if not rows.size:
+        return []
+    if rows.min() < 0 or rows.max() >= documents.num_rows:
+        raise IndexError(f"rows must lie in 0..{documents.num_rows - 1}, got {rows.min()}..{rows.max()}")
+    batches = [batch for batch in documents.select(COLUMNS).to_batches() if batch.num_rows]
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    unique, places = np.unique(rows, return_inverse=True)
+    hit, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
+    records: list[dict[str, str]] = []
+    for index, wanted in zip(hit, np.split(unique, starts[1:]), strict=True):
+        batch = batches[index]
+        records += batch.take(pa.array(wanted - (ends[index] - batch.num_rows))).to_pylist()
+    return [records[place] for place in places]
+
+
+def _open_parts(folder: Path) -> pa.Table:
+    """The parts that `documents.json` names, one after another."""
+    if not (folder / PARTS_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
+        )
+    tables = []
+    for part in read_json(folder / PARTS_FILE)["parts"]:
+        tables.append(_open_arrow(folder / part["file"]))
+        if tables[-1].num_rows != part["documents"]:
+            raise ValueError(
+                f"{folder / part['file']} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
+                f"{part['documents']}: they do not belong together, build the corpus again"
+            )
+    return pa.concat_tables(tables)
+
+
+def _open_arrow(file: Path) -> pa.Table:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: restore it or build the corpus again")
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{file} is truncated or no Arrow file ({error}): restore it or build it again") from error
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{file} is truncated or no Parquet file ({error}): restore it or build it again") from error
+
+
+def _checked(table: pa.Table, path: Path) -> pa.Table:
+    """The table, if its three columns are there, strings, and nowhere null; else ValueError."""
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
+    for name in COLUMNS:
+        column = table.column(name)
+        if column.type not in (pa.string(), pa.large_string()) or column.null_count:
+            found = f"{column.type} with {column.null_count} nulls"
+            raise ValueError(f"{path}: column {name!r} is {found}; it must hold a string everywhere, if an empty one")
+    return table

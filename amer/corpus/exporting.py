@@ -1,0 +1,54 @@
+"""A document store as files that others read: NumPy, `datasets`, sentence-transformers.
+
+For FAISS, `FaissIndex.build(store, folder, "flat")` writes an index that holds every vector.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from amer.corpus.importing import EMBEDDING
+from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
+from amer.files import atomic_write
+
+BLOCK = 16_384  # vectors held at a time
+
+
+def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
+    """Write all vectors into one `.npy` file, `(n, dim)` in the store's order and precision, whole or not at all.
+
+    `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
+    """
+    header = {"descr": np.dtype(store.dtype).str, "fortran_order": False, "shape": (len(store), store.dim)}
+    with atomic_write(file) as temporary, open(temporary, "wb") as out:
+        # Not through a memory map: writing to one on a full disk ends the process without a word.
+        np.lib.format.write_array_header_1_0(out, header)
+        with tqdm(total=len(store), desc="Writing", unit="vector", disable=not show_progress_bar) as progress:
+            for _, block in store.blocks(BLOCK):
+                out.write(block.data)
+                progress.update(len(block))
+
+
+def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
+    """Write documents and vectors into one parquet file, whole or not at all: metadata and `embedding` included.
+
+    `datasets.Dataset.from_parquet(file)` reads it, and `import_table` makes the same store of it.
+    """
+    documents = pq.ParquetFile(store.path / DOCUMENTS_FILE)
+    vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)
+    schema = documents.schema_arrow.remove_metadata().append(pa.field(EMBEDDING, vectors))
+    with documents, atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
+        with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
+            start = 0
+            for batch in documents.iter_batches(BLOCK):
+                rows = np.arange(start, start + len(batch))
+                values = pa.array(store.vectors(rows).astype(store.dtype).reshape(-1))
+                embeddings = pa.FixedSizeListArray.from_arrays(values, store.dim)
+                out.write_batch(pa.record_batch([*batch.columns, embeddings], schema=schema))
+                start += len(batch)
+                progress.update(len(batch))

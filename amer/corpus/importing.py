@@ -1,0 +1,199 @@
+"""Vectors that were computed elsewhere become a document store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from amer.corpus.store import DocumentStore, write_store
+from amer.extras import import_extra
+
+BLOCK = 16_384  # vectors held at a time
+EMBEDDING = "embedding"
+Vectors = np.ndarray | torch.Tensor | Sequence[Any] | str | os.PathLike[str]
+"""`(n, dim)`: an array or tensor, a list of vectors, a `.npy` file, or any other, which is a FAISS index."""
+
+
+def import_vectors(
+    path: str | os.PathLike[str],
+    documents: pa.Table,
+    vectors: Vectors | Any,
+    encoder: dict[str, Any],
+    normalize: bool = False,
+    dtype: str = "float16",
+    shard_size: int = 65_536,
+    show_progress_bar: bool = True,
+) -> DocumentStore:
+    """Write a store from vectors computed elsewhere, block by block, whole or not at all.
+
+    Args:
+        path: a directory that does not exist yet, or is empty.
+        documents: columns `id`, `title`, `text`, and metadata; one row a vector, in the same order.
+        vectors: what `SentenceTransformer.encode` gave (an array, a tensor, a list of either), a `.npy` file, which is
+            read from disk as it is needed, or a FAISS index that keeps its vectors as they are, or the file of one.
+        encoder: who made the vectors: `name`, and where they are not the defaults `revision`, `document_prompt`,
+            `query_prompt`.
+        normalize: bring every vector to length 1; else they must have it.
+        dtype: float16 or float32, on disk.
+        shard_size: rows per file.
+        show_progress_bar: show how many vectors are done.
+
+    Raises:
+        OSError: the file is not there, truncated, or of another format.
+        TypeError: vectors of a kind that is not known.
+        ValueError: not as many vectors as documents, not of unit length (see `normalize`), NaN or zero; a FAISS index
+            that keeps only codes.
+    """
+    source = _opened(Path(vectors)) if isinstance(vectors, str | os.PathLike) else vectors
+    source = _FaissVectors(source) if hasattr(source, "reconstruct_n") else source
+    if not isinstance(source, np.ndarray | torch.Tensor | Sequence | _Column | _FaissVectors):
+        raise TypeError(
+            f"vectors are an array, a tensor, a list of them, a FAISS index or a file, got {type(vectors)}"
+        )
+    if len(source) != documents.num_rows:
+        raise ValueError(f"{documents.num_rows} documents but {len(source)} vectors: there must be one for each")
+    blocks = (_prepared(source[rows], normalize) for rows in _cuts(len(source), show_progress_bar))
+    return write_store(path, documents, blocks, encoder, dtype, shard_size)
+
+
+def import_table(
+    path: str | os.PathLike[str],
+    table: pa.Table | Any | str | os.PathLike[str],
+    encoder: dict[str, Any],
+    embedding: str = EMBEDDING,
+    **options: Any,
+) -> DocumentStore:
+    """Write a store from documents that carry their vectors in a column.
+
+    Args:
+        path: a directory that does not exist yet, or is empty.
+        table: columns `id`, `title`, `text`, metadata, and the vectors as lists of numbers; an Arrow table, a
+            `datasets.Dataset`, or a parquet file.
+        encoder: as in `import_vectors`.
+        embedding: name of the column of vectors.
+        **options: `normalize`, `dtype`, `shard_size`, `show_progress_bar` of `import_vectors`.
+
+    Raises:
+        OSError, TypeError, ValueError: as `import_vectors`; no column of that name, or of vectors of several sizes.
+    """
+    table = _as_table(table)
+    if embedding not in table.column_names:
+        raise ValueError(f"there is no column {embedding!r} of vectors: there are {', '.join(table.column_names)}")
+    column = table.column(embedding)
+    return import_vectors(path, table.drop_columns([embedding]), _Column(column), encoder, **options)
+
+
+class _Column:
+    """A column of lists, cut into matrices."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        part = self.column.slice(rows.start, rows.stop - rows.start).combine_chunks()
+        if part.null_count or not hasattr(part, "flatten"):
+            raise ValueError(f"the column of vectors is {part.type} with {part.null_count} nulls, it must hold lists")
+        values = part.flatten().to_numpy(zero_copy_only=False)
+        if len(values) % len(part) or (np.diff(_ends(part)) != len(values) // len(part)).any():
+            raise ValueError(f"the vectors of rows {rows.start} to {rows.stop - 1} are not all of one size")
+        return values.reshape(len(part), -1)
+
+
+class _FaissVectors:
+    """The vectors of a FAISS index, in the order they were added."""
+
+    def __init__(self, index: Any) -> None:
+        faiss = import_extra("faiss", "cpu", "reading a FAISS index")
+        self.index = index  # owns what is found inside it
+        self.inner = faiss.downcast_index(index)
+        while isinstance(self.inner, faiss.IndexIDMap | faiss.IndexIDMap2):
+            self.inner = faiss.downcast_index(self.inner.index)
+        whole = isinstance(self.inner, faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+        quantizer = getattr(self.inner, "sq", None)
+        if not whole and (quantizer is None or quantizer.qtype != faiss.ScalarQuantizer.QT_fp16):
+            raise ValueError(
+                f"{type(self.inner).__name__} keeps codes, from which vectors can only be guessed: import the vectors "
+                "it was built from"
+            )
+        if isinstance(self.inner, faiss.IndexIVF):
+            try:
+                self.inner.make_direct_map()
+            except RuntimeError as error:
+                raise ValueError(
+                    "the index keeps ids of its own in its lists, so the order is lost: import the vectors themselves"
+                ) from error
+
+    def __len__(self) -> int:
+        return self.inner.ntotal
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.inner.reconstruct_n(rows.start, rows.stop - rows.start)
+
+
+def _ends(lists: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_list(lists.type):
+        return np.arange(len(lists) + 1) * lists.type.list_size
+    return lists.offsets.to_numpy()
+
+
+def _as_table(table: Any) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    if isinstance(table, str | os.PathLike):
+        try:
+            return pq.read_table(table, memory_map=True)
+        except pa.ArrowInvalid as error:
+            raise OSError(f"{table} is truncated or no parquet file ({error})") from error
+    if hasattr(table, "with_format"):  # datasets.Dataset, which need not be installed
+        return table.with_format("arrow")[:]
+    raise TypeError(f"documents with vectors are an Arrow table, a Dataset or a parquet file, got {type(table)}")
+
+
+def _opened(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no file: give a .npy file or the file of a FAISS index")
+    if file.suffix == ".npy":
+        try:
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise OSError(f"{file} is truncated or no .npy file of numbers ({error})") from error
+    faiss = import_extra("faiss", "cpu", "reading a FAISS index")
+    try:
+        return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise OSError(f"{file} is truncated or no FAISS index ({error})") from error
+
+
+def _prepared(vectors: Any, normalize: bool) -> np.ndarray:
+    """`(n, dim)` float32, of unit length if asked; what has no direction is left for `write_store` to refuse."""
+    if isinstance(vectors, Sequence):
+        vectors = np.stack([_as_array(vector) for vector in vectors])
+    vectors = _as_array(vectors)
+    if not normalize or vectors.ndim != 2:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _as_array(vectors: Any) -> np.ndarray:
+    vectors = vectors.detach().float().cpu() if isinstance(vectors, torch.Tensor) else vectors
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _cuts(count: int, show_progress_bar: bool) -> Iterator[slice]:
+    with tqdm(total=count, desc="Reading", unit="vector", disable=not show_progress_bar) as progress:
+        for start in range(0, count, BLOCK):
+            rows = slice(start, min(start + BLOCK, count))
+            yield rows
+            progress.update(rows.stop - rows.start)

@@ -1,0 +1,329 @@
+"""Your own dataset: questions with the documents that answer them, or with answers alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from amer.corpus.documents import COLUMNS
+from amer.data.building import (
+    DroppedRecords,
+    SourceQuestion,
+    as_split,
+    described,
+    divide,
+    find_gold,
+    finish,
+    is_built,
+    usable,
+)
+from amer.data.dataset import SPLITS
+from amer.data.gold import Question, Retriever
+from amer.data.text_lines import Place, parse_object, read_lines
+from amer.files import atomic_write
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+LISTS = ("positives", "answers")
+WHOLE = "query"  # the name of a source without splits
+DOCUMENTS = pa.schema([(name, pa.string()) for name in COLUMNS])
+MOST_PROBLEMS = 20
+
+
+class Problems:
+    """What is wrong with the records: all of it is told at once, up to twenty."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Take a note; ValueError when there are twenty."""
+        self._texts.append(text)
+        if len(self._texts) == MOST_PROBLEMS:
+            self._texts.append("... the first twenty")
+            self.check()
+
+    def check(self) -> None:
+        """ValueError with all notes, if there are any."""
+        if self._texts:
+            raise ValueError("\n".join(self._texts))
+
+
+class Row(NamedTuple):
+    """A question as it was given.
+
+    Attributes:
+        asked: the question, its answers (none is an empty list) and its place.
+        positives: per target what was given of its documents: ids or texts; None where they are to be found.
+    """
+
+    asked: SourceQuestion
+    positives: list[list[str]] | None
+
+
+def build_custom(
+    path: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    documents: pa.Table | None = None,
+    searches: Sequence[Retriever] = (),
+    depth: int = 500,
+    test_fraction: float = 0.1,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Build a dataset of your own: `path/dataset/`, `path/dropped.jsonl` and, of texts, `path/documents.parquet`.
+
+    A record has the fields
+
+    - `query`: the question.
+    - `positives`: its documents, each by its id or as its whole text. A list of strings has a target in each; a list
+      of lists has a target in each list, any document of which is enough.
+    - `answers`: likewise a list of strings, or of lists of aliases; as many as `positives` where both are given. Where
+      `positives` are missing, gold documents are found as in the paper (A.3), and a question with an answer that
+      stands in no document is dropped.
+    - `query_id`: unique; where it is missing, the question is called by its split and line.
+
+    In CSV files the lists are JSON in a cell. Every record is checked before anything is built.
+
+    Args:
+        path: a folder that is new, empty, or left by an earlier call.
+        source: one file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), which is divided; a folder with files called
+            `train`, `validation` and `test`, any of them; or a data set of the `datasets` library with such splits, by
+            its name on the Hub or the folder it was saved to.
+        documents: the corpus; None if the positives are texts, which then are the corpus.
+        searches: what finds candidates for `answers`.
+        depth: candidates of each search.
+        test_fraction: of one file, the part that is the test set. Copies of a question are never parted.
+        validation_fraction: of one file, the part of the rest that is the validation set.
+        seed: of the division.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileExistsError: `path` holds a dataset of other arguments.
+        OSError: a file is cut short.
+        ValueError: what is wrong with the first twenty bad records, each with its file and line (of a Parquet file, or
+            a data set, its row, from 1); or a split comes out empty.
+    """
+    path, parts = Path(path), _parts(source)
+    numbers = {"depth": depth, "test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    info = described(Path(source).name, __name__, _files(parts), documents, searches, seed=seed, **numbers)
+    if is_built(path, info):
+        return
+    rows = _checked_rows(parts)
+    given = [row for part in rows.values() for row in part]
+    ids = _documents_of_texts(given, path) if documents is None else _documents_of(given, documents)
+    targets = {row.asked.question.query_id: _targets(row.positives, ids) for row in given if row.positives}
+    asked, drops = [row.asked for row in given if row.positives], DroppedRecords()
+    mapped = usable([row.asked for row in given if not row.positives], drops)
+    if mapped:
+        _check_search(mapped[0].place, documents, searches)
+        targets |= find_gold(mapped, searches, documents, path, depth, drops)
+    kept = {one.question.query_id: one for one in asked + mapped if one.question.query_id in targets}
+    names = {name: [row.asked.question.query_id for row in part] for name, part in rows.items()}
+    chosen = {name: [kept[one] for one in part if one in kept] for name, part in names.items()}
+    if WHOLE in chosen:
+        chosen = _divided(chosen[WHOLE], test_fraction, validation_fraction, seed)
+    finish(path, {name: as_split(part, targets) for name, part in chosen.items()}, info, drops)
+
+
+def _divided(
+    asked: Sequence[SourceQuestion], test: float, validation: float, seed: int
+) -> dict[str, list[SourceQuestion]]:
+    """The splits of one file; none for a fraction of 0."""
+    tested, rest = divide(asked, test, f"test {seed}")
+    validated, train = divide(rest, validation, f"validation {seed}")
+    fractions = {"train": 1, "validation": validation, "test": test}
+    parts = {"train": train, "validation": validated, "test": tested}
+    return {name: parts[name] for name, fraction in fractions.items() if fraction}
+
+
+def _parts(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """The splits of a source, each a file or a `datasets.Dataset`; `WHOLE` is the name of what is to be divided."""
+    path = Path(source).expanduser()
+    if path.is_file() and path.name.endswith(SUFFIXES):
+        return {WHOLE: path}
+    if path.is_file():
+        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}: save it as one of them, and call it so")
+    if path.is_dir() and not any((path / name).is_file() for name in SAVED):
+        files = [file for file in sorted(path.iterdir()) if file.name.endswith(SUFFIXES)]
+        parts = {file.name.partition(".")[0]: file for file in files}
+        if len(parts) < len(files):
+            raise ValueError(f"{path} has two files of one split ({', '.join(file.name for file in files)}): keep one")
+    else:
+        parts = _load_datasets(source, path)
+    unknown = sorted({*parts} - {*SPLITS, WHOLE})
+    if unknown or not parts:
+        raise ValueError(
+            f"{source} has the splits {sorted(parts)}: needed are any of {', '.join(SPLITS)}, as files called so "
+            f"({', '.join(SUFFIXES)}) or as the splits of a data set"
+        )
+    return parts
+
+
+def _load_datasets(source: str | os.PathLike[str], path: Path) -> dict[str, Any]:
+    if not path.is_dir() and (str(source).count("/") != 1 or str(source).startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"{source} is no file, no folder and no name on the Hub, as org/name")
+    import datasets
+
+    loaded = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(str(source))
+    return dict(loaded) if isinstance(loaded, dict) else {WHOLE: loaded}
+
+
+def _files(parts: dict[str, Any]) -> list[Path]:
+    """All files behind the splits."""
+    files: list[Path] = []
+    for part in parts.values():
+        files += [part] if isinstance(part, Path) else [Path(file["filename"]) for file in part.cache_files]
+    return files
+
+
+def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
+    """Every record, checked; ValueError with what is wrong with the first twenty bad ones."""
+    problems, first = Problems(), {}
+    rows: dict[str, list[Row]] = {}
+    for name, part in parts.items():
+        rows[name] = []
+        for place, record in _records(name, part, problems):
+            row = _row(name, place, record, problems)
+            if row is not None:
+                query_id = row.asked.question.query_id
+                if first.setdefault(query_id, place) != place:
+                    problems.add(f"{place} has the query_id {query_id!r} of {first[query_id]}: ids are unique")
+                rows[name].append(row)
+    problems.check()
+    return rows
+
+
+def _records(name: str, part: Any, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The records of a split; what cannot be read as one is a problem."""
+    if not isinstance(part, Path):
+        yield from ((Place(Path(name), "row", number), record) for number, record in enumerate(part, start=1))
+    elif part.suffix == ".parquet":
+        yield from _parquet_records(part)
+    elif part.suffix == ".csv":
+        yield from _csv_records(part, problems)
+    else:
+        for place, line in read_lines(part):
+            try:
+                yield place, parse_object(line, place)
+            except ValueError as error:
+                problems.add(str(error))
+
+
+def _parquet_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    try:
+        batches = pq.ParquetFile(file).iter_batches()
+        records = (record for batch in batches for record in batch.to_pylist())
+        yield from ((Place(file, "row", number), record) for number, record in enumerate(records, start=1))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise OSError(f"{file} is cut short or no Parquet file ({error}): make it again") from error
+
+
+def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Records of a CSV file with a header; the lists are JSON, an empty cell is nothing."""
+    reader = csv.reader((line for _, line in read_lines(file)), strict=True)
+    header: list[str] = []
+    place = Place(file, "line", 1)
+    try:
+        for cells in reader:
+            if not header:
+                header = [cells[0].removeprefix("\ufeff"), *cells[1:]] if cells else [""]
+            elif len(cells) != len(header):
+                problems.add(f"{place} has {len(cells)} cells, the header {len(header)}")
+            else:
+                yield place, _parsed_cells(dict(zip(header, cells, strict=True)), place, problems)
+            place = Place(file, "line", reader.line_num + 1)
+    except csv.Error as error:
+        problems.add(f"{place} is not CSV ({error})")
+
+
+def _parsed_cells(record: dict[str, Any], place: Place, problems: Problems) -> dict[str, Any]:
+    for name in LISTS:
+        text = record.pop(name, "")
+        try:
+            if text:
+                record[name] = json.loads(text)
+        except json.JSONDecodeError as error:
+            problems.add(f"{place}: {name} is not JSON ({error}): {text[:60]!r}")
+    return record
+
+
+def _row(name: str, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
+    """A record as a question; None, and noted, if it is none."""
+    wrong: list[str] = []
+    query, query_id = record.get("query"), record.get("query_id")
+    if not isinstance(query, str) or not query.strip():
+        wrong.append(f"query is {query!r}: it must be a text")
+    if query_id in (None, ""):  # an empty cell
+        query_id = f"{name}-{place.number}"
+    if not isinstance(query_id, str | int):
+        wrong.append(f"query_id is {query_id!r}: it must be a text or a whole number")
+    positives, answers = (_clusters(record, column, wrong) for column in LISTS)
+    if positives is None and answers is None:
+        wrong.append(f"neither positives nor answers are given, only {', '.join(record)}")
+    if positives and answers and len(positives) != len(answers):
+        wrong.append(f"{len(positives)} positives but {len(answers)} answers: give one answer a target, or none")
+    for text in wrong:
+        problems.add(f"{place}: {text}")
+    if wrong:
+        return None
+    return Row(SourceQuestion(Question(str(query_id), query, answers or [], [query]), place), positives)
+
+
+def _clusters(record: dict[str, Any], column: str, wrong: list[str]) -> list[list[str]] | None:
+    """A list of texts, or of lists of texts, as the latter; None where nothing is given."""
+    value = record.get(column)
+    if value is None:
+        return None
+    lists = [one if isinstance(one, list) else [one] for one in value] if isinstance(value, list) else []
+    if not lists or not all(lists) or not all(isinstance(text, str) and text.strip() for one in lists for text in one):
+        shown = json.dumps(value, ensure_ascii=False)[:80]
+        wrong.append(f"{column} is {shown}: it must be a list of texts, or of lists of texts, none of them empty")
+    return lists
+
+
+def _documents_of_texts(rows: Sequence[Row], path: Path) -> dict[str, list[str]]:
+    """Make the positives, which are texts, the corpus; their ids."""
+    texts = dict.fromkeys(text for row in rows for cluster in row.positives or () for text in cluster)
+    ids = {text: [f"d{number}"] for number, text in enumerate(texts)}
+    names = [name for (name,) in ids.values()]
+    documents = pa.table({"id": names, "title": [""] * len(ids), "text": list(ids)}, DOCUMENTS)
+    with atomic_write(path / "documents.parquet") as temporary:
+        pq.write_table(documents, temporary, compression="zstd")
+    return ids
+
+
+def _documents_of(rows: Sequence[Row], documents: pa.Table) -> dict[str, list[str]]:
+    """The ids of the documents that the positives name, by id or by their whole text; in one pass over each column."""
+    wanted = {text: row.asked.place for row in rows for cluster in row.positives or () for text in cluster}
+    found: dict[str, list[str]] = {}
+    for column in ("id", "text"):
+        missing = pa.array([text for text in wanted if text not in found], documents.schema.field(column).type)
+        for batch in documents.to_batches() if len(missing) else ():
+            matching = batch.filter(pc.is_in(batch.column(column), value_set=missing))
+            for text, name in zip(matching.column(column).to_pylist(), matching.column("id").to_pylist(), strict=True):
+                found.setdefault(text, []).append(name)
+    problems = Problems()
+    for text in [text for text in wanted if text not in found]:
+        problems.add(f"{wanted[text]}: {text[:60]!r} is neither the id nor the whole text of a document of the corpus")
+    problems.check()
+    return found
+
+
+def _targets(positives: list[list[str]], ids: dict[str, list[str]]) -> list[list[str]]:
+    """The documents of every target, each once."""
+    return [list(dict.fromkeys(name for text in cluster for name in ids[text])) for cluster in positives]
+
+
+def _check_search(place: Place, documents: pa.Table | None, searches: Sequence[Retriever]) -> None:
+    if documents is None or not searches:
+        raise ValueError(f"{place} has answers only, so its documents must be found: give a corpus and a search")

@@ -1,0 +1,26 @@
+"""What a question passes on its way to documents: query vectors, one search for each, fusion."""
+
+from __future__ import annotations
+
+from amer.search.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin, trained_fusion
+from amer.search.index import ExactIndex, FaissIndex, Index, MilvusIndex, open_index
+from amer.search.query_encoding import encode_queries, load_query_embeddings
+from amer.search.searcher import Hit, Searcher
+
+__all__ = [
+    "ExactIndex",
+    "FaissIndex",
+    "Fused",
+    "Hit",
+    "Index",
+    "MilvusIndex",
+    "Searcher",
+    "encode_queries",
+    "load_query_embeddings",
+    "max_score",
+    "mixture",
+    "open_index",
+    "reciprocal_rank",
+    "round_robin",
+    "trained_fusion",
+]

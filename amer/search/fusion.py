@@ -1,0 +1,273 @@
+"""Fuse the m result lists of a question into one ranked list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from amer.corpus.store import DocumentStore
+
+NOWHERE = np.iinfo(np.int64).max  # a position behind every other
+RANK_OFFSET = 60  # of reciprocal-rank fusion, as published (Cormack et al., 2009)
+GATHER_VALUES = 2**24  # document values that `mixture` holds at a time: 64 MiB of float32
+
+
+class Fused(NamedTuple):
+    """One ranked list per question; places no document fills hold row -1, score -inf, found_by -1, found_at -1.
+
+    Attributes:
+        rows: `(q, k)` int64 rows of the store, best first, each once.
+        scores: `(q, k)` float32.
+        found_by: `(q, k)` int64, which query vector found the document first, from 0.
+        found_at: `(q, k)` int64, its rank in that query vector's list, from 0.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    found_by: np.ndarray
+    found_at: np.ndarray
+
+
+Fusion = Callable[[np.ndarray, np.ndarray, int, np.ndarray, DocumentStore], Fused]
+"""`(rows, scores, k, query_embeddings, store) -> Fused`: one of `FUSIONS`, or `partial(mixture, temperature=...)`."""
+
+
+def trained_fusion(objective: str, temperature: float) -> Fusion:
+    """The fusion that belongs to a training objective: `round_robin` for "matched", `mixture` for "mixture"."""
+    return partial(mixture, temperature=temperature) if objective == "mixture" else round_robin
+
+
+def round_robin(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | None = None,
+    store: DocumentStore | None = None,
+) -> Fused:
+    """Take rank 1 of each list in turn, then rank 2, and so on; a document found again is skipped (paper §4.2).
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding and skipped.
+        scores: `(q, m, n)`; the first find's score is kept.
+        k: length of the fused lists.
+        query_embeddings: not used; every fusion takes the same arguments.
+        store: not used.
+
+    Raises:
+        ValueError: another shape or type, rows below -1, k < 1.
+    """
+    rows, scores = _checked(rows, scores, k)
+    _, m, n = rows.shape
+    shift = (m * n - 1).bit_length()
+    if rows.size and int(rows.max()) >= 1 << (63 - shift):
+        raise ValueError(f"row {rows.max()} is too large to fuse {m} lists of {n}")
+    # Lists that overlap little fill k places from their first 2k entries; the few that do not are done whole.
+    ranks = min(n, -(-2 * k // m))
+    positions = _first_positions(rows[:, :, :ranks], k, shift)
+    short = np.flatnonzero(positions[:, -1] == NOWHERE) if ranks < n else []
+    if len(short):
+        positions[short] = _first_positions(rows[short], k, shift)
+    return _gather(rows, scores, positions)
+
+
+def mixture(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | torch.Tensor,
+    store: DocumentStore,
+    temperature: float,
+) -> Fused:
+    """Rank the union of the m lists by `logsumexp_i(q_i . d / temperature)`, the mixture objective's score.
+
+    The inner products are exact, with the store's vectors, also for documents that only some of the lists hold. With
+    one query vector the order of its list is kept.
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding.
+        scores: `(q, m, n)` inner products.
+        k: length of the fused lists.
+        query_embeddings: `(q, m, dim)`.
+        store: where the rows point.
+        temperature: of the softmax the model was trained with; positive.
+
+    Raises:
+        ValueError: as `round_robin`; a temperature that is not positive; query embeddings of another shape.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    rows, scores = _checked(rows, scores, k)
+    questions, m, n = rows.shape
+    queries = torch.as_tensor(query_embeddings, dtype=torch.float32, device="cpu").detach()
+    if queries.shape != (questions, m, store.dim):
+        raise ValueError(f"query_embeddings must be {(questions, m, store.dim)}, got {tuple(queries.shape)}")
+    if m == 1:
+        fused = round_robin(rows, scores, k)
+        return fused._replace(scores=fused.scores / np.float32(temperature))
+    union = round_robin(rows, scores, max(k, m * n))
+    step = max(1, GATHER_VALUES // (union.rows.shape[1] * store.dim))
+    for start in range(0, questions, step):
+        part = slice(start, start + step)
+        union.scores[part] = _mixture_scores(queries[part], union.rows[part], store, temperature)
+    order = np.argsort(-union.scores, axis=1, kind="stable")[:, :k]  # ties keep the round-robin order
+    return Fused(*(np.take_along_axis(field, order, axis=1) for field in union))
+
+
+def reciprocal_rank(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | None = None,
+    store: DocumentStore | None = None,
+) -> Fused:
+    """Rank by the sum of `1 / (60 + rank)`, rank from 1, over the lists that hold a document: for LLM rewrites.
+
+    Documents of equal sums keep the round-robin order. `found_by` and `found_at` say where a document stands best, of
+    equal ranks in the earlier list.
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding. Of a document's ranks in one list the best counts.
+        scores: `(q, m, n)`; only the ranks count.
+        k: length of the fused lists.
+        query_embeddings: not used; every fusion takes the same arguments.
+        store: not used.
+
+    Raises:
+        ValueError: as `round_robin`.
+    """
+    rows, scores = _checked(rows, scores, k)
+    positions, sums = _best_positions(rows)
+    order = np.lexsort((positions, -sums))[:, :k]
+    missing = ((0, 0), (0, k - order.shape[1]))
+    positions = np.pad(np.take_along_axis(positions, order, axis=1), missing, constant_values=NOWHERE)
+    sums = np.pad(np.take_along_axis(sums, order, axis=1), missing, constant_values=-np.inf)
+    return _gather(rows, scores, positions)._replace(scores=sums)
+
+
+def max_score(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    query_embeddings: np.ndarray | None = None,
+    store: DocumentStore | None = None,
+) -> Fused:
+    """Rank by the greatest inner product with any of the query vectors, of equal ones in the round-robin order.
+
+    `found_by` and `found_at` say whose it is. The k best of the whole store are in lists of k.
+
+    Args:
+        rows: `(q, m, n)` integer rows, best first; -1 is padding.
+        scores: `(q, m, n)` inner products.
+        k: length of the fused lists.
+        query_embeddings: not used; every fusion takes the same arguments.
+        store: not used.
+
+    Raises:
+        ValueError: as `round_robin`.
+    """
+    rows, scores = _checked(rows, scores, k)
+    questions, m, n = rows.shape
+    flat_rows, flat_scores = (lists.transpose(0, 2, 1).reshape(questions, 1, m * n) for lists in (rows, scores))
+    order = np.argsort(np.where(flat_rows < 0, np.inf, -flat_scores), axis=2, kind="stable")
+    ranked = (np.take_along_axis(lists, order, axis=2) for lists in (flat_rows, flat_scores))
+    fused = round_robin(*ranked, k)
+    found_at, found_by = np.divmod(np.take_along_axis(order[:, 0], np.maximum(fused.found_at, 0), axis=1), m)
+    nowhere = fused.rows < 0
+    return fused._replace(found_by=np.where(nowhere, -1, found_by), found_at=np.where(nowhere, -1, found_at))
+
+
+FUSIONS: dict[str, Fusion] = {
+    "round_robin": round_robin,
+    "reciprocal_rank": reciprocal_rank,
+    "max_score": max_score,
+}
+
+
+def _mixture_scores(queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float) -> np.ndarray:
+    """`(q, m, dim)` queries and `(q, u)` rows -> `(q, u)` scores, -inf at padding."""
+    documents = torch.from_numpy(store.vectors(np.maximum(rows, 0)))
+    scores = torch.logsumexp(queries @ documents.transpose(1, 2) / temperature, dim=1)
+    return np.where(rows < 0, -np.inf, scores.numpy())
+
+
+def _checked(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, scores = np.asarray(rows), np.asarray(scores, dtype=np.float32)
+    if rows.ndim != 3 or not rows.shape[1] or not rows.shape[2] or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"rows must be integers of shape (q, m, n), m, n > 0, got {rows.dtype} {rows.shape}")
+    if scores.shape != rows.shape:
+        raise ValueError(f"scores have shape {scores.shape}, rows {rows.shape}: they must agree")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if rows.size and rows.min() < -1:
+        raise ValueError(f"rows must be -1 (padding) or more, got {rows.min()}")
+    return rows.astype(np.int64, copy=False), scores
+
+
+def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
+    """Where the first k distinct documents of each question appear first.
+
+    A position counts rank by rank (`rank * m + list`): ascending positions are the round-robin order. Row and
+    position packed in one integer let a single sort bring equal rows together, the earliest in front.
+
+    Args:
+        rows: `(q, m, ranks)`.
+        k: how many are wanted.
+        shift: bits that hold a position.
+
+    Returns:
+        `(q, k)` int64, ascending; NOWHERE fills the places of too few documents.
+    """
+    questions, m, ranks = rows.shape
+    keys = rows.transpose(0, 2, 1).reshape(questions, ranks * m) << shift
+    keys |= np.arange(ranks * m)
+    keys.sort(axis=1)
+    found = keys >> shift
+    first = found >= 0
+    first[:, 1:] &= found[:, 1:] != found[:, :-1]
+    positions = np.where(first, keys & ((1 << shift) - 1), NOWHERE)
+    positions.sort(axis=1)
+    return np.pad(positions[:, :k], ((0, 0), (0, max(0, k - ranks * m))), constant_values=NOWHERE)
+
+
+def _best_positions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each document of a question stands best, and its sum of reciprocal ranks.
+
+    Args:
+        rows: `(q, m, n)`.
+
+    Returns:
+        positions as in `_first_positions` and sums, both `(q, m * n)`: one place a document, in no order; NOWHERE and
+        -inf fill the others.
+    """
+    questions, m, n = rows.shape
+    order = np.argsort(rows.reshape(questions, m * n), axis=1, kind="stable")
+    found = np.take_along_axis(rows.reshape(questions, m * n), order, axis=1)
+    lists, ranks = np.divmod(order, n)
+    first = np.ones(found.shape, dtype=bool)  # now equal rows stand side by side, list after list
+    first[:, 1:] = found[:, 1:] != found[:, :-1]
+    counts = first.copy()
+    counts[:, 1:] |= lists[:, 1:] != lists[:, :-1]
+    starts = np.flatnonzero(first)
+    positions = np.full(found.shape, NOWHERE)
+    positions[first] = np.minimum.reduceat((ranks * m + lists).ravel(), starts)
+    sums = np.full(found.shape, -np.inf, dtype=np.float32)  # float32 forgets in what order a sum was taken
+    sums[first] = np.add.reduceat((counts / (RANK_OFFSET + 1 + ranks)).ravel(), starts)
+    positions[found < 0], sums[found < 0] = NOWHERE, -np.inf
+    return positions, sums
+
+
+def _gather(rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> Fused:
+    """Rows and scores `(q, m, n)` at rank-by-rank positions `(q, k)`."""
+    nowhere = positions == NOWHERE
+    found_at, found_by = np.divmod(np.where(nowhere, 0, positions), rows.shape[1])
+    question = np.arange(len(rows))[:, None]
+    return Fused(
+        rows=np.where(nowhere, -1, rows[question, found_by, found_at]),
+        scores=np.where(nowhere, np.float32(-np.inf), scores[question, found_by, found_at]),
+        found_by=np.where(nowhere, -1, found_by),
+        found_at=np.where(nowhere, -1, found_at),
+    )

@@ -1,0 +1,258 @@
+"""Search with FAISS."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amer.corpus.store import DocumentStore
+from amer.files import write_json
+from amer.locks import shared_directory
+from amer.search.index.base import flat_queries
+from amer.search.index.exact import nearest_allowed
+from amer.search.index.faiss import library
+from amer.search.index.faiss.building import INDEX_FILE, INFO_FILE, add, build_file, checked_info, recorded_factory
+from amer.search.index.faiss.presets import factory_of
+from amer.search.index.faiss.rescoring import Rescorer
+from amer.search.index.faiss.tuning import EXACT, Setting, Tuned, exact_truth, recall_of, tune
+
+MOST_LISTED = 2**22  # candidates of one call, 12 bytes each
+FEW = 2**14  # documents that are read from the store in some 20 ms
+CANDIDATE_COST = 128  # documents whose codes are compared while the vector of one candidate is
+
+
+class FaissIndex:
+    """A store in an index of FAISS: in a folder and mapped into memory, or flat and made in memory.
+
+    Where codes stand for the vectors, candidates are re-scored from the store, so that scores are inner products of
+    whatever index. Lists longer than it was tuned for are searched wider in proportion. Where an index still lists
+    fewer documents than there are, the store is searched exactly.
+
+    Attributes:
+        store: what is searched.
+        setting: how.
+        recall: of the k documents it was tuned for, against exact search, measured when it was built.
+        info: all of `index.json`; empty for an index made in memory.
+    """
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        index: Any = None,
+        tuned: Tuned = EXACT,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """Copy the store's vectors into a flat index in memory, `4 * n * dim` bytes; for others see `build`.
+
+        Raises:
+            ImportError: FAISS is not installed.
+        """
+        self.store = store
+        self.setting, self.recall = tuned
+        self.info = {} if info is None else info
+        self._rescorer = Rescorer(store)
+        if index is None:
+            index = library.make_index("Flat", store.dim)
+            add(index, store, show_progress_bar=False)
+        if self.setting.width is not None:
+            library.set_width(index, self.setting.width)
+            self._widest = library.widths(index, self.info.get("k", 1))[1]
+        self._index = index
+
+    def __repr__(self) -> str:
+        return (
+            f"FaissIndex({self.info.get('factory', 'Flat')}, {len(self.store)} documents, recall {self.recall:.3f}, "
+            f"{self.setting})"
+        )
+
+    @classmethod
+    def build(
+        cls,
+        store: DocumentStore,
+        path: str | os.PathLike[str],
+        index: str = "auto",
+        recall: float = 0.95,
+        k: int = 100,
+        memory: int | None = None,
+        queries: np.ndarray | None = None,
+        train_size: int | None = None,
+        seed: int = 0,
+        show_progress_bar: bool = True,
+    ) -> FaissIndex:
+        """Build and tune an index, or go on where that broke off; with another recall or k, only tune it again.
+
+        Building is not held to `memory`: it takes the sample that the index is trained on, `4 * dim` bytes a document,
+        and then the index as it grows.
+
+        Args:
+            store: what to search.
+            path: a folder: new, empty, or of an index of the same kind.
+            index: "auto", "flat", "ivfpq", "hnsw" (see `presets`) or a `faiss.index_factory` string.
+            recall: the share of the k nearest documents to be found, of the sample it is tuned with.
+            k: length of the lists that it is tuned for.
+            memory: bytes the finished index may take, which chooses among presets; what is available by default.
+            queries: `(n, dim)` to tune with; by default the vectors of random documents, which do not find themselves.
+            train_size: documents, chosen at random, that lists and codes are fitted to; by default 65,536, or 40 for
+                every list if that is more, but no more than 4 GiB of them.
+            seed: of both random samples.
+            show_progress_bar: while documents are added, and while they are searched exactly.
+
+        Raises:
+            ImportError: FAISS is not installed.
+            OSError: the disk is full; another process is building the same.
+            ValueError: no preset fits the memory; FAISS does not know the index; the recall is out of reach.
+        """
+        if not 0 < recall <= 1 or k < 1:
+            raise ValueError(f"recall must lie in 0..1 and k must be at least 1, got {recall} and {k}")
+        directory = Path(path)
+        factory = recorded_factory(directory, index) or factory_of(index, len(store), store.dim, memory)
+        library.make_index(factory, store.dim)
+        info = {
+            "store": store.identity,
+            "encoder": store.encoder,
+            "dim": store.dim,
+            "index": index,
+            "factory": factory,
+            "train_size": train_size,
+            "seed": seed,
+        }
+        with shared_directory(directory, INFO_FILE, info):
+            build_file(store, directory, factory, train_size, seed, show_progress_bar)
+            file = directory / INDEX_FILE
+            tuned, sample = _tuned(store, file, factory, recall, k, queries, seed, show_progress_bar)
+            measured = {"recall": tuned.recall, "recall_wanted": recall, "k": k, "sample": sample}
+            made = {"faiss": library.import_faiss().__version__, "bytes": file.stat().st_size}
+            write_json(directory / INFO_FILE, {**info, **tuned.setting._asdict(), **measured, **made})
+        return cls.open(store, directory)
+
+    @classmethod
+    def open(
+        cls, store: DocumentStore, path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    ) -> FaissIndex:
+        """Open an index that has been built: at once, mapped, holding nothing.
+
+        Args:
+            store: what it was built from.
+            path: the folder.
+            device: "cpu", or "cuda" for a copy on all GPUs (see `library.to_gpus`), which searches one call at
+                a time and lists at most 2,048 candidates; filtered searches stay on the CPU, and exact.
+
+        Raises:
+            ImportError: FAISS is not installed.
+            OSError: a file is missing or damaged, or the index has not been finished.
+            ValueError: it is of another store, or the store has changed since; FAISS sees no GPU, or it does not fit
+                what GPUs can do.
+        """
+        info = checked_info(store, Path(path))
+        index = library.read_index(Path(path) / INDEX_FILE)
+        if (index.ntotal, index.d) != (len(store), store.dim):
+            raise ValueError(
+                f"{path} holds {index.ntotal} vectors of {index.d} values, the store {len(store)} of {store.dim}: "
+                "build the index again in another folder"
+            )
+        opened = cls(store, index, Tuned(Setting(info["width"], info["candidates"]), info["recall"]), info)
+        if torch.device(device).type != "cpu":
+            opened._index = library.to_gpus(index)
+        return opened
+
+    def search(
+        self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `Index.search`."""
+        shape, queries = flat_queries(query_embeddings, self.store.dim, k)
+        scores, rows = self._find(queries, k) if filter is None else self._find_allowed(queries, k, filter)
+        return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
+
+    def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        width = self._width(k)
+        return self._completed(queries, k, width, library.search_parameters(self._index, width), None)
+
+    def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the index where that compares fewer documents than are allowed, else those that are."""
+        matching = self.store.matching(filter)
+        allowed, width = int(matching.sum()), None
+        if allowed > FEW:
+            width = self._width(k, allowed / len(self.store))
+        parameters = self._worth(width, matching, allowed)
+        if parameters is None:
+            return nearest_allowed(self.store, queries, k, np.flatnonzero(matching))
+        return self._completed(queries, k, width, parameters, matching)
+
+    def _worth(self, width: int | None, matching: np.ndarray | None, allowed: int) -> Any | None:
+        """What to search the index with; None where it cannot, or would compare as many documents as are allowed."""
+        parameters = library.search_parameters(self._index, width, matching)
+        if parameters is None or library.visited(self._index, width) >= allowed:
+            return None
+        return parameters
+
+    def _width(self, k: int, share: float = 1.0) -> int | None:
+        """The width at which as many allowed documents are visited for each of k as it was tuned for, or more."""
+        if self.setting.width is None:
+            return None
+        longer = max(1.0, k / self.info.get("k", k))
+        return min(math.ceil(self.setting.width * longer / share), self._widest)
+
+    def _listed(self, queries: torch.Tensor, k: int, parameters: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the index lists, `(n, k)` scores and rows, some of them perhaps -inf and -1 although there are more."""
+        if not self.setting.candidates:
+            scores, rows = self._index.search(queries.numpy(), k, params=parameters)
+            scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
+            return torch.from_numpy(scores), torch.from_numpy(rows)
+        listed = max(k, min(k * self.setting.candidates, len(self.store)))
+        parts = []
+        for part in queries.split(max(1, MOST_LISTED // listed)):
+            candidates = torch.from_numpy(self._index.search(part.numpy(), listed, params=parameters)[1])
+            parts.append(self._rescorer.best(part, candidates, k))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _completed(
+        self, queries: torch.Tensor, k: int, width: int | None, parameters: Any, matching: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the index; what it lists too few documents for, ever wider; and what is left, exactly."""
+        allowed = len(self.store) if matching is None else int(matching.sum())
+        last = min(k, allowed) - 1
+        scores, rows = self._listed(queries, k, parameters)
+        short = (rows[:, last] < 0).nonzero().flatten()
+        while len(short) and width is not None:
+            width *= 2
+            parameters = self._worth(width, matching, allowed)
+            if parameters is None:
+                break
+            scores[short], rows[short] = self._listed(queries[short], k, parameters)
+            short = short[rows[short, last] < 0]
+        if len(short):
+            exactly = np.arange(len(self.store)) if matching is None else np.flatnonzero(matching)
+            scores[short], rows[short] = nearest_allowed(self.store, queries[short], k, exactly)
+        return scores, rows
+
+
+def _tuned(
+    store: DocumentStore,
+    file: Path,
+    factory: str,
+    recall: float,
+    k: int,
+    queries: np.ndarray | None,
+    seed: int,
+    show_progress_bar: bool,
+) -> tuple[Tuned, int]:
+    """The setting and recall of a built index, and the number of queries they were found with (0: it is exact)."""
+    if factory == "Flat":
+        return EXACT, 0
+    index = library.read_index(file)
+    truth = exact_truth(store, queries, k, seed, show_progress_bar)
+
+    def measure(setting: Setting) -> float:
+        _, rows = FaissIndex(store, index, Tuned(setting, 0.0))._listed(truth.queries, k + 1)
+        return recall_of(rows, truth)
+
+    def cost(setting: Setting) -> float:
+        return library.visited(index, setting.width) + CANDIDATE_COST * k * setting.candidates
+
+    rescored = not library.holds_vectors(factory)
+    return tune(measure, cost, recall, library.widths(index, k), rescored), len(truth.queries)

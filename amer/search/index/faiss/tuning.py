@@ -1,0 +1,161 @@
+"""How wide to search for the recall that is asked for, measured against exact search of the same store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from amer.corpus.store import DocumentStore
+from amer.search.index.base import flat_queries
+from amer.search.index.exact import CPU_PACE, nearest
+from amer.search.index.faiss.building import sample_rows
+
+SAMPLE = 500  # queries
+CANDIDATES = (1, 2, 4, 10, 20)  # re-scored, in lists of k
+REFINEMENTS = 3  # halvings of the interval in which the width lies, which itself is a factor of two
+
+
+class Setting(NamedTuple):
+    """How an index is searched.
+
+    Attributes:
+        width: `nprobe` or `efSearch`; None where an index has neither.
+        candidates: re-scored for a list of k documents, in lists of k; 0 where scores are exact anyway.
+    """
+
+    width: int | None = None
+    candidates: int = 0
+
+
+class Truth(NamedTuple):
+    """Queries and what exact search finds for them.
+
+    Attributes:
+        queries: `(n, dim)` float32.
+        own: `(n,)` int64: documents whose vectors these are, not to be listed; -1 for none.
+        rows: `(n, k)` int64, -1 where there are fewer documents.
+    """
+
+    queries: torch.Tensor
+    own: torch.Tensor
+    rows: torch.Tensor
+
+
+class Tuned(NamedTuple):
+    """The cheapest setting that was found, and the recall that was measured with it."""
+
+    setting: Setting
+    recall: float
+
+
+EXACT = Tuned(Setting(), 1.0)
+
+
+def exact_truth(store: DocumentStore, queries: np.ndarray | None, k: int, seed: int, show_progress_bar: bool) -> Truth:
+    """Search exactly for the user's queries, or for a random sample of the documents' own vectors.
+
+    Raises:
+        ValueError: queries of another shape or dim, or NaN.
+    """
+    if queries is None:
+        own = sample_rows(store, SAMPLE, seed)
+        vectors = torch.from_numpy(store.vectors(own))
+    else:
+        if np.ndim(queries) != 2 or not len(queries):
+            raise ValueError(f"queries must be (n, {store.dim}) with n at least 1, got {np.shape(queries)}")
+        vectors = flat_queries(np.asarray(queries)[:, None], store.dim, k)[1]
+        own = np.full(len(vectors), -1)
+    own = torch.from_numpy(own)
+    _, rows = nearest(vectors, _blocks(store, show_progress_bar), k + 1)
+    return Truth(vectors, own, without(rows, own))
+
+
+def without(rows: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Lists `(n, k + 1)` without one document each `(n,)`, and cut to k."""
+    order = ((rows == own[:, None]) & (rows >= 0)).to(torch.int8).sort(dim=1, stable=True).indices
+    return rows.gather(1, order)[:, :-1]
+
+
+def recall_of(found: torch.Tensor, truth: Truth) -> float:
+    """The share of the true neighbours that lists `(n, k + 1)` hold, one's own document left out of both."""
+    wanted = truth.rows >= 0
+    listed = (truth.rows[:, :, None] == without(found, truth.own)[:, None, :]).any(dim=2)
+    return float((listed & wanted).sum() / wanted.sum().clamp(min=1)) if wanted.any() else 1.0
+
+
+def tune(
+    measure: Callable[[Setting], float],
+    cost: Callable[[Setting], float],
+    recall: float,
+    widths: tuple[int, int] | None,
+    rescored: bool,
+) -> Tuned:
+    """The cheapest setting that reaches a recall.
+
+    Args:
+        measure: the recall of a setting, which does not fall when the setting grows.
+        cost: what it costs, in any unit.
+        recall: to be reached, 0 to 1.
+        widths: the least and the greatest; None where there is no width.
+        rescored: candidates are re-scored, and how many is to be found as well.
+
+    Raises:
+        ValueError: none does; says the best and what to change.
+    """
+    best, reached = None, 0.0
+    for candidates in CANDIDATES if rescored else (0,):
+        failed = 0
+        for width in _doubled(widths):
+            setting = Setting(width, candidates)
+            if best is not None and cost(setting) >= cost(best.setting):
+                break
+            found = Tuned(setting, measure(setting))
+            reached = max(reached, found.recall)
+            if found.recall >= recall:
+                best = _refined(measure, recall, failed, found) if failed else found
+                break
+            failed = width
+    if best is None:
+        raise ValueError(
+            f"recall {recall} is out of reach, the index comes to {reached:.4f}: ask for less, or build one with "
+            'longer codes or whole vectors elsewhere, such as "hnsw" or "flat"; what was built is kept'
+        )
+    return best
+
+
+def _doubled(widths: tuple[int, int] | None) -> Iterator[int | None]:
+    """From the least to the greatest, each twice the one before."""
+    if widths is None:
+        yield None
+        return
+    width, most = widths
+    while width < most:
+        yield width
+        width *= 2
+    yield most
+
+
+def _refined(measure: Callable[[Setting], float], recall: float, failed: int, found: Tuned) -> Tuned:
+    """Halve the interval between a width that failed and one that did not."""
+    for _ in range(REFINEMENTS):
+        width = (failed + found.setting.width) // 2
+        if width == failed:
+            break
+        setting = found.setting._replace(width=width)
+        measured = measure(setting)
+        if measured >= recall:
+            found = Tuned(setting, measured)
+        else:
+            failed = width
+    return found
+
+
+def _blocks(store: DocumentStore, show_progress_bar: bool) -> Iterator[tuple[int, torch.Tensor]]:
+    with tqdm(total=len(store), desc="Exact search", unit="document", disable=not show_progress_bar) as progress:
+        for first_row, block in store.blocks(CPU_PACE.rows):
+            yield first_row, torch.from_numpy(block)
+            progress.update(len(block))

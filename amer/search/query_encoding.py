@@ -1,0 +1,188 @@
+"""Encode many questions into a directory of query embeddings, shard by shard; an interrupted run resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from amer.corpus.encoder import DocumentEncoder
+from amer.corpus.shards import Shards
+from amer.corpus.store import complete_encoder
+from amer.files import read_json
+from amer.locks import shared_directory
+
+if TYPE_CHECKING:
+    from modeling_amer import AMERModel
+
+EMBEDDINGS_FILE = "query_embeddings.json"
+SIZES = ("count", "num_query_vectors", "dim", "shard_size")
+
+
+def encode_queries(
+    model: AMERModel,
+    path: str | os.PathLike[str],
+    questions: Sequence[str] | None = None,
+    input_vectors: np.ndarray | None = None,
+    num_query_vectors: int | None = None,
+    batch_size: int = 64,
+    shard_size: int = 1_024,
+    worker: int = 0,
+    num_workers: int = 1,
+    show_progress_bar: bool = True,
+    encoder: DocumentEncoder | None = None,
+) -> bool:
+    """Write the query embeddings of many questions; done work is kept when the same call is made again.
+
+    Every shard is written whole or not at all, and by itself, so a run killed at any moment and called again gives the
+    same bytes as an unbroken one. `load_query_embeddings` reads the finished directory.
+
+    Several processes that see the same directory share the work: each makes this call with a number of its own. Who
+    finds every shard there finishes the directory. What some began, any other number of workers can bring to the end.
+
+    Args:
+        model: the retriever, on the device where it shall run.
+        path: a directory: new, empty, or left by an earlier call with the same arguments.
+        questions: the questions as text; all of them, whatever the worker.
+        input_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
+        num_query_vectors: m; the model's own by default.
+        batch_size: questions decoded at a time.
+        shard_size: questions per file, and the most work an interruption can lose.
+        worker: encodes every `num_workers`-th shard, from the one of this number on.
+        num_workers: how many processes share the work.
+        show_progress_bar: show how many questions are done.
+        encoder: the document encoder, in place of `input_vectors`: it embeds the questions of an anchored model, shard
+            by shard.
+
+    Returns:
+        whether the directory is finished: False while shards are missing, which are other workers' or in another
+            process's hands.
+
+    Raises:
+        ValueError: `path` is of other questions, another model, m or shard size; an empty question, none at all, not
+            what this model reads, vectors that are not finite, or another document encoder than the model's.
+        FileExistsError: `path` holds other files.
+    """
+    path = Path(path)
+    if shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    if encoder is not None:
+        _check_encoder(model, encoder, input_vectors)
+    questions, input_vectors = _checked(questions, input_vectors)
+
+    def encode(rows: slice) -> np.ndarray:
+        texts = None if questions is None else questions[rows]
+        vectors = None if input_vectors is None else input_vectors[rows]
+        if encoder is not None:
+            vectors = encoder.encode_queries(texts, batch_size)
+        return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
+
+    count = len(input_vectors if questions is None else questions)
+    _, m, dim = encode(slice(0, 1)).shape  # refuses what the model does not read before anything is written
+    info = {
+        "count": count,
+        "num_query_vectors": m,
+        "dim": dim,
+        "shard_size": shard_size,
+        "questions_sha256": None if questions is None else _sha256(json.dumps(questions).encode()),
+        "query_vectors_sha256": None if input_vectors is None else _sha256(input_vectors),
+        "query_encoder": None if encoder is None else complete_encoder(encoder.identity),
+        **model_identity(model),
+    }
+    shards = _shards(path, info)
+    with shared_directory(path, EMBEDDINGS_FILE, info):
+        if not (path / EMBEDDINGS_FILE).is_file():
+            shards.fill(shards.of_worker(worker, num_workers), encode, "question", show_progress_bar)
+            if not shards.missing():
+                shards.finish(EMBEDDINGS_FILE, info)
+    return (path / EMBEDDINGS_FILE).is_file()
+
+
+def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read what `encode_queries` wrote, after checking every byte of it.
+
+    Returns:
+        `(n, m, dim)` unit vectors, float32, in the order of the questions.
+
+    Raises:
+        FileNotFoundError: encoding has not finished, or a file is missing.
+        OSError: a file is truncated or damaged; names it.
+        ValueError: a file does not fit `query_embeddings.json`, or that is of something else.
+    """
+    file = Path(path) / EMBEDDINGS_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path} has no {EMBEDDINGS_FILE}, so it holds no finished query embeddings: run encode_queries again "
+            "with the same arguments, it resumes where it stopped"
+        )
+    info = read_json(file)
+    if not all(isinstance(info.get(key), int) and info[key] > 0 for key in SIZES):
+        raise ValueError(f"{file} does not describe query embeddings: it needs {', '.join(SIZES)}, each at least 1")
+    shards = _shards(file.parent, info)
+    if len(info.get("checksums", [])) != len(shards):
+        raise ValueError(f"{file} has {len(info.get('checksums', []))} checksums for {len(shards)} shards")
+    embeddings = np.empty((info["count"], *shards.row_shape), dtype=np.float32)
+    for index, checksum in enumerate(info["checksums"]):
+        embeddings[shards.rows(index)] = shards.open(index)
+        shards.verify(index, checksum)
+    return embeddings
+
+
+def model_identity(model: AMERModel) -> dict[str, Any]:
+    """What decides a model's vectors, but for the machine: prompt, precision, and the value of every weight."""
+    config = model.config
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return {
+        "base_model": config.base_model_name_or_path,
+        "base_model_revision": config.base_model_revision,
+        "prompt_template": config.prompt_template,
+        "document_encoder": config.document_encoder and complete_encoder(config.document_encoder),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "weights_sha256": weights.hexdigest(),
+    }
+
+
+def _shards(path: Path, info: dict[str, Any]) -> Shards:
+    row_shape = (info["num_query_vectors"], info["dim"])
+    return Shards(path, "query_embeddings", info["count"], info["shard_size"], row_shape, "float32")
+
+
+def _check_encoder(model: AMERModel, encoder: DocumentEncoder, input_vectors: np.ndarray | None) -> None:
+    if input_vectors is not None:
+        raise ValueError("both input_vectors and an encoder to make them were given: pass one of them")
+    wanted, given = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
+    if wanted != given:
+        raise ValueError(f"the model was trained against the document encoder {wanted}, given was {given}")
+
+
+def _checked(
+    questions: Sequence[str] | None, input_vectors: np.ndarray | None
+) -> tuple[list[str] | None, np.ndarray | None]:
+    """The questions as a list and the vectors as float32, as many as the questions."""
+    if questions is not None:
+        questions = [questions] if isinstance(questions, str) else list(questions)
+        for position, question in enumerate(questions):
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"question {position} is {question!r}: it must be a string that is not empty")
+    if input_vectors is not None:
+        input_vectors = np.ascontiguousarray(input_vectors, dtype=np.float32)
+        if not np.isfinite(input_vectors).all():
+            raise ValueError("input_vectors hold NaN or infinite values: the encoder that made them is broken")
+    given = {"questions": questions, "query_vectors": input_vectors}
+    counts = {name: len(column) for name, column in given.items() if column is not None}
+    if len({*counts.values()}) != 1 or 0 in counts.values():
+        raise ValueError(f"got {counts or 'no questions'}: pass at least one, and as many vectors as texts if both")
+    return questions, input_vectors
+
+
+def _sha256(data: bytes | np.ndarray) -> str:
+    return hashlib.sha256(data).hexdigest()

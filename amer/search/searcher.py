@@ -1,0 +1,223 @@
+"""From questions to documents: query vectors, one result list for each, one fused list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from amer.corpus.encoder import DocumentEncoder
+from amer.corpus.filters import Filter
+from amer.corpus.store import DocumentStore
+from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
+from amer.search.index import Index
+
+SEARCHED_TOGETHER = 256  # questions: an exact search reads the whole store once for all of them
+Found = TypeVar("Found")
+
+
+class Hit(NamedTuple):
+    """One document: `found_by` is the query vector that found it first, `found_at` its rank there, both from 0."""
+
+    id: str
+    score: float
+    title: str
+    text: str
+    found_by: int
+    found_at: int
+    metadata: Mapping[str, Any] = MappingProxyType({})
+
+
+class Searcher:
+    """Answers questions with documents; safe to call from several threads if the model is.
+
+    Attributes:
+        model: has `encode_query` and an `AMERConfig`.
+        index: searches the store.
+        store: the index's, where the documents are.
+        encoder: embeds the questions for an anchored model; None for another.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        index: Index,
+        encoder: DocumentEncoder | None = None,
+    ) -> None:
+        """Check that the model's query vectors and the store's documents lie in one space.
+
+        Args:
+            model: an `AMERModel`, or anything with its `encode_query` and configuration.
+            index: an `ExactIndex`, `FaissIndex`, `MilvusIndex` or the like.
+            encoder: the document encoder, for an anchored model.
+
+        Raises:
+            ValueError: another document encoder or dim than the store's; an anchored model without its encoder.
+        """
+        self.model = model
+        self.index = index
+        self.store: DocumentStore = index.store
+        self.encoder = encoder
+        config = model.config
+        self.store.check_encoder(config.document_encoder)
+        if config.document_dim != self.store.dim:
+            raise ValueError(f"the model's vectors have {config.document_dim} values, the store's {self.store.dim}")
+        if config.anchored and encoder is None:
+            raise ValueError(f"an anchored model reads the question's embedding: pass encoder ({self.store.encoder})")
+        if encoder is not None:
+            self.store.check_encoder(encoder.identity)
+
+    def search(
+        self,
+        questions: str | Sequence[str],
+        k: int = 10,
+        num_query_vectors: int | None = None,
+        fusion: str | Fusion | None = None,
+        batch_size: int = 64,
+        filter: str | None = None,
+    ) -> list[list[Hit]]:
+        """The documents of each question, best first.
+
+        Args:
+            questions: one or several.
+            k: documents a question, and length of the list searched for each query vector.
+            num_query_vectors: m; the model's own by default.
+            fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
+                `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
+                trained for, `round_robin` or `mixture`.
+            batch_size: questions encoded at a time.
+            filter: only documents whose metadata fulfil it, such as `year >= 1990` (see `amer.corpus.filters`).
+
+        Returns:
+            one list a question, of k hits (fewer only where fewer documents may be found).
+
+        Raises:
+            ValueError: no question, k < 1, an unknown fusion, a filter that does not fit the store, or query vectors
+                that do not fit the index.
+        """
+        questions = _at_least_one(questions)
+        return list(self.stream(questions, k, num_query_vectors, fusion, batch_size, filter))
+
+    def stream(
+        self,
+        questions: Iterable[str],
+        k: int = 10,
+        num_query_vectors: int | None = None,
+        fusion: str | Fusion | None = None,
+        batch_size: int = 64,
+        filter: str | None = None,
+    ) -> Iterator[list[Hit]]:
+        """As `search`, for questions without end: some hundred are held at a time, and answers come in their order."""
+        if isinstance(questions, str):
+            raise TypeError("stream takes many questions: pass a list, a file or a generator, or call search")
+        groups = self._fused(questions, k, num_query_vectors, fusion, batch_size, filter, self._hits)
+        return chain.from_iterable(groups)
+
+    def search_rows(
+        self,
+        questions: str | Sequence[str],
+        k: int = 10,
+        num_query_vectors: int | None = None,
+        fusion: str | Fusion | None = None,
+        batch_size: int = 64,
+        filter: str | None = None,
+    ) -> Fused:
+        """The store rows of each question, without their texts; arguments as in `search`.
+
+        Returns:
+            `(q, k)` rows, scores and where each was found.
+        """
+        questions = _at_least_one(questions)
+        groups = self._fused(questions, k, num_query_vectors, fusion, batch_size, filter, lambda fused: fused)
+        return Fused(*(np.concatenate(field) for field in zip(*groups, strict=True)))
+
+    def _fused(
+        self,
+        questions: Iterable[str],
+        k: int,
+        num_query_vectors: int | None,
+        fusion: str | Fusion | None,
+        batch_size: int,
+        filter: str | None,
+        finish: Callable[[Fused], Found],
+    ) -> Iterator[Found]:
+        """Check the arguments, then search group after group, and `finish` what was found."""
+        fuse = self._fusion(fusion)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if filter is not None:
+            Filter(filter, self.store.metadata)
+
+        def found(query_embeddings: np.ndarray) -> Found:
+            rows, scores = self.index.search(query_embeddings, k, filter)
+            return finish(fuse(rows, scores, k, query_embeddings, self.store))
+
+        return _overlapped(_groups(questions), lambda group: self._encode(group, num_query_vectors, batch_size), found)
+
+    def _fusion(self, fusion: str | Fusion | None) -> Fusion:
+        if fusion is None:
+            return trained_fusion(self.model.config.objective, self.model.config.loss_temperature)
+        if not isinstance(fusion, str):
+            return fusion
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {', '.join(FUSIONS)} or a function, got {fusion!r}")
+        return FUSIONS[fusion]
+
+    def _encode(self, questions: list[str], num_query_vectors: int | None, batch_size: int) -> np.ndarray:
+        anchors = self.encoder.encode_queries(questions, batch_size) if self.model.config.anchored else None
+        query_embeddings = self.model.encode_query(
+            questions, input_vectors=anchors, num_query_vectors=num_query_vectors, batch_size=batch_size
+        )
+        return torch.as_tensor(query_embeddings).detach().to("cpu", torch.float32).numpy()
+
+    def _hits(self, fused: Fused) -> list[list[Hit]]:
+        rows = np.unique(fused.rows[fused.rows >= 0])
+        documents = dict(zip(rows.tolist(), self.store.documents(rows), strict=True))
+        hits = []
+        for fields in zip(*(field.tolist() for field in fused), strict=True):
+            found = [place for place in zip(*fields, strict=True) if place[0] >= 0]
+            hits.append([_hit(documents[row], score, by, at) for row, score, by, at in found])
+        return hits
+
+
+def _at_least_one(questions: str | Sequence[str]) -> list[str]:
+    questions = [questions] if isinstance(questions, str) else list(questions)
+    if not questions:
+        raise ValueError("no question was given: pass at least one")
+    return questions
+
+
+def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
+    questions = iter(questions)
+    while group := list(islice(questions, SEARCHED_TOGETHER)):
+        yield group
+
+
+def _overlapped(
+    groups: Iterator[list[str]], encode: Callable[[list[str]], np.ndarray], search: Callable[[np.ndarray], Found]
+) -> Iterator[Found]:
+    """Encode each group here while another thread searches the one before."""
+    with ThreadPoolExecutor(1, "amer-search") as background:
+        searching: Future[Found] | None = None
+        for group in groups:
+            try:
+                encoded = encode(group)
+            except Exception:
+                if searching is not None:
+                    yield searching.result()  # found before the error, and still wanted
+                raise
+            before, searching = searching, background.submit(search, encoded)
+            if before is not None:
+                yield before.result()
+        if searching is not None:
+            yield searching.result()
+
+
+def _hit(document: dict[str, Any], score: float, found_by: int, found_at: int) -> Hit:
+    metadata = {name: value for name, value in document.items() if name not in ("id", "title", "text")}
+    return Hit(document["id"], score, document["title"], document["text"], found_by, found_at, metadata)

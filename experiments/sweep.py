@@ -1,0 +1,239 @@
+"""Train a grid of settings and keep the one of the lowest validation loss (paper A.5, A.6).
+
+`python experiments/sweep.py SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
+- `config`: the configuration of `train.py` that the runs start from, relative to the file;
+- `grid`: fields of `train.py`, each with a list of values;
+- `processes` (1 if not given): how many share a batch where the configuration is trained. Here one process has all of
+  it, `processes` times `per_device_train_batch_size`: the same training, but for the draws of LoRA dropout.
+
+A run that is trained already is not trained again, and an interrupted one goes on. OUT gets `sweep.json` (every run),
+`best.yaml` (for `train.py`) and `sweep.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from amer.evaluation.plots import COLOURS, new_figure, save_figure
+from amer.files import atomic_write, write_json
+from experiments.training_jobs import ROOT, Job, history, run_all
+
+KEYS = {"config", "grid", "processes"}
+BATCH = "per_device_train_batch_size"
+OWN = {"dataset", "store", "output_dir"}  # fields of train.py that this script gives
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to train.
+
+    Attributes:
+        config: YAML file of `train.py`.
+        values: what the file says, and over it what is the same in all runs.
+        changed: the latter alone.
+        grid: field -> its values.
+        processes: that share a batch where the configuration is trained.
+    """
+
+    config: Path
+    values: dict[str, Any]
+    changed: dict[str, Any]
+    grid: dict[str, list[Any]]
+    processes: int
+
+    def jobs(self, folder: Path) -> list[tuple[dict[str, Any], Job]]:
+        """Every point of the grid, and its run in a folder of that name."""
+        made = []
+        for chosen in product(*self.grid.values()):
+            point = dict(zip(self.grid, chosen, strict=True))
+            name = ", ".join(f"{field} {value}" for field, value in point.items())
+            batch = self.processes * {**self.values, **point}.get(BATCH, 8)  # 8: transformers' own
+            output = folder / quote(",".join(f"{field}={value}" for field, value in point.items()), safe="=,")
+            made.append((point, Job(name, self.config, output, {**self.changed, **point, BATCH: batch})))
+        return made
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `arguments`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="YAML file, such as configs/paper/sweeps/text.yaml")
+    parser.add_argument("--dataset", required=True, help="the dataset: a folder or a name on the Hub")
+    parser.add_argument("--store", required=True, help="the document store: a folder or a name on the Hub")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the runs and the result")
+    parser.add_argument("--config", type=Path, help="in the place of the one that the sweep names")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="for all runs, as in the YAML")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--only", type=int, nargs="+", help="train these alone, from 1, the last field of the grid varying fastest"
+    )
+    return parser.parse_args(arguments)
+
+
+def train_script() -> ModuleType:
+    """`train.py`, which stands beside this folder and belongs to no package."""
+    sys.path.append(str(ROOT))
+    return importlib.import_module("train")
+
+
+def read_sweep(arguments: argparse.Namespace, train: ModuleType) -> Sweep:
+    """The sweep of a command line, every run's settings checked by `train.py` itself.
+
+    Raises:
+        ValueError: a file, field or value that `train.py` would not take; names it.
+    """
+    given = train.read_yaml(arguments.sweep, KEYS)
+    known = {item.name for cls in train.Arguments.__args__ for item in fields(cls)}
+    if not arguments.config and "config" not in given:
+        raise ValueError(f"{arguments.sweep} names no config: write `config: FILE` there, or give --config")
+    config = arguments.config or arguments.sweep.parent / given["config"]
+    pairs = (text.partition("=") for text in arguments.set)
+    changed = {field: yaml.safe_load(value) for field, _, value in pairs}
+    grid, processes = given.get("grid"), given.get("processes", 1)
+    if not isinstance(processes, int) or processes < 1:
+        raise ValueError(f"{arguments.sweep}: processes must be a number of at least 1, got {processes!r}")
+    _check_fields(grid, changed, known, arguments.sweep)
+    where = {"dataset": arguments.dataset, "store": arguments.store}
+    values = {**train.read_yaml(config, known), **changed, **where}
+    sweep = Sweep(config, values, {**changed, **where}, grid, processes)
+    for _, job in sweep.jobs(arguments.output):
+        *_, args = train.parse([str(config), *train.as_options(job.overrides)])
+        if args.eval_strategy == "no":
+            raise ValueError(f"{config} never validates, so no run is the best: set eval_strategy: steps")
+    return sweep
+
+
+def _check_fields(grid: Any, changed: Mapping[str, Any], known: set[str], file: Path) -> None:
+    """ValueError unless grid and `changed` are fields of train.py with values, each field given once."""
+    if not isinstance(grid, dict) or not grid:
+        raise ValueError(f"{file} needs `grid`: a mapping of fields of train.py to lists of values, got {grid!r}")
+    for field in (*grid, *changed):
+        if field not in known - OWN:
+            raise ValueError(f"{field!r} is no field of train.py that can be chosen: see `python train.py --help`")
+        if field in grid and field in changed:
+            raise ValueError(f"{field!r} is in the grid of {file} and in --set: leave it out of one")
+    for field, values in {**grid, **{field: [value] for field, value in changed.items()}}.items():
+        simple = isinstance(values, list) and all(isinstance(value, (str, int, float)) for value in values)
+        if not simple or not values or len(set(values)) < len(values):
+            raise ValueError(f"{field} takes different numbers or words, in the grid a list of them; got {values!r}")
+
+
+def train_all(jobs: list[Job], console: Console, parallel: int) -> list[Job]:
+    """Train what is not trained yet; a run that fails does not stop the others.
+
+    Returns:
+        the jobs that failed.
+    """
+
+    def failed(job: Job) -> bool:
+        try:
+            run_all([job], console, parallel)
+            best_evaluation(job)
+        except RuntimeError as error:
+            console.print(f"[bold red]{escape(str(error))}[/]")
+            return True
+        return False
+
+    with ThreadPoolExecutor(parallel) as pool:
+        futures = [pool.submit(failed, job) for job in jobs]
+        try:
+            return [job for job, future in zip(jobs, futures, strict=True) if future.result()]
+        except BaseException:  # an interrupt: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def best_evaluation(job: Job) -> dict[str, float]:
+    """The logged evaluation of a run that has the lowest loss: `step`, `eval_loss` and the metrics.
+
+    Raises:
+        RuntimeError: it logged none that is a number.
+    """
+    evaluations = [entry for entry in history(job) if math.isfinite(entry.get("eval_loss", math.nan))]
+    if not evaluations:
+        raise RuntimeError(f"Training {job.name!r} logged no eval_loss: let it validate before it ends (eval_steps).")
+    return min(evaluations, key=lambda entry: entry["eval_loss"])
+
+
+def save_result(sweep: Sweep, runs: list[dict[str, Any]], failed: list[str], folder: Path) -> None:
+    """Write `sweep.json`, `best.yaml` and `sweep.png`; `runs` are those that were trained, the best first."""
+    best, config = runs[0], os.path.relpath(sweep.config, ROOT)
+    about = {"config": config, "changed": sweep.changed, "processes": sweep.processes, "grid": sweep.grid}
+    write_json(folder / "sweep.json", {**about, "best": best["fields"], "runs": runs, "failed": failed})
+    told = f"# {config}, chosen among {len(runs)} runs: eval_loss {best['eval_loss']:.6g} at step {best['step']}.\n"
+    told += f"# {BATCH} is that of each of {sweep.processes} process(es).\n"
+    with atomic_write(folder / "best.yaml") as temporary:
+        temporary.write_text(told + yaml.safe_dump({**sweep.values, **best["fields"]}, sort_keys=False), "utf-8")
+    plot_losses(sweep.grid, runs, folder / "sweep.png")
+
+
+def plot_losses(grid: Mapping[str, list[Any]], runs: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each field: every run at its value, and a line through the best ones."""
+    figure, panels = new_figure(1.5 + 2.6 * len(grid), 3.6, columns=len(grid), share_y=True)
+    for axes, (field, values) in zip(np.ravel(panels), grid.items(), strict=True):
+        places = [values.index(run["fields"][field]) for run in runs]
+        lowest = {place: run["eval_loss"] for place, run in zip(reversed(places), reversed(runs), strict=True)}
+        losses = [run["eval_loss"] for run in runs]
+        axes.plot(places, losses, "o", color=COLOURS[5], markeredgecolor="white", label="a run")
+        axes.plot(*zip(*sorted(lowest.items()), strict=True), "D-", color=COLOURS[1], label="the best with this value")
+        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        axes.set_xlabel(field)
+        axes.margins(x=0.12)
+    np.ravel(panels)[0].set_ylabel("Lowest validation loss")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    save_figure(figure, path)
+
+
+def result_table(sweep: Sweep, runs: list[dict[str, Any]]) -> Table:
+    """The runs, the best first."""
+    table = Table(title="Lowest validation loss of each run")
+    for title in (*sweep.grid, "step", "eval_loss"):
+        table.add_column(escape(title), justify="right", overflow="fold")
+    for run in runs:
+        values = (escape(str(value)) for value in run["fields"].values())
+        table.add_row(*values, str(run["step"]), f"{run['eval_loss']:.4f}")
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, compare, choose; the exit status, 1 if a run failed."""
+    parsed, console = parse_arguments(arguments), Console()
+    sweep = read_sweep(parsed, train_script())
+    jobs = sweep.jobs(parsed.output)
+    wrong = [number for number in parsed.only or () if not 1 <= number <= len(jobs)]
+    if wrong:
+        raise ValueError(f"--only takes numbers from 1 to {len(jobs)}, got {wrong}")
+    chosen = jobs if parsed.only is None else [jobs[number - 1] for number in sorted(set(parsed.only))]
+    console.print(f"{len(chosen)} of the {len(jobs)} runs of {parsed.sweep}")
+    failed = train_all([job for _, job in chosen], console, parsed.parallel)
+    if parsed.only is None and len(failed) < len(jobs):
+        trained = [(point, job) for point, job in jobs if job not in failed]
+        runs = [{"fields": point, "folder": job.output.name, **best_evaluation(job)} for point, job in trained]
+        runs.sort(key=lambda run: run["eval_loss"])
+        save_result(sweep, runs, [job.name for job in failed], parsed.output)
+        console.print(result_table(sweep, runs))
+        console.print(f"The best is in {parsed.output / 'best.yaml'}")
+    for job in failed:
+        console.print(f"[bold red]failed:[/] {escape(job.name)}, see {job.output / 'train.log'}")
+    return min(1, len(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

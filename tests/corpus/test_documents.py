@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from amer.corpus import open_documents, take_documents
+from amer.corpus.table import checked_documents, fingerprint
+
+ROWS = 10
+
+
+def table(rows: range) -> pa.Table:
+    columns = {"id": [f"d{row}" for row in rows], "title": [f"t{row % 3}" for row in rows]}
+    return pa.table(columns | {"text": [f"text of {row}" for row in rows]})
+
+
+def write_arrow(path, documents: pa.Table):
+    with pa.ipc.new_file(path, documents.schema) as file:
+        file.write_table(documents, max_chunksize=2)
+    return path
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Ten documents in three parts, the second of which is empty."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    names = [f"part-0000{index}.arrow" for index in range(3)]
+    pieces = [range(4), range(0), range(4, ROWS)]
+    for name, rows in zip(names, pieces, strict=True):
+        write_arrow(folder / name, table(rows).cast(table(range(1)).schema))
+    counts = [{"file": name, "documents": len(rows)} for name, rows in zip(names, pieces, strict=True)]
+    (folder / "documents.json").write_text(json.dumps({"documents": ROWS, "parts": counts}))
+    return folder
+
+
+@pytest.fixture
+def opened(parts, tmp_path):
+    """The same ten documents, however they lie."""
+    pq.write_table(table(range(ROWS)), tmp_path / "d.parquet", row_group_size=3)
+    files = [parts, write_arrow(tmp_path / "d.arrow", table(range(ROWS))), tmp_path / "d.parquet"]
+    return [open_documents(file) for file in files]
+
+
+def test_parts_a_file_and_parquet_give_the_same_table(opened):
+    assert all(documents.equals(table(range(ROWS))) for documents in opened)
+
+
+def test_documents_come_in_the_order_asked_for(opened):
+    rows = np.array([9, 0, 3, 4, 3])
+    for documents in opened:
+        assert take_documents(documents, rows) == [table(range(ROWS)).to_pylist()[row] for row in rows]
+        assert take_documents(documents, np.array([], dtype=np.int64)) == []
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_is_none_is_refused(opened, row):
+    with pytest.raises(IndexError, match=rf"0\.\.9, got .*{row}"):
+        take_documents(opened[0], np.array([0, row]))
+
+
+def test_nothing_of_an_arrow_corpus_is_read_into_memory(tmp_path):
+    size, texts = 1_000, ["x" * 10_000] * 1_000
+    write_arrow(
+        tmp_path / "d.arrow", pa.table({"id": list(map(str, range(size))), "title": [""] * size, "text": texts})
+    )
+    before = pa.total_allocated_bytes()
+    documents = open_documents(tmp_path / "d.arrow")
+    (taken,) = take_documents(documents, np.array([512]))
+    assert taken["id"] == "512"
+    assert pa.total_allocated_bytes() - before < 100_000, "the corpus has 10 million bytes"
+
+
+def test_a_mapped_corpus_is_encoded_as_it_is(opened):
+    checked = [checked_documents(documents) for documents in opened]
+    assert checked[0].column("text").chunk(0).buffers()[2].address == opened[0]["text"].chunk(0).buffers()[2].address
+    assert len({fingerprint(documents) for documents in checked}) == 1
+
+
+def test_parts_hold_no_file_open(parts):
+    before = len(os.listdir("/proc/self/fd"))
+    documents = open_documents(parts)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert documents.num_rows == ROWS
+
+
+def test_an_unfinished_corpus_is_refused(parts):
+    (parts / "documents.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no finished corpus.*resumes"):
+        open_documents(parts)
+
+
+def test_a_missing_part_is_named(parts):
+    (parts / "part-00002.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match=r"part-00002\.arrow is missing"):
+        open_documents(parts)
+
+
+def test_a_part_of_another_corpus_is_named(parts):
+    write_arrow(parts / "part-00002.arrow", table(range(3)))
+    with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, documents\.json says 6"):
+        open_documents(parts)
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_truncated_file_is_named(tmp_path, suffix):
+    file = tmp_path / f"d{suffix}"
+    pq.write_table(table(range(ROWS)), file) if suffix == ".parquet" else write_arrow(file, table(range(ROWS)))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(OSError, match=rf"d\{suffix} is truncated"):
+        open_documents(file)
+
+
+def test_what_is_no_corpus_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_documents(tmp_path / "nothing")
+    (tmp_path / "d.tsv").write_text("id\n")
+    with pytest.raises(ValueError, match=r"d\.tsv is no corpus"):
+        open_documents(tmp_path / "d.tsv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a"], "text": ["b"]}, "lacks the column.*title"),
+        ({"id": [1], "title": ["t"], "text": ["b"]}, "column 'id' is int64"),
+        ({"id": ["a"], "title": [None], "text": ["b"]}, "column 'title' is"),
+        ({"id": ["a", "b"], "title": ["t", None], "text": ["b", "c"]}, "1 nulls"),
+    ],
+)
+def test_columns_out_of_contract_are_refused(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match=message):
+        open_documents(tmp_path / "d.parquet")
+
+
+def test_further_columns_stay_as_metadata(tmp_path):
+    documents = table(range(ROWS)).append_column("year", [list(range(1990, 1990 + ROWS))])
+    pq.write_table(documents, tmp_path / "d.parquet")
+    for file in (tmp_path / "d.parquet", write_arrow(tmp_path / "d.arrow", documents)):
+        opened = open_documents(file)
+        assert opened.column_names == ["id", "title", "text", "year"]
+        assert checked_documents(opened)["year"].to_pylist() == list(range(1990, 1990 + ROWS))
+        assert take_documents(opened, np.array([3])) == [{"id": "d3", "title": "t0", "text": "text of 3"}]
