@@ -72,14 +72,14 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, with or without a byte-order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON; names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
