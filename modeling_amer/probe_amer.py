@@ -18,6 +18,8 @@ import transformers
 from torch.nn.functional import normalize
 from transformers.utils import cached_file
 
+from .staging_amer import place_of_save
+
 if TYPE_CHECKING:
     from .modeling_amer import AMERModel
 
@@ -109,6 +111,7 @@ class Probe:
             OSError: the model has none.
             ValueError: the file is not a probe.
         """
+        options["subfolder"] = place_of_save(pretrained_model_name_or_path, options.get("subfolder") or "")
         file = cached_file(pretrained_model_name_or_path, PROBE_FILE, **options)
         try:
             with open(file, encoding="utf-8") as stream:

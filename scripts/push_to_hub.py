@@ -184,7 +184,7 @@ def publish(
         folder,
         arguments.repo_id,
         arguments.repo_type,
-        private=not arguments.public,
+        public=arguments.public,
         branch=arguments.branch,
         tag=arguments.tag,
         commit_message=arguments.message or f"Upload {arguments.kind}",
