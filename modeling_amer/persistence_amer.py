@@ -38,6 +38,7 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "prox
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
@@ -503,11 +504,25 @@ def _check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: b
         ValueError: the checksums name files outside the model.
     """
     checksums = saved.get("checksums") or {}
-    for name in checksums:
+    for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
         check_weights_name(name)
     for name, checksum in checksums.items():
         remember = saved.get("weights") == "full" and not verify
         check_sha256(cached_file(where, name, **options), checksum, remember)
+
+
+def _indexed_files(index: Path) -> set[Any]:
+    """The files that the index of a model cut into several says to read; none where there is no index here.
+
+    Raises:
+        OSError: it is no such index.
+    """
+    if not index.is_file():
+        return set()
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:
