@@ -17,10 +17,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
 def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> dict[str, int]:
-    """What `push_folder` would push, after the check that it makes; asks no network.
+    """What `push_folder` would push; asks no network.
 
-    Hidden files, checkpoints and pickles stay out. A dataset directory or a document store is opened and read whole,
-    so that a damaged one is never published.
+    Hidden files, checkpoints and pickles stay out. Files are taken as they are: `amer.data.verify_folder` reads a
+    dataset directory or a document store whole, so that a damaged one is never published.
 
     Args:
         folder: what to push.
@@ -30,14 +30,12 @@ def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> di
         The path of every file in the repository and its size in bytes.
 
     Raises:
-        FileNotFoundError: no such folder, or a file of the dataset or store is missing.
-        OSError: a file of the store is truncated or damaged; names it.
-        ValueError: nothing to push, or a file of the dataset or store breaks its contract; names it.
+        FileNotFoundError: no such folder.
+        ValueError: nothing to push.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one to push")
-    _read_whole(folder)
     paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = filter_repo_objects(paths, ignore_patterns=[*HIDDEN, *LEFTOVERS, *PICKLES])
     files = {path: (folder / path).stat().st_size for path in kept}
@@ -78,11 +76,14 @@ def push_folder(
         The commit; the branch's last one when nothing has changed.
 
     Raises:
-        OSError: no such folder, damaged files (see `files_to_push`), nobody is logged in, or the Hub refuses.
-        ValueError: `repo_id` is none, the tag exists, nothing to push, or files break their contract.
+        OSError: no such folder, a save into it was cut short, nobody is logged in, or the Hub refuses.
+        ValueError: `repo_id` is none, the tag exists, or nothing to push.
     """
-    from modeling_amer.publishing_amer import push_files  # here, for it brings torch along
+    from modeling_amer.publishing_amer import push_files  # here, for they bring torch along
+    from modeling_amer.staging_amer import PENDING
 
+    if Path(folder, PENDING).exists():
+        raise OSError(f"{folder} holds a save that was cut short: load the model and save it there again, then push")
     files: dict[str, Path | bytes] = {path: Path(folder, path) for path in files_to_push(folder, card)}
     if card is not None:
         files[CARD] = card.encode()
@@ -186,21 +187,3 @@ def check_repo_id(repo_id: str) -> None:
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"{repo_id!r} does not say whose it is: give namespace/name, as in org/{repo_id}")
-
-
-def _read_whole(folder: Path) -> None:
-    """Open and check a dataset directory or a document store; other folders are taken as they are."""
-    if (folder / "dataset.json").is_file():
-        from amer.data import load_dataset_dir
-
-        load_dataset_dir(folder)
-    if (folder / "store.json").is_file():
-        from amer.corpus import DocumentStore
-
-        store = DocumentStore.open(folder)
-        if Path(store.encoder["name"]).is_absolute():
-            raise ValueError(
-                f"{folder / 'store.json'} names the encoder by the folder {store.encoder['name']}, which nobody else "
-                "has: encode the corpus under the encoder's name on the Hub"
-            )
-        store.verify()

@@ -16,9 +16,11 @@ from amer.hub import files_to_push, pull_folder
 
 PUSH = """
 import json, sys
+from amer.data import verify_folder
 from amer.hub import push_folder
 for job in map(json.loads, sys.argv[1:]):
     try:
+        verify_folder(job["folder"])
         print(push_folder(**job).oid)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}".replace("\\n", " "))
