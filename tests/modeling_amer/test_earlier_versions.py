@@ -1,4 +1,4 @@
-"""What earlier versions saved still loads: `saved_with_0_1_0` is a model as 0.1.0 wrote it, its inputs under old names."""
+"""What earlier versions saved still loads: `saved_with_0_1_0` is what 0.1.0 wrote, under the old names of inputs."""
 
 from __future__ import annotations
 
