@@ -92,7 +92,7 @@ def test_a_killed_save_leaves_the_old_files_or_the_new(before, tmp_path):
     assert step > 5 and outcomes == {True, False}
 
 
-def test_settling_can_be_killed_too(tmp_path, monkeypatch):
+def test_finishing_a_save_can_be_killed_too(tmp_path, monkeypatch):
     for step in count():
         folder = tmp_path / str(step)
         write(folder, OLD)
