@@ -140,6 +140,33 @@ def test_a_folder_that_cannot_be_written_is_read(home):
     assert changes == [] and place_of_save(evil) == PENDING
 
 
+def test_a_full_model_in_many_files_is_read_from_a_pending_save(llama, tmp_path):
+    model = build(llama, lora=None)
+    model.save_pretrained(tmp_path / "new", max_shard_size="20KB")
+    build(llama).save_pretrained(tmp_path / "model")  # what was there before, of another kind
+    (tmp_path / "new").rename(tmp_path / "model" / PENDING)
+    before = snapshot(tmp_path)
+    found = AMERModel.from_pretrained(tmp_path / "model", verify=True)
+    assert found.config.weights == "full" and found.encode_query("bank").equal(model.encode_query("bank"))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["a file outside", "no index"])
+def test_an_index_names_weights_of_the_model_only(llama, change, tmp_path):
+    build(llama, lora=None).save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    file = tmp_path / "model" / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    if change == "no index":
+        file.write_text("[]")
+        with pytest.raises(OSError, match="does not say which file holds which weight"):
+            AMERModel.from_pretrained(tmp_path / "model")
+        return
+    index["weight_map"] = {name: f"../model/{shard}" for name, shard in index["weight_map"].items()}
+    file.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="no name of a weights file"):
+        AMERModel.from_pretrained(tmp_path / "model")
+
+
 ATTENTION = ["kernels-community/flash-attn2", "evil/kernel:run", "paged|eager", "flash_attention_9"]
 
 
