@@ -33,6 +33,8 @@ $(STAMP): setup.cfg constraints.txt
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
+# The packages of 4-bit weights stand in for the models on the Hub, so that no hub need be reached.
+quickstart: export AMER_OFFLINE_MODELS = 1
 quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
 	$(BIN)/python scripts/quickstart.py
 
@@ -41,11 +43,13 @@ synthetic: $(STAMP) ## the synthetic study of the paper
 
 # One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
 test: export HF_HUB_OFFLINE = 1
+test: export AMER_OFFLINE_MODELS = 1
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## run the tests, offline
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-min: export HF_HUB_OFFLINE = 1
+test-min: export AMER_OFFLINE_MODELS = 1
 test-min: $(STAMP_MIN) ## run the persistence tests with the lowest supported versions, in .venv-min, offline
 	$(BIN_MIN)/python -m pytest tests/modeling_amer tests/trainer tests/hub
 

@@ -84,18 +84,20 @@ def push_model(arguments: argparse.Namespace, console: Console) -> None:
 
 def push_dataset(arguments: argparse.Namespace, console: Console) -> None:
     """Push the splits with their card."""
-    from amer.data import load_dataset_dir
+    from amer.data import verify_folder
     from amer.hub_cards import dataset_card, update_card
 
-    load_dataset_dir(arguments.folder)  # names what is damaged, where a card of it could not be made
+    verify_folder(arguments.folder)
     generated = dataset_card(arguments.folder, arguments.repo_id)
     publish(arguments, console, arguments.folder, DATASET, update_card(existing_card(arguments), generated))
 
 
 def push_store(arguments: argparse.Namespace, console: Console) -> None:
     """Push documents and embeddings with their card."""
+    from amer.data import verify_folder
     from amer.hub_cards import store_card, update_card
 
+    verify_folder(arguments.folder)
     generated = store_card(arguments.folder, arguments.repo_id)
     publish(arguments, console, arguments.folder, STORE, update_card(existing_card(arguments), generated))
 
@@ -184,7 +186,7 @@ def publish(
         folder,
         arguments.repo_id,
         arguments.repo_type,
-        private=not arguments.public,
+        public=arguments.public,
         branch=arguments.branch,
         tag=arguments.tag,
         commit_message=arguments.message or f"Upload {arguments.kind}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib.util import find_spec
 
@@ -12,6 +13,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from amer import offline
 from modeling_amer import AMERModel
+
+os.environ.setdefault("AMER_OFFLINE_MODELS", "1")  # the processes that tests start take it over
 
 DIM = 8
 LORA = {
