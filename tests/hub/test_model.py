@@ -12,6 +12,8 @@ from huggingface_hub import ModelCard
 from tests.conftest import save_tiny_base
 from tests.hub.conftest import LoopbackHub, loopback_hub
 
+pytestmark = pytest.mark.server
+
 PUSH = """
 import sys, numpy as np, torch
 from modeling_amer import AMERModel

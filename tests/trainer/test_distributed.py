@@ -14,6 +14,8 @@ import modeling_amer
 from amer.files import read_json
 from tests.trainer import processes
 
+pytestmark = pytest.mark.distributed
+
 ROOT = Path(__file__).parents[2]
 
 
