@@ -92,6 +92,7 @@ def test_a_conversion_already_made_is_used(tmp_path, monkeypatch):
     assert resolve_model(SMOLLM2) == str(tmp_path / "SmolLM2-135M-Instruct")
 
 
+@pytest.mark.slow
 def test_smollm2_is_converted_to_an_ordinary_model(smollm2):
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -16,6 +16,8 @@ from amer.evaluation import mrecall_at_k
 from amer.evaluation.runs import Run
 from experiments import reproduce, study, study_data, study_runs, synthetic
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {
     "anchored": True,
     "num_query_vectors": 2,

@@ -12,6 +12,8 @@ from huggingface_hub import ModelCard
 from tests.conftest import save_tiny_base
 from tests.hub.conftest import LoopbackHub, loopback_hub
 
+pytestmark = pytest.mark.server
+
 PUSH = """
 import sys, numpy as np, torch
 from modeling_amer import AMERModel
@@ -75,15 +77,15 @@ def test_strangers_get_bit_identical_vectors(published, stranger):
     assert np.array_equal(stranger[1], published.vectors) and stranger[0]["attention"] == "sdpa"
 
 
-def test_trap_01_a_repository_loads_as_amer_and_not_as_its_base(published, stranger):
+def test_a_repository_loads_as_amer_and_not_as_its_base(published, stranger):
     assert stranger[0]["name"] == "AMERModel" and "adapter_config.json" not in published.hub.files("org/amer")
 
 
-def test_trap_14_the_class_is_not_rebuilt_as_one_that_generates_text(stranger):
+def test_the_class_is_not_rebuilt_as_one_that_generates_text(stranger):
     assert not stranger[0]["can_generate"] and "GenerationMixin" not in stranger[0]["bases"]
 
 
-def test_trap_25_the_code_of_the_repository_is_what_runs(stranger):
+def test_the_code_of_the_repository_is_what_runs(stranger):
     assert stranger[0]["module"].startswith("transformers_modules.org.amer.")
 
 
@@ -102,7 +104,7 @@ def test_the_repository_holds_code_and_adapter_and_no_base(published):
     assert json.loads(files["config.json"])["base_model_revision"] == published.base_commit
 
 
-def test_trap_18_the_pin_holds_when_the_base_moves(published, tmp_path):
+def test_the_pin_holds_when_the_base_moves(published, tmp_path):
     other = save_tiny_base(tmp_path / "other", "qwen3")
     moved = published.hub.seed("org/base", {"README.md": b"moved", "config.json": b"{}"})
     assert moved != published.base_commit and other
@@ -110,7 +112,7 @@ def test_trap_18_the_pin_holds_when_the_base_moves(published, tmp_path):
     assert facts["pin"] == published.base_commit and np.array_equal(vectors, published.vectors)
 
 
-def test_trap_19_a_revision_of_the_adapter_is_not_asked_of_the_base(published, tmp_path):
+def test_a_revision_of_the_adapter_is_not_asked_of_the_base(published, tmp_path):
     published.hub.run("import huggingface_hub as h; h.create_tag('org/amer', tag='v1')")
     assert "v1" not in published.hub.repo("org/base").tags
     _, vectors = published.load(tmp_path, revision="v1", environment={"HF_HOME": tmp_path / "cold"})
@@ -124,7 +126,7 @@ def test_another_base_at_load_is_not_asked_for_the_pin_but_pinned_itself(publish
     np.testing.assert_allclose(vectors, published.vectors, atol=1e-5)
 
 
-def test_trap_13_the_tokenizer_loads_without_a_prompt(published):
+def test_the_tokenizer_loads_without_a_prompt(published):
     published.hub.run(
         """
         from transformers import AutoTokenizer
@@ -134,7 +136,7 @@ def test_trap_13_the_tokenizer_loads_without_a_prompt(published):
     )
 
 
-def test_trap_09_a_local_folder_loads_with_its_own_config_class(published, tmp_path):
+def test_a_local_folder_loads_with_its_own_config_class(published, tmp_path):
     published.hub.run(
         """
         import sys
@@ -225,7 +227,7 @@ def test_a_base_that_comes_as_a_pickle_is_refused(published, tmp_path):
     assert done.returncode != 0 and "org/pickled" in done.stderr and "safetensors" in done.stderr
 
 
-def test_trap_08_a_push_leaves_the_card_alone(published):
+def test_a_push_leaves_the_card_alone(published):
     card = b"---\nlicense: mit\ntags:\n- mine\n---\n\nWritten by hand.\n"
     published.hub.seed("tester/carded", {"README.md": card, "model-00001-of-00002.safetensors": b"of an earlier push"})
     push = """
@@ -269,7 +271,7 @@ def test_a_killed_push_leaves_the_old_repository(published):
     assert after["model.safetensors"] != b"old" and json.loads(after["config.json"])["model_type"] == "amer"
 
 
-def test_trap_20_a_base_in_a_folder_is_not_published(published, tmp_path):
+def test_a_base_in_a_folder_is_not_published(published, tmp_path):
     base = save_tiny_base(tmp_path / "base", "llama")
     requests = len(published.hub.requests)
     done = published.hub.run(

@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard
 from tests.conftest import save_tiny_base
 from tests.hub.conftest import loopback_hub
 
+pytestmark = pytest.mark.server
+
 TRAIN = """
 import json, sys, numpy as np
 from pathlib import Path

@@ -167,6 +167,7 @@ assert [old] in seen and seen[-1] == [new], seen
 """
 
 
+@pytest.mark.kill
 def test_a_killed_save_of_a_model_loads_as_the_old_or_the_new(llama, tmp_path):
     build(llama).save_pretrained(tmp_path / "old")
     other = build(llama, document_dim=DIM + 1, lora={**LORA, "r": 2})
