@@ -12,7 +12,7 @@ import amer.evaluation
 from tests.hub.conftest import loopback_hub
 
 FOLDER = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
-PUSH = "import sys; from push_to_hub import main; main(sys.argv[1:])"
+PUSH = "import sys; from amer.commands import main; main(['push', *sys.argv[1:]])"
 
 pytest.importorskip("evaluate")
 
