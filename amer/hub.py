@@ -104,7 +104,12 @@ def push_folder(
     return commit
 
 
-def pull_folder(name: str | os.PathLike[str], repo_type: str = "dataset", revision: str | None = None) -> Path:
+def pull_folder(
+    name: str | os.PathLike[str],
+    repo_type: str = "dataset",
+    revision: str | None = None,
+    token: str | None = None,
+) -> Path:
     """The folder of a name: a local one as it is, or a snapshot of a repository of the Hub.
 
     A snapshot lies in the Hub's cache, so that the same name works offline afterwards.
@@ -113,6 +118,7 @@ def pull_folder(name: str | os.PathLike[str], repo_type: str = "dataset", revisi
         name: a folder, or `namespace/name` or `namespace/name@revision` on the Hub.
         repo_type: "dataset" (also a document store), "model" or "space".
         revision: branch, tag or commit of the repository, if not given in `name`.
+        token: of the Hub; the one logged in with by default.
 
     Raises:
         FileNotFoundError: neither a folder nor a repository that can be read from here.
@@ -129,7 +135,7 @@ def pull_folder(name: str | os.PathLike[str], repo_type: str = "dataset", revisi
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or repo_id.endswith("/"):
         raise FileNotFoundError(f"{name} is not a folder here: give one, or the name of a {repo_type}, as org/name")
     try:
-        return Path(snapshot_download(repo_id, repo_type=repo_type, revision=named or revision))
+        return Path(snapshot_download(repo_id, repo_type=repo_type, revision=named or revision, token=token))
     except (RepositoryNotFoundError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(
             f"{name} is neither a folder here nor a {repo_type} on the Hub that can be read from here: check the name "

@@ -22,6 +22,7 @@ from amer.files import atomic_directory, write_json
 from amer.offline import resolve_model
 from amer.search import reciprocal_rank, round_robin, trained_fusion
 from amer.search.fusion import Fusion
+from amer.trainer import SINGLE_QUERY
 from experiments.study import Decoder, slug
 from experiments.study_data import StudyData
 from experiments.training_jobs import ROOT, Job, run_all
@@ -30,7 +31,7 @@ from modeling_amer import AMERModel
 DEPTH, CANDIDATES = 100, 500  # documents a run holds, and that MMR chooses from (paper A.7)
 SCALE = 0.5  # of a random perturbation, against a vector of length one
 TRAINED = {
-    "Single-Query": {"max_targets": 1, "num_query_vectors": 1},
+    "Single-Query": SINGLE_QUERY,
     "AMER": {},
     "Always Predicted": {"scheduled_sampling": "always_predicted"},
 }

@@ -23,15 +23,12 @@ from amer.data.synthetic import build_synthetic
 from amer.evaluation import evaluate_model, plot_bars, plot_training_curve
 from amer.files import atomic_directory, read_json, write_json
 from amer.search import ExactIndex
+from amer.trainer import SINGLE_QUERY
 from experiments.training_jobs import ROOT, Job, history, run_all
 from modeling_amer import AMERModel
 
 SYSTEMS = {
-    "Single-Query": {
-        "max_targets": 1,
-        "num_query_vectors": 1,
-        "num_random_negatives": 1,
-    },  # one positive, one negative
+    "Single-Query": {**SINGLE_QUERY, "num_random_negatives": 1},  # one positive, one negative
     "AMER": {},
 }
 METRICS = ("mrecall@100", "mrecall@10")

@@ -149,7 +149,7 @@ class AMERModel(AMERPreTrainedModel):
         anchor = normalize(input_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
         teacher = _Teacher(teacher_vectors, teacher_mask)
         if self.training and not self._gradients_may_pass_the_cache():
-            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "query_vectors": input_vectors}
+            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "input_vectors": input_vectors}
             fed = None
             if num_query_vectors > 1:
                 fed = self._roll_out_anew(num_query_vectors - 1, teacher, prefix_ids=prefix_ids, **questions)
@@ -386,7 +386,7 @@ class AMERModel(AMERPreTrainedModel):
         count = len(input_vectors) if texts is None else len(texts)
         if texts is None:
             for rows in torch.arange(count).split(batch_size):
-                yield rows, {"query_vectors": input_vectors[rows]}
+                yield rows, {"input_vectors": input_vectors[rows]}
             return
         by_text = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
         for stretch in by_text.split(TOKENISED_BATCHES * batch_size):
@@ -396,7 +396,7 @@ class AMERModel(AMERPreTrainedModel):
             for places in lengths.argsort(descending=True, stable=True).split(batch_size):
                 batch = {name: ids[places, -int(lengths[places[0]]) :] for name, ids in questions.items()}
                 if input_vectors is not None:
-                    batch["query_vectors"] = input_vectors[stretch[places]]
+                    batch["input_vectors"] = input_vectors[stretch[places]]
                 yield stretch[places], {**shared, **batch}
 
     def get_input_embeddings(self) -> nn.Module:

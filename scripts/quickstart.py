@@ -27,6 +27,7 @@ from amer.evaluation import (
 )
 from amer.offline import resolve_model
 from amer.search import ExactIndex, trained_fusion
+from amer.trainer import SINGLE_QUERY
 from experiments.study_data import add_input_vectors
 from experiments.training_jobs import ROOT, Job, history, run_all
 from modeling_amer import AMERModel
@@ -34,7 +35,6 @@ from modeling_amer import AMERModel
 DECODER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SIZES = {"num_train": 5_000, "num_validation": 300, "num_test": None, "corpus_size": 25_000}
-SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 MIXTURES = {"AMER anchored mixture, m = 3": 3, "AMER anchored mixture, m = 1": 1}
 NUM_QUERY_VECTORS = (1, 2, 3, 5)
 

@@ -10,6 +10,9 @@ from transformers import TrainingArguments
 from amer.trainer.sampling import SCHEDULES
 from modeling_amer.configuration_amer import OBJECTIVES
 
+SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
+"""The baseline Single-Query (paper §5.2) as fields of the training: one vector, one target drawn anew each time."""
+
 
 @dataclass
 class ModelArguments:

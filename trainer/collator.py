@@ -112,5 +112,5 @@ class AMERCollator:
         if self.reads_vectors:
             if "query_vector" not in examples[0]:
                 raise ValueError("The model reads query vectors and the dataset holds none; see with_input_vectors.")
-            batch["query_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
+            batch["input_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
         return batch

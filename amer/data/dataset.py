@@ -235,7 +235,7 @@ def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
 def _check_columns(split: RetrievalDataset) -> None:
     if split.queries is None and split.input_vectors is None:
         raise ValueError("neither queries nor input_vectors given: a query is a text, a vector or both")
-    for name in ("targets", "answers", "queries", "query_vectors", "target_rows"):
+    for name in ("targets", "answers", "queries", "input_vectors", "target_rows"):
         column = getattr(split, name)
         if column is not None and len(column) != len(split.query_ids):
             raise ValueError(f"{len(split.query_ids)} query ids but {len(column)} {name}: give one per query")

@@ -205,5 +205,5 @@ def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
         )
     return {
         "texts": dataset.queries if config.reads_text else None,
-        "query_vectors": dataset.input_vectors if config.reads_vectors else None,
+        "input_vectors": dataset.input_vectors if config.reads_vectors else None,
     }

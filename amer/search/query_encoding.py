@@ -177,7 +177,7 @@ def _checked(
         input_vectors = np.ascontiguousarray(input_vectors, dtype=np.float32)
         if not np.isfinite(input_vectors).all():
             raise ValueError("input_vectors hold NaN or infinite values: the encoder that made them is broken")
-    given = {"questions": questions, "query_vectors": input_vectors}
+    given = {"questions": questions, "input_vectors": input_vectors}
     counts = {name: len(column) for name, column in given.items() if column is not None}
     if len({*counts.values()}) != 1 or 0 in counts.values():
         raise ValueError(f"got {counts or 'no questions'}: pass at least one, and as many vectors as texts if both")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.filters import Filter
-from amer.corpus.store import DocumentStore
+from amer.corpus.store import DocumentStore, write_store
+from amer.hub import pull_folder
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
-from amer.search.index import Index
+from amer.search.index import ExactIndex, Index, open_index
+from amer.search.index.opening import COLLECTION
+
+if TYPE_CHECKING:
+    from modeling_amer import AMERModel
 
 SEARCHED_TOGETHER = 256  # questions: an exact search reads the whole store once for all of them
 Found = TypeVar("Found")
@@ -35,6 +44,9 @@ class Hit(NamedTuple):
 
 class Searcher:
     """Answers questions with documents; safe to call from several threads if the model is.
+
+        searcher = Searcher.from_pretrained("org/amer-qwen3-4b", store="org/wikipedia-store")
+        hits = searcher.search("bank", k=10)[0]
 
     Attributes:
         model: has `encode_query` and an `AMERConfig`.
@@ -63,6 +75,7 @@ class Searcher:
         self.index = index
         self.store: DocumentStore = index.store
         self.encoder = encoder
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # of documents that are nowhere else
         config = model.config
         self.store.check_encoder(config.document_encoder)
         if config.document_dim != self.store.dim:
@@ -71,6 +84,92 @@ class Searcher:
             raise ValueError(f"an anchored model reads the question's embedding: pass encoder ({self.store.encoder})")
         if encoder is not None:
             self.store.check_encoder(encoder.identity)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | AMERModel,
+        store: str | os.PathLike[str] | DocumentStore,
+        index: str | os.PathLike[str] | Index | None = None,
+        *,
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        collection: str = COLLECTION,
+        timeout: float = 60.0,
+    ) -> Searcher:
+        """Open a model, the document store it searches, the store's encoder if the model needs it, and the index.
+
+        Args:
+            model: a folder, a name on the Hub, or an opened model.
+            store: a folder, a name on the Hub (`org/name` or `org/name@revision`), or an opened store.
+            index: a FAISS index's folder, the address or file of Milvus, or an opened index of the store; exact search
+                by default. See `open_index`.
+            device: where model, encoder and exact search run; by default a GPU if there is one, else the CPU.
+            trust_remote_code: run the code that the document encoder brings along.
+            revision: commit, tag or branch of the model on the Hub.
+            token: of the Hub; the one logged in with by default.
+            collection: name of the collection in Milvus.
+            timeout: seconds that a call to Milvus may take.
+
+        Raises:
+            OSError: a model, store or index is not there, or is damaged; names it.
+            ValueError: they do not belong together.
+        """
+        device = _device(device)
+        opened = _open_model(model, device, revision, token)
+        if not isinstance(store, DocumentStore):
+            store = DocumentStore.open(pull_folder(store, token=token))
+        if index is None or isinstance(index, str | os.PathLike):
+            index = open_index(store, index, device, collection, timeout=timeout)
+        encoder = None
+        if opened.config.anchored:
+            encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
+        return cls(opened, index, encoder)
+
+    @classmethod
+    def from_documents(
+        cls,
+        model: str | os.PathLike[str] | AMERModel,
+        documents: Sequence[str] | pa.Table,
+        *,
+        encoder: DocumentEncoder | None = None,
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Searcher:
+        """Encode a small corpus now and search it: a first try with some lines of text.
+
+        The vectors lie in a temporary folder that goes with the searcher. For a corpus to keep, call `encode_corpus`.
+
+        Args:
+            model: a folder, a name on the Hub, or an opened model.
+            documents: texts, whose ids are then "0", "1", ...; or a table with the columns `id`, `title`, `text`.
+            encoder: the model's document encoder; by default the one that its configuration names is opened.
+            device: where model, encoder and search run; by default a GPU if there is one, else the CPU.
+            trust_remote_code: run the code that the document encoder brings along.
+            revision: commit, tag or branch of the model on the Hub.
+            token: of the Hub; the one logged in with by default.
+
+        Raises:
+            OSError: the model or its encoder is not there.
+            TypeError: a document is not a text.
+            ValueError: no document, or a model that does not say which encoder it was trained for.
+        """
+        device = _device(device)
+        opened = _open_model(model, device, revision, token)
+        if encoder is None:
+            if not opened.config.document_encoder:
+                raise ValueError("the model's configuration names no document encoder: pass encoder=")
+            encoder = DocumentEncoder.from_identity(opened.config.document_encoder, device, trust_remote_code)
+        table = documents if isinstance(documents, pa.Table) else _table_of_texts(documents)
+        folder = tempfile.TemporaryDirectory(prefix="amer-documents-")
+        store = write_store(Path(folder.name), table, encoder.encode_documents(table), encoder.identity, "float32")
+        searcher = cls(opened, ExactIndex(store, device), encoder)
+        searcher._folder = folder
+        return searcher
 
     def search(
         self,
@@ -183,6 +282,37 @@ class Searcher:
             found = [place for place in zip(*fields, strict=True) if place[0] >= 0]
             hits.append([_hit(documents[row], score, by, at) for row, score, by, at in found])
         return hits
+
+
+def _device(device: str | torch.device | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(device)
+
+
+def _open_model(
+    model: str | os.PathLike[str] | AMERModel, device: str, revision: str | None, token: str | None
+) -> AMERModel:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from modeling_amer import AMERModel
+
+    return AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
+
+
+def _table_of_texts(texts: Sequence[str]) -> pa.Table:
+    if isinstance(texts, str):
+        raise TypeError("documents is one text: pass a list of texts, or a table with the columns id, title, text")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"document {position} is {type(text).__name__}, not a text")
+    return pa.table(
+        {
+            "id": pa.array([str(position) for position in range(len(texts))], pa.string()),
+            "title": pa.array([""] * len(texts), pa.string()),
+            "text": pa.array(list(texts), pa.string()),
+        }
+    )
 
 
 def _at_least_one(questions: str | Sequence[str]) -> list[str]:

@@ -103,8 +103,8 @@ def test_query_vectors_are_checked_when_added():
         ({"queries": ["river bank", " "]}, "query 'b' has the text"),
         ({"queries": None}, "neither queries nor query_vectors"),
         ({"answers": [[["bank"]], []]}, "query 'a' has 2 targets but answers"),
-        ({"query_vectors": VECTORS * np.float32(np.nan)}, "query 'a' has a zero vector or one with NaN"),
-        ({"query_vectors": VECTORS.astype(np.float64)}, "must be float32"),
+        ({"input_vectors": VECTORS * np.float32(np.nan)}, "query 'a' has a zero vector or one with NaN"),
+        ({"input_vectors": VECTORS.astype(np.float64)}, "must be float32"),
         ({"queries": ["river bank"]}, "2 query ids but 1 queries"),
     ],
 )

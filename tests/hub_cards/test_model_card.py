@@ -361,7 +361,7 @@ def test_the_snippet_finds_what_the_model_finds(saved, capsys, tmp_path, kind, o
     (snippet,) = python_blocks(model_card(model.config, REPO))
     names: dict[str, Any] = {}
     exec(snippet.replace(REPO, str(folder)).replace(ENCODER["name"], str(encoder)), names)
-    assert names["query_vectors"].shape == (2, model.config.num_query_vectors, DIM)
+    assert names["query_embeddings"].shape == (2, model.config.num_query_vectors, DIM)
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert names["found"] == found_by_the_project(names, model.config, tmp_path / "store")
     if model.config.reads_text:
@@ -377,7 +377,7 @@ def found_by_the_project(names: dict[str, Any], config: AMERConfig, folder: Path
     ids = [str(number) for number in range(len(names["document_vectors"]))]
     documents = pa.table({"id": ids, "title": ids, "text": ids})
     store = write_store(folder, documents, names["document_vectors"], {"name": "any"}, dtype="float32")
-    queries, k = names["query_vectors"][-1:], names["k"]
+    queries, k = names["query_embeddings"][-1:], names["k"]
     rows, scores = ExactIndex(store).search(queries, k)
     fusion = trained_fusion(config.objective, config.loss_temperature)
     return fusion(rows, scores, k, queries, store).rows[0].tolist()

@@ -35,7 +35,7 @@ def test_config_refuses(field, message):
         ({}, "No question was given"),
         ({"texts": [" "]}, "Question 0 is empty"),
         ({"texts": ["x"], "batch_size": -1}, "batch_size must be at least 1"),
-        ({"texts": ["x"], "query_vectors": torch.ones(1, DIM)}, "not anchored"),
+        ({"texts": ["x"], "input_vectors": torch.ones(1, DIM)}, "not anchored"),
     ],
 )
 def test_encode_query_refuses(llama, arguments, message):

@@ -183,13 +183,13 @@ def test_a_model_of_vectors_reads_vectors(llama, tmp_path):
         (None, {}, "no questions"),
         (["bank", " "], {}, "question 1 is ' '"),
         (["bank", None], {}, "question 1 is None"),
-        (["bank"] * 3, {"query_vectors": np.eye(2, DIM)}, "'questions': 3, 'input_vectors': 2"),
-        (["bank"], {"query_vectors": np.full((1, DIM), np.nan)}, "NaN"),
-        (["bank"], {"query_vectors": np.eye(1, DIM)}, "not anchored"),
+        (["bank"] * 3, {"input_vectors": np.eye(2, DIM)}, "'questions': 3, 'input_vectors': 2"),
+        (["bank"], {"input_vectors": np.full((1, DIM), np.nan)}, "NaN"),
+        (["bank"], {"input_vectors": np.eye(1, DIM)}, "not anchored"),
         (["bank"], {"num_query_vectors": 0}, "num_query_vectors"),
         (["bank"], {"batch_size": 0}, "batch_size"),
         (["bank"], {"shard_size": 0}, "shard_size"),
-        (["bank"], {"query_vectors": np.eye(1, DIM), "encoder": ToyEncoder()}, "one of them"),
+        (["bank"], {"input_vectors": np.eye(1, DIM), "encoder": ToyEncoder()}, "one of them"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused_before_anything_is_written(model, tmp_path, questions, options, message):

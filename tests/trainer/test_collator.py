@@ -29,7 +29,7 @@ def test_targets_of_unequal_number_are_padded_and_masked(model, world):
     found = [{id for id in ids if id >= 0} for ids in batch["target_ids"].tolist()]
     assert found[0] == {0} and found[1] in ({2, 3}, {50, 3}) and found[2] == {4, 5, 6}
     assert batch["sampling_uniforms"].shape == (3, 3) and batch["sampling_uniforms"].dtype == torch.float32
-    assert batch["input_ids"].shape[0] == 3 and "query_vectors" not in batch
+    assert batch["input_ids"].shape[0] == 3 and "input_vectors" not in batch
 
 
 def test_targets_are_shuffled_and_clusters_sampled(model, world):
@@ -106,7 +106,7 @@ def test_candidates_come_in_the_precision_of_the_store(model, world, tmp_path):
 
 def test_anchored_models_get_text_and_vector(llama, world):
     batch = collate(build(llama, anchored=True), world, [3, 4])
-    np.testing.assert_array_equal(batch["query_vectors"].numpy(), world.dataset.input_vectors[3:5])
+    np.testing.assert_array_equal(batch["input_vectors"].numpy(), world.dataset.input_vectors[3:5])
     assert "input_ids" in batch
 
 

@@ -14,6 +14,7 @@ from amer.search.index.faiss.index import FaissIndex
 from amer.search.index.milvus.index import MilvusIndex
 
 COLLECTION = "amer"
+TOKEN_VARIABLE = "MILVUS_TOKEN"
 
 
 def open_index(
@@ -21,7 +22,7 @@ def open_index(
     location: str | os.PathLike[str] | None = None,
     device: str | torch.device | Sequence[str | torch.device] = "cpu",
     collection: str = COLLECTION,
-    token: str = "",
+    token: str | None = None,
     timeout: float = 60.0,
 ) -> Index:
     """Open the index of a store, built before by `FaissIndex.build` or `MilvusIndex.build`.
@@ -33,7 +34,8 @@ def open_index(
         device: where exact search runs, "cpu", "cuda" or several GPUs. FAISS runs on the CPU whatever it is (for a
             copy on GPUs call `FaissIndex.open`), Milvus where it is.
         collection: name of the collection in Milvus.
-        token: of a Milvus server that asks for one, "user:password" or an API key.
+        token: of a Milvus server that asks for one, "user:password" or an API key; by default what the environment
+            holds as MILVUS_TOKEN.
         timeout: seconds that a call to Milvus may take, with all its repetitions.
 
     Raises:
@@ -43,5 +45,6 @@ def open_index(
     if location is None:
         return ExactIndex(store, device)
     if "://" in str(location) or str(location).endswith(".db"):
+        token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
         return MilvusIndex.open(store, str(location), collection, token=token, timeout=timeout)
     return FaissIndex.open(store, location)
