@@ -1,13 +1,13 @@
 """Train a grid of settings and keep the one of the lowest validation loss (paper A.5, A.6).
 
 `python experiments/sweep.py SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
-- `config`: the configuration of `train.py` that the runs start from, relative to the file;
-- `grid`: fields of `train.py`, each with a list of values;
+- `config`: the configuration of `amer train` that the runs start from, relative to the file;
+- `grid`: fields of `amer train`, each with a list of values;
 - `processes` (1 if not given): how many share a batch where the configuration is trained. Here one process has all of
   it, `processes` times `per_device_train_batch_size`: the same training, but for the draws of LoRA dropout.
 
 A run that is trained already is not trained again, and an interrupted one goes on. OUT gets `sweep.json` (every run),
-`best.yaml` (for `train.py`) and `sweep.png`.
+`best.yaml` (for `amer train`) and `sweep.png`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from experiments.training_jobs import ROOT, Job, history, run_all
 
 KEYS = {"config", "grid", "processes"}
 BATCH = "per_device_train_batch_size"
-OWN = {"dataset", "store", "output_dir"}  # fields of train.py that this script gives
+OWN = {"dataset", "store", "output_dir"}  # fields of `amer train` that this script gives
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sweep:
     """What to train.
 
     Attributes:
-        config: YAML file of `train.py`.
+        config: YAML file of `amer train`.
         values: what the file says, and over it what is the same in all runs.
         changed: the latter alone.
         grid: field -> its values.
@@ -87,10 +87,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_sweep(arguments: argparse.Namespace) -> Sweep:
-    """The sweep of a command line, every run's settings checked as `train.py` checks them.
+    """The sweep of a command line, every run's settings checked as `amer train` checks them.
 
     Raises:
-        ValueError: a file, field or value that `train.py` would not take; names it.
+        ValueError: a file, field or value that `amer train` would not take; names it.
     """
     given = read_yaml(arguments.sweep, KEYS)
     if not arguments.config and "config" not in given:
@@ -113,12 +113,12 @@ def read_sweep(arguments: argparse.Namespace) -> Sweep:
 
 
 def _check_fields(grid: Any, changed: Mapping[str, Any], file: Path) -> None:
-    """ValueError unless grid and `changed` are fields of train.py with values, each field given once."""
+    """ValueError unless grid and `changed` are fields of `amer train` with values, each field given once."""
     if not isinstance(grid, dict) or not grid:
-        raise ValueError(f"{file} needs `grid`: a mapping of fields of train.py to lists of values, got {grid!r}")
+        raise ValueError(f"{file} needs `grid`: a mapping of fields of `amer train` to lists of values, got {grid!r}")
     for field in (*grid, *changed):
         if field not in FIELDS - OWN:
-            raise ValueError(f"{field!r} is no field of train.py that can be chosen: `amer train --fields` lists all")
+            raise ValueError(f"{field!r} is no field of a training that can be chosen: see `amer train --fields`")
         if field in grid and field in changed:
             raise ValueError(f"{field!r} is in the grid of {file} and in --set: leave it out of one")
     for field, values in {**grid, **{field: [value] for field, value in changed.items()}}.items():

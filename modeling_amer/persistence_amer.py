@@ -341,7 +341,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         """Publish the model in one commit: a push cut short leaves the repository as it was.
 
         The repository's README.md stays as it is, but for `tags`; a repository without one gets a short card.
-        `scripts/push_to_hub.py` of the project writes the whole card.
+        `amer push model` writes the whole card.
 
         Args:
             repo_id: name on the Hub; created when missing.

@@ -19,12 +19,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from amer.corpus import write_store
+from amer.corpus import DocumentEncoder, DocumentStore, write_store
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.question_vectors import add_question_vectors
 from amer.trainer import run
 from amer.trainer.parsing import parse
 from modeling_amer import AMERModel
-from tests.conftest import DIM
+from tests.conftest import DIM, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 ENCODER = {"name": "hand-made", "revision": None, "document_prompt": "", "query_prompt": ""}
@@ -388,11 +389,47 @@ def test_a_dataset_without_training_questions_is_refused(llama, data, tmp_path):
         run.main([*command(tmp_path / "out", llama, tmp_path / "tests"), "--store", str(data.store)])
 
 
-def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
-    splits = {name: replace(split, input_vectors=None) for name, split in load_dataset_dir(data.text).items()}
-    save_dataset_dir(tmp_path / "text", splits, {})
-    with pytest.raises(ValueError, match="with_input_vectors"):
+def without_vectors(dataset: Path, path: Path) -> dict[str, RetrievalDataset]:
+    """Saves a dataset's questions as text alone."""
+    splits = {name: replace(split, input_vectors=None) for name, split in load_dataset_dir(dataset).items()}
+    save_dataset_dir(path, splits, {})
+    return splits
+
+
+def test_an_anchored_model_gets_the_vectors_that_the_dataset_lacks_from_the_stores_encoder(llama, data, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.manual_seed(0)
+    embedding = StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=DIM)
+    SentenceTransformer(modules=[embedding], device="cpu").save(str(tmp_path / "encoder"))
+    encoder = DocumentEncoder(str(tmp_path / "encoder"), device="cpu", query_prompt="ask: ")
+    documents = DocumentStore.open(data.store).documents(range(40))
+    table = pa.table({name: [document[name] for document in documents] for name in ("id", "title", "text")})
+    write_store(tmp_path / "store", table, encoder.encode_documents(table), encoder.identity)
+    splits = without_vectors(data.text, tmp_path / "text")
+    save_dataset_dir(tmp_path / "prepared", add_question_vectors(splits, encoder), {})
+    for name in ("text", "prepared"):
+        run.main(command(tmp_path / f"out-{name}", llama, tmp_path / name, anchored=True, save_strategy="no"))
+    assert weights(tmp_path / "out-text") == weights(tmp_path / "out-prepared")
+
+
+def test_an_anchored_model_is_not_trained_where_the_stores_encoder_is_not_there(llama, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    without_vectors(data.text, tmp_path / "text")
+    with pytest.raises(OSError, match="hand-made"):
         run.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_py_and_the_command_are_the_same_training(unbroken, llama, data, tmp_path):
+    arguments = command(tmp_path / "out", llama, data.text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for script in ([str(ROOT / "train.py")], ["-m", "amer", "train"]):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        subprocess.run([*LAUNCH, *script, *arguments], cwd=tmp_path, env=environment, check=True)
+        assert weights(tmp_path / "out") == weights(unbroken)
 
 
 @pytest.mark.parametrize(

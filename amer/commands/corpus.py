@@ -66,7 +66,7 @@ def encode(
         from amer.corpus import DocumentEncoder
         from amer.corpus.ray_encoding import encode_corpus_with_ray
 
-        complete = _with_query_prompt(identity, query_prompt, say=True)
+        complete = _with_query_prompt(identity, query_prompt, tell=True)
         make = partial(DocumentEncoder.from_identity, complete, device, trust_remote_code)
         address = None if ray == "local" else ray
         store = encode_corpus_with_ray(documents, make, output, address=address, num_actors=ray_actors, **options)
@@ -87,7 +87,7 @@ def _encode_here(
     from amer.corpus.workers import this_worker
 
     with this_worker(device) as worker:
-        identity = _with_query_prompt(identity, query_prompt, say=worker.index == 0)
+        identity = _with_query_prompt(identity, query_prompt, tell=worker.index == 0)
         return encode_corpus(
             open_documents(documents),
             DocumentEncoder.from_identity(identity, worker.device, trust_remote_code),
@@ -99,7 +99,7 @@ def _encode_here(
         )
 
 
-def _with_query_prompt(identity: dict[str, str | None], given: str | None, say: bool) -> dict[str, str | None]:
+def _with_query_prompt(identity: dict[str, str | None], given: str | None, tell: bool) -> dict[str, str | None]:
     """The encoder's identity with its query prompt; says which one it is where none was given."""
     from amer.corpus.known_encoders import KNOWN_ENCODERS
 
@@ -107,7 +107,7 @@ def _with_query_prompt(identity: dict[str, str | None], given: str | None, say: 
         return {**identity, "query_prompt": given}
     known = KNOWN_ENCODERS.get(identity["name"])
     prompt = known.query_prompt if known else ""
-    if say:
+    if tell:
         say(f"before every question: {prompt!r} (choose with --query-prompt)")
     return {**identity, "query_prompt": prompt}
 

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amer.commands.opening import chosen_device
-from amer.commands.options import COLLECTION, Collection, Dataset, Device, Index, Model, Split, Store, TrustRemoteCode
-from amer.commands.search import load_searcher
+from amer.commands.options import (
+    COLLECTION,
+    Collection,
+    Dataset,
+    Device,
+    Index,
+    Model,
+    Revision,
+    Split,
+    Store,
+    TrustRemoteCode,
+)
 
 if TYPE_CHECKING:
     from amer.corpus import DocumentStore
@@ -44,6 +53,7 @@ def evaluate(
     ks: Annotated[list[int], typer.Option("--k", min=1, help="Cut-off. May be repeated.")] = CUTOFFS,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions encoded at a time.")] = 64,
     collection: Collection = COLLECTION,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
 ) -> None:
@@ -56,11 +66,11 @@ def evaluate(
 
     from amer.evaluation import Report, plot_by_diversity, target_similarity
     from amer.hub import pull_folder
+    from amer.search import Searcher
 
-    device = chosen_device(device)
-    searcher = load_searcher(
-        model, store, index, device=device, trust_remote_code=trust_remote_code, collection=collection
-    )
+    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+    searcher = Searcher.from_pretrained(model, store, index, collection=collection, **options)
+    device = str(searcher.model.device)
     folder = pull_folder(dataset)
     questions, seconds = load_dataset(folder, split, searcher, device, batch_size, trust_remote_code)
     evaluation = Evaluation(searcher, questions, seconds, ks, batch_size)

@@ -22,6 +22,7 @@ Device = Annotated[str | None, typer.Option(help="Where it runs. A GPU if there 
 WorkerDevice = Annotated[
     str | None, typer.Option(help="Where it runs. Each process takes a GPU of its own when not given.")
 ]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model on the Hub.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the code that the document encoder brings along.")
 ]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from amer.commands.opening import chosen_device, open_store
-from amer.commands.options import COLLECTION, Collection, Device, Index, Model, NumQueryVectors, Store, TrustRemoteCode
+from amer.commands.options import (
+    COLLECTION,
+    Collection,
+    Device,
+    Index,
+    Model,
+    NumQueryVectors,
+    Revision,
+    Store,
+    TrustRemoteCode,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from amer.search import Hit, Searcher
+    from amer.search import Hit
 
 
 def search(
@@ -31,6 +39,7 @@ def search(
         typer.Option(help="How the lists become one. The model's own way when not given."),
     ] = None,
     collection: Collection = COLLECTION,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
 ) -> None:
@@ -43,38 +52,13 @@ def search(
     """
     from rich.console import Console
 
-    console = Console()
-    searcher = load_searcher(
-        model, store, index, device=device, trust_remote_code=trust_remote_code, collection=collection
-    )
+    from amer.search import Searcher
+
+    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+    searcher = Searcher.from_pretrained(model, store, index, collection=collection, **options)
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):
-        console.print(hits_table(question, hits))
-
-
-def load_searcher(
-    model: str,
-    store: str,
-    index: str | None = None,
-    *,
-    device: str | None = None,
-    trust_remote_code: bool = False,
-    collection: str = COLLECTION,
-    timeout: float = 60.0,
-) -> Searcher:
-    """Open a model, a store, the store's own encoder where the model is anchored, and the index."""
-    from amer.corpus import DocumentEncoder
-    from amer.search import Searcher, open_index
-    from modeling_amer import AMERModel
-
-    device = chosen_device(device)
-    loaded = AMERModel.from_pretrained(model).to(device)
-    opened = open_store(store)
-    encoder = None
-    if loaded.config.anchored:
-        encoder = DocumentEncoder.from_identity(opened.encoder, device, trust_remote_code)
-    token = os.environ.get("MILVUS_TOKEN", "")
-    return Searcher(loaded, open_index(opened, index, device, collection, token, timeout), encoder=encoder)
+        Console().print(hits_table(question, hits))
 
 
 def hits_table(question: str, hits: list[Hit]) -> Table:

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from amer.commands.fields import with_fields
-from amer.commands.options import COLLECTION, Collection, Device, Index, Model, Store, TrustRemoteCode
-from amer.commands.search import load_searcher
+from amer.commands.options import COLLECTION, Collection, Device, Index, Model, Revision, Store, TrustRemoteCode
 from amer.service.settings import Settings
 
 
@@ -21,6 +20,7 @@ def serve(
     collection: Collection = COLLECTION,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
     *,
@@ -33,18 +33,14 @@ def serve(
     """
     import logging
 
+    from amer.search import Searcher
     from amer.service import serve as serve_searcher
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("amer").setLevel(logging.INFO)
-    searcher = load_searcher(
-        model,
-        store,
-        index,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        collection=collection,
-        timeout=settings.timeout_seconds,
+    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+    searcher = Searcher.from_pretrained(
+        model, store, index, collection=collection, timeout=settings.timeout_seconds, **options
     )
     searcher.search("warm up")  # so that the first client need not wait
     serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"))

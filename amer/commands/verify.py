@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from amer.commands.options import Revision
+
 
 def verify(
     model: Annotated[str, typer.Argument(help="A folder or a name on the Hub.")],
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the model.")] = None,
+    revision: Revision = None,
     base_model: Annotated[
         str | None, typer.Option(help="Another copy of the base: a folder or a name on the Hub.")
     ] = None,

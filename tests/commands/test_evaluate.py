@@ -94,7 +94,8 @@ def test_what_the_encoder_took_counts_for_those_who_read_its_vectors(house, tmp_
 
 def test_data_may_be_names_on_the_hub(house, tmp_path, monkeypatch):
     found = {"org/questions@v1": house.folder / "questions", "org/store": house.folder / "store"}
-    monkeypatch.setattr("amer.hub.pull_folder", lambda name: found[name])
+    for module in ("amer.hub", "amer.search.searcher"):
+        monkeypatch.setattr(f"{module}.pull_folder", lambda name, **options: found[name])
     where = ["--dataset", "org/questions@v1", "--store", "org/store", "--num-query-vectors", "3"]
     metadata = run(house, tmp_path, *where)["metadata"]
     assert (metadata["dataset_id"], metadata["dataset"]) == ("org/questions", "Twelve questions")

@@ -178,9 +178,9 @@ def test_a_wider_grid_keeps_the_folders_of_the_runs_it_had(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is no field of train.py"),
+        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is no field of a training"),
         ({"grid": {"learning_rat": [1]}}, [], "'learning_rat' is no field"),  # argparse would take the abbreviation
-        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is no field of train.py that can be chosen"),
+        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is no field of a training that can be chosen"),
         ({}, ["--set", "lernrate=1"], "'lernrate' is no field"),
         ({}, ["--set", "temperature=1"], r"'temperature' is in the grid of .*some\.yaml and in --set"),
         ({}, ["--set", "seed"], r"seed takes .* got \[None\]"),
