@@ -1,4 +1,4 @@
-"""The evaluation script: the model with several m, the encoder and the baselines, all on the same questions, timed."""
+"""`amer evaluate`: the model with several m, the encoder and the baselines, all on the same questions, timed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import evaluate_model
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import typer
 
+from amer.commands import evaluate as command
 from amer.corpus import DocumentEncoder, write_store
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.hub_cards import model_card
 from modeling_amer import AMERConfig
+from tests.commands.running import amer
 from tests.conftest import DIM, build, tiny_tokenizer
 
 pytest.importorskip("sentence_transformers")
@@ -47,14 +49,14 @@ def house(llama, tmp_path_factory) -> SimpleNamespace:
 
 
 def run(house: SimpleNamespace, output: Path, *arguments: str) -> dict:
-    where = ["--model", f"{house.folder}/model", "--output", str(output), "--ks", "2", "5", "--device", "cpu"]
-    evaluate_model.main([*house.arguments, *where, *arguments])
+    where = ["--model", f"{house.folder}/model", "--output", str(output), "--k", "2", "--k", "5", "--device", "cpu"]
+    amer("evaluate", *house.arguments, *where, *arguments)
     return json.loads((output / "results.json").read_text())
 
 
 def test_baselines_are_references_on_the_same_questions(house, tmp_path):
     baselines = [f"{house.folder}/plain", f"{house.folder}/single-query"]
-    results = run(house, tmp_path, "--baselines", *baselines)
+    results = run(house, tmp_path, *(part for folder in baselines for part in ("--baseline", folder)))
     systems = results["systems"]
     assert list(systems) == [
         "off-the-shelf", "plain", "single-query", "AMER, m = 1", "AMER, m = 2", "AMER, m = 3"
@@ -67,7 +69,7 @@ def test_baselines_are_references_on_the_same_questions(house, tmp_path):
 
 
 def test_the_results_are_all_that_a_card_needs(house, tmp_path):
-    results = run(house, tmp_path, "--baselines", f"{house.folder}/single-query")
+    results = run(house, tmp_path, "--baseline", f"{house.folder}/single-query")
     assert results["metadata"]["system"] == "AMER, m = 3" and results["metadata"]["dataset"] == "Twelve questions"
     assert results["metadata"]["corpus"] == "30 documents" and results["metadata"]["split"] == "test"
     assert results["metadata"]["baseline single-query"] == "trained for one query vector, anchored, objective matched"
@@ -78,36 +80,37 @@ def test_the_results_are_all_that_a_card_needs(house, tmp_path):
 
 
 def test_without_baselines_the_encoder_and_one_vector_are_the_references(house, tmp_path):
-    results = run(house, tmp_path, "--num_query_vectors", "2")
+    results = run(house, tmp_path, "--num-query-vectors", "2")
     assert list(results["systems"]) == ["off-the-shelf", "AMER, m = 2", "AMER, m = 3"]  # its own m in any case
     assert results["references"] == ["off-the-shelf", "AMER, m = 2"]
 
 
 def test_what_the_encoder_took_counts_for_those_who_read_its_vectors(house, tmp_path, monkeypatch):
-    load = evaluate_model.load_dataset
-    monkeypatch.setattr(evaluate_model, "load_dataset", lambda *arguments: (load(*arguments)[0], 1000.0))
-    systems = run(house, tmp_path, "--baselines", f"{house.folder}/plain")["systems"]
+    load = command.load_dataset
+    monkeypatch.setattr(command, "load_dataset", lambda *arguments: (load(*arguments)[0], 1000.0))
+    systems = run(house, tmp_path, "--baseline", f"{house.folder}/plain")["systems"]
     assert {name for name, system in systems.items() if system["seconds_per_query"] < 1000} == {"plain"}
 
 
 def test_data_may_be_names_on_the_hub(house, tmp_path, monkeypatch):
     found = {"org/questions@v1": house.folder / "questions", "org/store": house.folder / "store"}
-    monkeypatch.setattr("amer.hub.pull_folder", lambda name: found[name])
-    where = ["--dataset", "org/questions@v1", "--store", "org/store", "--num_query_vectors", "3"]
+    for module in ("amer.hub", "amer.search.searcher"):
+        monkeypatch.setattr(f"{module}.pull_folder", lambda name, **options: found[name])
+    where = ["--dataset", "org/questions@v1", "--store", "org/store", "--num-query-vectors", "3"]
     metadata = run(house, tmp_path, *where)["metadata"]
     assert (metadata["dataset_id"], metadata["dataset"]) == ("org/questions", "Twelve questions")
 
 
 @pytest.mark.parametrize("baselines", [["a/x", "b/x"], ["a", "b", "c"], ["off-the-shelf"]])
-def test_baselines_that_cannot_be_told_apart_are_refused_at_once(baselines, capsys):
+def test_baselines_that_cannot_be_told_apart_are_refused_at_once(baselines):
     required = ["--model", "m", "--dataset", "d", "--store", "s", "--output", "o"]
-    with pytest.raises(SystemExit):
-        evaluate_model.parse_arguments([*required, "--baselines", *baselines])
-    assert "up to two models whose folders have different names" in capsys.readouterr().err
+    given = (part for name in baselines for part in ("--baseline", name))
+    with pytest.raises(typer.BadParameter, match="up to two models whose folders have different names"):
+        amer("evaluate", *required, *given)
 
 
 def test_a_split_that_is_not_there_is_named(house, tmp_path):
-    with pytest.raises(SystemExit, match="no split 'train': choose from test"):
+    with pytest.raises(ValueError, match="no split 'train': choose from test"):
         run(house, tmp_path, "--split", "train")
 
 

@@ -6,14 +6,15 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-import build_dataset
-import encode_corpus
 import pytest
+import typer
 
+from amer.commands import dataset as command
 from amer.corpus import DocumentStore, open_documents
 from amer.data import load_dataset_dir
 from amer.files import read_json
 from amer.offline import MINILM
+from tests.commands.running import amer
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 
@@ -22,13 +23,13 @@ FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 def corpus(tmp_path_factory) -> Path:
     """The folder of the fixtures' Wikipedia."""
     path = tmp_path_factory.mktemp("wikipedia")
-    build_dataset.main(["wikipedia", "--chunks", str(FIXTURES / "chunked_wikipedia"), "--output", str(path)])
+    amer("dataset", "wikipedia", "--chunks", FIXTURES / "chunked_wikipedia", "--output", path)
     return path / "documents"
 
 
 def build(name: str, corpus: Path, path: Path, *arguments: object) -> Path:
     searched = ["--documents", corpus, "--bm25", path.parent / "bm25", "--output", path]
-    build_dataset.main([name, *map(str, [*searched, *arguments])])
+    amer("dataset", name, *searched, *arguments)
     return path / "dataset"
 
 
@@ -46,11 +47,11 @@ def test_qampari_from_the_chunks_to_the_splits(corpus, tmp_path, capsys):
 
 def test_own_questions_need_no_corpus(tmp_path):
     (tmp_path / "own.jsonl").write_text(json.dumps({"query": "q", "positives": ["one", "two"]}) + "\n")
-    source = ["--source", str(tmp_path / "own.jsonl"), "--test_fraction", "0", "--validation_fraction", "0"]
-    build_dataset.main(["own", *source, "--output", str(tmp_path / "own")])
+    source = ["--source", str(tmp_path / "own.jsonl"), "--test-fraction", "0", "--validation-fraction", "0"]
+    amer("dataset", "own", *source, "--output", tmp_path / "own")
     assert load_dataset_dir(tmp_path / "own" / "dataset")["train"].targets == [[["d0"], ["d1"]]]
-    with pytest.raises(ValueError, match="give --documents too"):
-        build_dataset.main(["own", *source, "--bm25", "x", "--output", str(tmp_path / "other")])
+    with pytest.raises(typer.BadParameter, match="give --documents too"):
+        amer("dataset", "own", *source, "--bm25", "x", "--output", tmp_path / "other")
 
 
 @pytest.mark.skipif(
@@ -58,13 +59,14 @@ def test_own_questions_need_no_corpus(tmp_path):
     reason="needs the package of all-MiniLM-L6-v2 (extra `offline`) and sentence-transformers",
 )
 def test_ambigqa_through_bm25_and_a_store_of_the_same_corpus(corpus, tmp_path):
-    encode_corpus.main(["--documents", str(corpus), "--encoder", MINILM, "--output", str(tmp_path / "store")])
+    amer("corpus", "encode", "--documents", corpus, "--encoder", MINILM, "--output", tmp_path / "store")
     store = DocumentStore.open(tmp_path / "store")
     assert store.ids.to_pylist() == open_documents(corpus)["id"].to_pylist(), "a folder of parts, in its order"
     nq_open = [FIXTURES / "nq_open" / name for name in ("NQ-open.dev.jsonl", "nqopen-test.json")]
-    arguments = ["--source", FIXTURES / "ambigqa", "--stores", tmp_path / "store", "--nq_open", *nq_open]
+    arguments = ["--source", FIXTURES / "ambigqa", "--store", tmp_path / "store"]
+    arguments += [part for file in nq_open for part in ("--nq-open", file)]
     dataset = build("ambigqa", corpus, tmp_path / "ambigqa", *arguments)
     assert read_json(dataset / "dataset.json")["arguments"]["searches"] == ["BM25", MINILM]
     assert len(load_dataset_dir(dataset)["test"]) == 2
     with pytest.raises(ValueError, match="store is a store of another corpus"):
-        build_dataset.open_dense(str(tmp_path / "store"), open_documents(corpus).slice(1), "cpu")
+        command.open_dense(str(tmp_path / "store"), open_documents(corpus).slice(1), "cpu")

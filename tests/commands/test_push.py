@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import push_to_hub
 import pyarrow as pa
 import pytest
 import torch
+import typer
 from safetensors import safe_open
 from transformers import AutoModel
 
@@ -18,6 +18,7 @@ import amer.evaluation
 from amer.corpus import write_store
 from amer.data import RetrievalDataset, save_dataset_dir
 from modeling_amer import AMERModel
+from tests.commands.running import amer as run_command
 from tests.conftest import build, save_tiny_base
 from tests.hub.conftest import loopback_hub
 
@@ -26,10 +27,10 @@ QUESTIONS = ["bank", "a longer question"]
 MINE = "## Written by hand\n\nDo not touch.\n"
 SCRIPT = """
 import json, sys
-from push_to_hub import main
+from amer.commands.app import app
 for arguments in map(json.loads, sys.argv[1:]):
     try:
-        main(arguments)
+        app(["--debug", "push", *arguments], standalone_mode=False)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}".replace("\\n", " "))
 """
@@ -49,7 +50,7 @@ def hub(tmp_path_factory):
 
 
 def run(hub, *command_lines, **env):
-    """What the script printed for each command line, all in one process."""
+    """What `amer push` printed for each command line, all in one process."""
     lines = [json.dumps([str(argument) for argument in arguments]) for arguments in command_lines]
     return hub.run(SCRIPT, *lines, project=True, **env).stdout
 
@@ -89,14 +90,14 @@ def test_a_dry_run_lists_files_and_sizes_and_makes_no_request(hub, dataset, stor
     hub.seed("org/tiny", Path(base))
     hub.run("from huggingface_hub import snapshot_download; snapshot_download('org/tiny')")  # the base is in the cache
     hub.requests.clear()
-    options = ("--dry_run", "--branch", "dev", "--tag", "v1")
+    options = ("--dry-run", "--branch", "dev", "--tag", "v1")
     text = run(
         hub,
         ("dataset", dataset, "org/senses", *options),
-        ("store", store, "org/store", "--dry_run"),
-        ("metric", METRIC, "org/mrecall", "--dry_run", "--public"),
-        ("model", model, "org/amer", "--base_model", "org/tiny", "--dry_run"),
-        ("model", model, "org/merged", "--merge", "--dry_run"),
+        ("store", store, "org/store", "--dry-run"),
+        ("metric", METRIC, "org/mrecall", "--dry-run", "--public"),
+        ("model", model, "org/amer", "--base-model", "org/tiny", "--dry-run"),
+        ("model", model, "org/merged", "--merge", "--dry-run"),
         HF_TOKEN=None,
     )
     assert hub.requests == []
@@ -117,7 +118,7 @@ def test_a_dry_run_lists_files_and_sizes_and_makes_no_request(hub, dataset, stor
 def test_an_adapter_goes_with_the_name_and_commit_of_its_base_and_comes_back_bit_identical(hub, model, base, tmp_path):
     pin = hub.seed("org/tiny", Path(base))
     hub.seed("org/amer", {"README.md": f"---\nlicense: mit\n---\n\n{MINE}".encode()}, private=True)
-    options = ("--base_model", "org/tiny", "--branch", "dev", "--tag", "v1", "--message", "First reading")
+    options = ("--base-model", "org/tiny", "--branch", "dev", "--tag", "v1", "--message", "First reading")
     assert "/org/amer/commit/" in run(hub, ("model", model, "org/amer", *options))
     repo, files = hub.repo("org/amer"), hub.files("org/amer", "v1")
     assert set(hub.files("org/amer", "main")) == {".gitattributes", "README.md"}
@@ -135,7 +136,7 @@ def test_an_adapter_goes_with_the_name_and_commit_of_its_base_and_comes_back_bit
 
 def test_a_merged_model_holds_every_weight_and_nothing_of_the_adapter_is_left(hub, model, base, tmp_path):
     hub.seed("org/tiny", Path(base))
-    run(hub, ("model", model, "org/amer", "--base_model", "org/tiny"))
+    run(hub, ("model", model, "org/amer", "--base-model", "org/tiny"))
     hub.seed("org/amer", {"adapter/adapter_model.safetensors": b"as an export for PEFT, or a push up to 0.1.0"})
     run(hub, ("model", model, "org/amer", "--merge"))
     repo, files = hub.repo("org/amer"), hub.files("org/amer")
@@ -191,14 +192,14 @@ def test_a_base_that_nobody_else_has_or_that_is_another_is_refused(hub, model, b
     lines = run(
         hub,
         ("model", model, "org/amer"),
-        ("model", model, "org/amer", "--base_model", base),
-        ("model", model, "org/amer", "--base_model", "org/other"),
-        ("model", model, "org/amer", "--base_model", "org/nothing"),
+        ("model", model, "org/amer", "--base-model", base),
+        ("model", model, "org/amer", "--base-model", "org/other"),
+        ("model", model, "org/amer", "--base-model", "org/nothing"),
         ("model", tmp_path / "full", "org/amer", "--merge"),
     ).splitlines()
     local, folder, other, nothing, full = lines
-    assert f"belongs to the base {base}, a folder that nobody else has" in local and "--base_model" in local
-    assert f"--base_model {base} is a folder" in folder
+    assert f"belongs to the base {base}, a folder that nobody else has" in local and "--base-model" in local
+    assert f"--base-model {base} is a folder" in folder
     assert "does not give the vectors it gave where it was saved" in other
     assert re.search(r"largest difference 0\.\d+, smallest cosine 0\.\d+", other)
     assert nothing.startswith("OSError: ") and "org/nothing" in nothing
@@ -235,9 +236,8 @@ def test_a_damaged_store_a_missing_folder_and_a_bad_name_are_refused(hub, datase
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--base_model_revision", "v1"], "needs --base_model"), (["--system", "AMER"], "needs --results")],
+    [(["--base-model-revision", "v1"], "needs --base-model"), (["--system", "AMER"], "needs --results")],
 )
-def test_options_that_need_another_say_so(options, message, capsys):
-    with pytest.raises(SystemExit):
-        push_to_hub.parse_arguments(["model", "folder", "org/amer", *options])
-    assert message in capsys.readouterr().err
+def test_options_that_need_another_say_so(options, message):
+    with pytest.raises(typer.BadParameter, match=message):
+        run_command("push", "model", "folder", "org/amer", *options)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import encode_corpus
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+import amer.corpus
 from amer.corpus import DocumentEncoder, DocumentStore
 from amer.corpus.encoding import CorpusEncoding
 from amer.corpus.known_encoders import KNOWN_ENCODERS, KnownEncoder
 from amer.locks import try_lock
+from tests.commands.running import amer as run_command
 from tests.conftest import DIM, tiny_tokenizer
 
 pytest.importorskip("sentence_transformers")
@@ -36,12 +37,12 @@ def folder(tmp_path_factory) -> Path:
 
 def run(folder: Path, output: Path, *arguments: str, encoder: str | None = None) -> None:
     where = ["--documents", f"{folder}/documents.parquet", "--encoder", encoder or f"{folder}/encoder"]
-    encode_corpus.main([*where, "--output", str(output), "--shard_size", "6", "--device", "cpu", *arguments])
+    run_command("corpus", "encode", *where, "--output", output, "--shard-size", 6, "--device", "cpu", *arguments)
 
 
 def test_a_corpus_becomes_a_store_and_the_same_command_opens_it(folder, tmp_path, capsys):
     for _ in range(2):
-        run(folder, tmp_path / "store", "--query_prompt", "q: ", "--document_prompt", "d: ", "--dtype", "float32")
+        run(folder, tmp_path / "store", "--query-prompt", "q: ", "--document-prompt", "d: ", "--dtype", "float32")
         assert f"store: 20 documents, {DIM} values each, float32" in " ".join(capsys.readouterr().out.split())
     store = DocumentStore.open(tmp_path / "store")
     store.verify()
@@ -55,13 +56,13 @@ def test_a_known_encoder_gets_its_prompt_and_it_is_said(folder, tmp_path, capsys
     run(folder, tmp_path / "known")
     assert "before every question: 'ask: '" in capsys.readouterr().out
     assert DocumentStore.open(tmp_path / "known").encoder["query_prompt"] == "ask: "
-    run(folder, tmp_path / "chosen", "--query_prompt", "")
+    run(folder, tmp_path / "chosen", "--query-prompt", "")
     assert "before every question" not in capsys.readouterr().out
     assert DocumentStore.open(tmp_path / "chosen").encoder["query_prompt"] == ""
 
 
 def test_code_of_an_encoder_needs_an_option(folder, tmp_path):
-    with pytest.raises(ValueError, match="--trust_remote_code"):
+    with pytest.raises(ValueError, match="--trust-remote-code"):
         run(folder, tmp_path / "store", encoder="infly/inf-retriever-v1-1.5b")
     assert not (tmp_path / "store").exists()
 
@@ -81,16 +82,16 @@ def test_what_another_process_is_at_work_on_is_said(folder, tmp_path, capsys):
     assert len(DocumentStore.open(output)) == 20
 
 
-@pytest.mark.parametrize("given, address", [(["--ray"], None), (["--ray", "10.0.0.1:6379"], "10.0.0.1:6379")])
+@pytest.mark.parametrize("given, address", [(["--ray", "local"], None), (["--ray", "10.0.0.1:6379"], "10.0.0.1:6379")])
 def test_ray_is_given_what_makes_the_encoder(folder, tmp_path, monkeypatch, given, address):
     called = {}
 
     def encode(documents, make_encoder, path, **options):
         called.update(options, store=path)
         assert make_encoder().identity["name"] == f"{folder}/encoder"
-        return encode_corpus.encode_corpus(encode_corpus.open_documents(documents), make_encoder(), path)
+        return amer.corpus.encode_corpus(amer.corpus.open_documents(documents), make_encoder(), path)
 
-    monkeypatch.setattr(encode_corpus, "encode_corpus_with_ray", encode)
-    run(folder, tmp_path / "store", *given, "--ray_actors", "3")
+    monkeypatch.setattr("amer.corpus.ray_encoding.encode_corpus_with_ray", encode)
+    run(folder, tmp_path / "store", *given, "--ray-actors", "3")
     assert called["address"] == address
     assert (called["num_actors"], called["shard_size"], called["dtype"]) == (3, 6, "float16")

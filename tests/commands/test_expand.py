@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import expand_queries
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from amer.baselines.chat import EndpointChat
+from amer.baselines import chat as chats
+from amer.commands import expand as command
 from amer.data import RetrievalDataset, save_dataset_dir
+from tests.commands.running import amer
 
 QUESTIONS = ["bank?", "light?", "plane?"]
 REPLIES = {"bank?": "river, money", "light?": "Light is what makes us see all the things around us.", "plane?": "air"}
@@ -34,7 +35,7 @@ def chat(monkeypatch):
         scripted.arguments = arguments
         return scripted
 
-    monkeypatch.setattr(expand_queries, "load_chat", load)
+    monkeypatch.setattr(command, "load_chat", load)
     return scripted
 
 
@@ -50,7 +51,7 @@ def save(tmp_path):
 
 def test_the_keywords_are_written_and_prose_is_counted(save, chat, tmp_path, capsys):
     arguments = ["--dataset", save(queries=QUESTIONS), "--split", "validation", "--output", str(tmp_path / "out")]
-    expand_queries.main([*arguments, "--model", "some/model", "--max_new_tokens", "7"])
+    amer("expand", *arguments, "--model", "some/model", "--max-new-tokens", 7)
     assert chat.arguments == ("some/model", None, 7)
     assert pq.read_table(tmp_path / "out" / "expanded.parquet").to_pylist() == [
         {"query_id": "q0", "query": "bank? river, money", "keywords": ["river", "money"], "prose": False}
@@ -60,7 +61,7 @@ def test_the_keywords_are_written_and_prose_is_counted(save, chat, tmp_path, cap
     ]
     assert "3 questions, 1 of them as they were" in " ".join(capsys.readouterr().out.split())
     written = (tmp_path / "out" / "expanded.parquet").read_bytes()
-    expand_queries.main([*arguments, "--model", "some/model"])
+    amer("expand", *arguments, "--model", "some/model")
     assert chat.asked == 3
     assert (tmp_path / "out" / "expanded.parquet").read_bytes() == written
 
@@ -68,16 +69,16 @@ def test_the_keywords_are_written_and_prose_is_counted(save, chat, tmp_path, cap
 def test_a_split_that_is_not_there_or_holds_no_text_is_refused(save, chat, tmp_path):
     folder = save(input_vectors=np.ones((3, 4), dtype=np.float32))
     arguments = ["--dataset", folder, "--output", str(tmp_path / "out"), "--model", "some/model"]
-    with pytest.raises(SystemExit, match="'test': choose from validation"):
-        expand_queries.main(arguments)
-    with pytest.raises(SystemExit, match="are vectors"):
-        expand_queries.main([*arguments, "--split", "validation"])
+    with pytest.raises(ValueError, match="'test': choose from validation"):
+        amer("expand", *arguments)
+    with pytest.raises(ValueError, match="are vectors"):
+        amer("expand", *arguments, "--split", "validation")
     assert chat.asked == 0 and not (tmp_path / "out").exists()
 
 
 def test_a_model_runs_here_or_behind_an_endpoint(monkeypatch):
-    chat = expand_queries.load_chat("gpt-x", "http://localhost:8000/v1", 7)
-    assert isinstance(chat, EndpointChat) and chat.name == "gpt-x"
-    monkeypatch.setattr(expand_queries, "LocalChat", lambda *arguments: arguments)
-    monkeypatch.setattr(expand_queries, "resolve_model", lambda name: f"folder of {name}")
-    assert expand_queries.load_chat("some/model", None, 7) == ("folder of some/model", "some/model", 7)
+    chat = command.load_chat("gpt-x", "http://localhost:8000/v1", 7)
+    assert isinstance(chat, chats.EndpointChat) and chat.name == "gpt-x"
+    monkeypatch.setattr(chats, "LocalChat", lambda *arguments: arguments)
+    monkeypatch.setattr("amer.offline.resolve_model", lambda name: f"folder of {name}")
+    assert command.load_chat("some/model", None, 7) == ("folder of some/model", "some/model", 7)

@@ -8,25 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-import encode_queries
 import numpy as np
 import pytest
 import torch
 
+import amer.corpus
+from amer.commands.encode import read_questions
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.files import read_json
 from amer.search import load_query_embeddings
 from modeling_amer import AMERModel
+from tests.commands.running import amer as run_command
 from tests.conftest import DIM, build
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [f"question {row} {'long ' * (row * 5 % 7)}" for row in range(18)]
 ENCODER = {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
-# Where there is no GPU, --multi_gpu is what makes accelerate start as many processes as it was asked for.
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+# Where there is no GPU, --multi-gpu is what makes accelerate start as many processes as it was asked for.
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi-gpu", "--num-processes", "2"]
 DYING = """
-import os, signal, time
-import encode_queries
+import os, signal, sys, time
+from amer.commands import main
 from amer.corpus.shards import Shards
 
 write = Shards.write
@@ -39,7 +41,7 @@ def write_and_die(self, index, vectors):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Shards.write = write_and_die
-encode_queries.main()
+main(["encode", *sys.argv[1:]])
 """
 
 
@@ -57,7 +59,7 @@ def questions(tmp_path) -> str:
 
 
 def encode(model: str, output: Path, *arguments: str) -> np.ndarray:
-    encode_queries.main(["--model", model, "--output", str(output), *arguments, "--device", "cpu"])
+    run_command("encode", "--model", model, "--output", output, *arguments, "--device", "cpu")
     return load_query_embeddings(output)
 
 
@@ -68,12 +70,11 @@ def contents(path: Path) -> dict[str, bytes]:
 @pytest.mark.distributed
 @pytest.mark.kill
 def test_two_processes_of_which_one_dies_leave_what_another_run_finishes(model, questions, tmp_path):
-    output, sizes = tmp_path / "out", ("--questions", questions, "--shard_size", "4", "--batch_size", "3")
+    output, sizes = tmp_path / "out", ("--questions", questions, "--shard-size", "4", "--batch-size", "3")
     (tmp_path / "dying.py").write_text(DYING)
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
     launched = subprocess.run(
         [*LAUNCH, str(tmp_path / "dying.py"), "--model", model, "--output", str(output), *sizes],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,
@@ -91,7 +92,7 @@ def test_two_processes_of_which_one_dies_leave_what_another_run_finishes(model, 
 def test_text_and_json_lines_give_the_questions_in_their_order(model, questions, tmp_path):
     lines = [json.dumps({"query": question, "id": row}) for row, question in enumerate(QUESTIONS)]
     (tmp_path / "questions.jsonl").write_text("\n".join(lines))
-    text = encode(model, tmp_path / "text", "--questions", questions, "--num_query_vectors", "2")
+    text = encode(model, tmp_path / "text", "--questions", questions, "--num-query-vectors", "2")
     json_lines = encode(model, tmp_path / "json", "--questions", str(tmp_path / "questions.jsonl"))
     assert json_lines.shape == (18, 3, DIM)
     np.testing.assert_allclose(text, json_lines[:, :2], atol=1e-6)
@@ -101,13 +102,13 @@ def test_text_and_json_lines_give_the_questions_in_their_order(model, questions,
 
 def test_a_question_may_hold_any_character_but_the_end_of_a_line(tmp_path):
     (tmp_path / "questions.txt").write_bytes("\ufeffone\u2028line\r\n\x0bthe second\x85 \n".encode())
-    assert encode_queries.read_questions(tmp_path / "questions.txt") == ["one\u2028line", "\x0bthe second\x85 "]
+    assert read_questions(tmp_path / "questions.txt") == ["one\u2028line", "\x0bthe second\x85 "]
 
 
 @pytest.mark.parametrize("line", ["", "bank", '["bank"]', '{"question": "bank"}'])
 def test_a_line_without_a_question_is_named(model, tmp_path, line):
     (tmp_path / "questions.jsonl").write_text(f'{{"query": "bank"}}\n{line}\n')
-    with pytest.raises(SystemExit, match=r"questions\.jsonl:2: .*`query`"):
+    with pytest.raises(ValueError, match=r"questions\.jsonl:2: .*`query`"):
         encode(model, tmp_path / "out", "--questions", str(tmp_path / "questions.jsonl"))
     assert not (tmp_path / "out").exists()
 
@@ -145,9 +146,9 @@ def test_a_split_of_a_dataset_is_encoded_as_the_model_reads_it(llama, model, dat
 
 def test_a_split_that_is_not_there_or_cannot_be_read_is_refused(model, dataset, tmp_path):
     folder = dataset(input_vectors=np.ones((18, DIM), dtype=np.float32))
-    with pytest.raises(SystemExit, match="'test': choose from validation"):
+    with pytest.raises(ValueError, match="'test': choose from validation"):
         encode(model, tmp_path / "out", "--dataset", folder)
-    with pytest.raises(SystemExit, match="are vectors, but this model reads text"):
+    with pytest.raises(ValueError, match="are vectors, but this model reads text"):
         encode(model, tmp_path / "out", "--dataset", folder, "--split", "validation")
 
 
@@ -163,10 +164,10 @@ def test_an_anchored_model_loads_the_document_encoder_it_names(llama, questions,
         def encode_queries(self, texts: list[str], batch_size: int) -> np.ndarray:
             return np.eye(DIM, dtype=np.float32)[[len(text) % DIM for text in texts]]
 
-    monkeypatch.setattr(encode_queries, "DocumentEncoder", ToyEncoder)
+    monkeypatch.setattr(amer.corpus, "DocumentEncoder", ToyEncoder)
     anchored = build(llama, anchored=True, document_encoder=ENCODER)
     anchored.save_pretrained(tmp_path / "model")
-    given = ("--questions", questions, "--trust_remote_code")
+    given = ("--questions", questions, "--trust-remote-code")
     embeddings = encode(str(tmp_path / "model"), tmp_path / "out", *given)
     vectors = torch.eye(DIM)[[len(question) % DIM for question in QUESTIONS]]
     np.testing.assert_allclose(embeddings, anchored.encode_query(QUESTIONS, input_vectors=vectors), atol=1e-5)

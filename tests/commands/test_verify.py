@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
-from verify_model import main
 
+from tests.commands.running import amer
 from tests.conftest import build
 
 
 def test_a_model_where_it_was_saved_is_reproduced(llama, tmp_path, capsys):
     build(llama).save_pretrained(tmp_path / "model")
-    with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path / "model")])
-    assert ended.value.code == 0 and "model: reproduced: largest difference 0," in capsys.readouterr().out
+    assert amer("verify", tmp_path / "model") == 0
+    assert "model: reproduced: largest difference 0," in capsys.readouterr().out
 
 
 def test_another_base_is_not(llama, tmp_path, capsys):
@@ -23,6 +21,5 @@ def test_another_base_is_not(llama, tmp_path, capsys):
     torch.nn.init.normal_(other.layers[0].self_attn.q_proj.weight)
     other.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path / "base")
-    with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path / "model"), "--base_model", str(tmp_path / "base")])
-    assert ended.value.code == 1 and "NOT reproduced" in capsys.readouterr().out
+    assert amer("verify", tmp_path / "model", "--base-model", tmp_path / "base") == 1
+    assert "NOT reproduced" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""scripts/store.py: what it exports it imports again; it verifies, and refuses half a source."""
+"""`amer corpus`: what it exports it imports again; it verifies, and refuses half a source."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import store as script
+import typer
 
 from amer.corpus import DocumentStore, write_store
+from tests.commands.running import amer
 
 ENCODER = {"name": "org/encoder", "revision": "main", "query_prompt": "query: "}
-NAMED = ["--encoder", "org/encoder", "--revision", "main", "--query_prompt", "query: "]
+NAMED = ["--encoder", "org/encoder", "--revision", "main", "--query-prompt", "query: "]
 DOCUMENTS = pa.table({"id": ["a", "b"], "title": ["", ""], "text": ["x", "y"], "year": [1990, 1991]})
 
 
@@ -21,7 +22,7 @@ def store(tmp_path) -> DocumentStore:
 
 
 def run(*arguments) -> None:
-    script.main([str(argument) for argument in arguments])
+    amer("corpus", *arguments)
 
 
 def test_what_was_exported_is_imported_as_the_same_store(store, tmp_path, capsys):
@@ -55,7 +56,6 @@ def test_a_damaged_store_does_not_pass(store, capsys):
 
 
 @pytest.mark.parametrize("source", [["--vectors", "v.npy"], ["--table", "t.parquet", "--documents", "d.parquet"], []])
-def test_half_a_source_is_refused(source, capsys):
-    with pytest.raises(SystemExit):
+def test_half_a_source_is_refused(source):
+    with pytest.raises(typer.BadParameter, match="--documents"):
         run("import", *NAMED, *source, "--output", "out")
-    assert "--documents" in capsys.readouterr().err

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import build_index
 import numpy as np
 import pyarrow as pa
 import pytest
-import search
 
 from amer.corpus import DocumentStore, write_store
+from tests.commands.running import amer
 from tests.conftest import DIM, build
 from tests.hub.conftest import loopback_hub
 
-SEARCH = "import sys, search; sys.argv[0] = 'search.py'; search.main()"
+SEARCH = "import sys; from amer.commands import main; main(['search', *sys.argv[1:]])"
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def test_the_store_may_be_a_name_on_the_hub(hub, llama, tmp_path):
     store = write_store(tmp_path / "store", documents, np.eye(3, DIM), encoder)
     hub.seed("org/store", store.path, repo_type="dataset", private=True)
     build(llama, document_encoder=encoder).save_pretrained(tmp_path / "model")
-    arguments = ("--model", tmp_path / "model", "--store", "org/store", "--questions", "bank", "--k", "3")
+    arguments = ("--model", tmp_path / "model", "--store", "org/store", "bank", "--k", "3")
     shown = hub.run(SEARCH, *arguments, project=True, COLUMNS=120).stdout
     assert all(document in shown for document in ("d0", "d1", "d2"))
 
@@ -41,14 +40,14 @@ def dated(tmp_path) -> DocumentStore:
 
 @pytest.mark.parametrize(
     "engine, where",
-    [(["faiss", "--index", "flat", "--output"], "index"), (["milvus", "--index", "FLAT", "--uri"], "milvus.db")],
+    [(["build", "--preset", "flat", "--output"], "index"), (["milvus", "--index-type", "FLAT", "--uri"], "milvus.db")],
     ids=["faiss", "milvus-lite"],
 )
 def test_an_index_that_was_built_is_searched_with_filter_and_fusion(dated, llama, tmp_path, capsys, engine, where):
-    build_index.main([*engine, str(tmp_path / where), "--store", str(dated.path)])
+    amer("index", *engine, tmp_path / where, "--store", dated.path)
     assert where in capsys.readouterr().out
     build(llama, document_encoder=dated.encoder).save_pretrained(tmp_path / "model")
-    arguments = ["--model", str(tmp_path / "model"), "--store", str(dated.path), "--questions", "bank", "--k", "9"]
-    search.main([*arguments, "--index", str(tmp_path / where), "--filter", "year < 1993", "--fusion", "max_score"])
+    arguments = ["--model", str(tmp_path / "model"), "--store", str(dated.path), "bank", "--k", "9"]
+    amer("search", *arguments, "--index", tmp_path / where, "--filter", "year < 1993", "--fusion", "max_score")
     shown = capsys.readouterr().out
     assert [f"id {year}" in shown for year in (1990, 1991, 1992, 1993)] == [True, True, True, False]
