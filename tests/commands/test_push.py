@@ -137,7 +137,9 @@ def test_an_adapter_goes_with_the_name_and_commit_of_its_base_and_comes_back_bit
 def test_a_merged_model_holds_every_weight_and_nothing_of_the_adapter_is_left(hub, model, base, tmp_path):
     hub.seed("org/tiny", Path(base))
     run(hub, ("model", model, "org/amer", "--base-model", "org/tiny"))
-    hub.seed("org/amer", {"adapter/adapter_model.safetensors": b"as an export for PEFT, or a push up to 0.1.0"})
+    assert hub.repo("org/amer").private
+    earlier = {"adapter/adapter_model.safetensors": b"an export for PEFT, or of a push up to 0.1.0"}
+    hub.seed("org/amer", earlier, private=True)
     run(hub, ("model", model, "org/amer", "--merge"))
     repo, files = hub.repo("org/amer"), hub.files("org/amer")
     assert repo.private and len(repo.history(repo.head("main"))) == 4
