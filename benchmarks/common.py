@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -47,7 +47,7 @@ def arguments_of(script: str, description: str | None) -> argparse.ArgumentParse
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Where and with what something was measured: processor, cores or GPU, threads, versions, date."""
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    date = datetime.now(UTC).isoformat(timespec="seconds")
     return {**hardware(device), "threads": torch.get_num_threads(), "versions": versions(), "date": date}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib.util import find_spec
 
@@ -13,7 +14,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from amer import offline
 from modeling_amer import AMERModel
 
+os.environ.setdefault("AMER_OFFLINE_MODELS", "1")  # the processes that tests start take it over
+
 DIM = 8
+SERVERS = {"hub", "milvus_server"}  # fixtures
 LORA = {
     "r": 4,
     "lora_alpha": 8,
@@ -23,6 +27,19 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<user>{{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+def pytest_configure() -> None:
+    """Keep what the processes that tests start compile: each would compile torch afresh, for ten seconds."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the fixture of a server."""
+    for item in items:
+        if SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

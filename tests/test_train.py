@@ -238,6 +238,7 @@ def test_a_trained_model_loads_with_what_it_was_trained_for(unbroken, llama):
     assert [entry["step"] for entry in history(unbroken) if "loss" in entry] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.kill
 def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama, data, tmp_path):
     folder, arguments = tmp_path / "out", command(tmp_path / "out", llama, data.text)
     (tmp_path / "killed.py").write_text(KILLED)
@@ -252,6 +253,7 @@ def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama
     check_the_resumed_record(record(folder), record(unbroken), history(folder / "checkpoint-4"))
 
 
+@pytest.mark.kill
 def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one_ten_times(llama, data, tmp_path):
     arguments = command(tmp_path, llama, data.text, save_steps=1)
     at = arguments.index("--output_dir")

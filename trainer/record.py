@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def training_record(
     args, state = trainer.args, trainer.state
     model = trainer.accelerator.unwrap_model(trainer.model)
     record = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": _settings(args),
         "steps": state.global_step,
         "epochs": state.epoch,

@@ -96,10 +96,10 @@ def push_model(
 def push_dataset(target: Target) -> None:
     """Push a dataset directory."""
     _check(target)
-    from amer.data import load_dataset_dir
+    from amer.data import verify_folder
     from amer.hub_cards import dataset_card, update_card
 
-    load_dataset_dir(target.folder)  # names what is damaged, where a card of it could not be made
+    verify_folder(target.folder)
     generated = dataset_card(target.folder, target.repo_id)
     publish(target, "dataset", target.folder, DATASET, update_card(existing_card(target, "dataset"), generated))
 
@@ -109,8 +109,10 @@ def push_dataset(target: Target) -> None:
 def push_store(target: Target) -> None:
     """Push a document store."""
     _check(target)
+    from amer.data import verify_folder
     from amer.hub_cards import store_card, update_card
 
+    verify_folder(target.folder)
     generated = store_card(target.folder, target.repo_id)
     publish(target, "store", target.folder, STORE, update_card(existing_card(target, "store"), generated))
 
@@ -211,7 +213,7 @@ def publish(target: Target, kind: str, folder: Path, replaced: Sequence[str], ca
         folder,
         target.repo_id,
         repo_type,
-        private=not target.public,
+        public=target.public,
         branch=target.branch,
         tag=target.tag,
         commit_message=target.message or f"Upload {kind}",

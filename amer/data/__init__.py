@@ -8,6 +8,7 @@ from amer.data.custom import build_custom
 from amer.data.dataset import RetrievalDataset, load_dataset_dir, load_split, save_dataset_dir
 from amer.data.qampari import build_qampari
 from amer.data.synthetic import build_synthetic
+from amer.data.verification import verify_folder
 from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import build_wordnet
 
@@ -24,4 +25,5 @@ __all__ = [
     "open_documents",
     "save_dataset_dir",
     "take_documents",
+    "verify_folder",
 ]

@@ -22,7 +22,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """
     try:
         return await asyncio.wait_for(_read(request, max_bytes), seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise HTTPException(408, f"the request has not arrived within {seconds} seconds") from None
 
 

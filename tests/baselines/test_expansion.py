@@ -115,6 +115,7 @@ def test_bad_questions_are_refused_before_anyone_is_asked(tmp_path, questions):
     assert not (tmp_path / "replies.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_real_model_expands_questions(smollm2, tmp_path):
     questions = ["Which films did Sofia Coppola direct?", "bank"]
     expanded = expand(questions, LocalChat(smollm2, "SmolLM2", 12), tmp_path / "replies.jsonl", False)

@@ -67,6 +67,8 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
+@pytest.mark.distributed
+@pytest.mark.kill
 def test_two_processes_of_which_one_dies_leave_what_another_run_finishes(model, questions, tmp_path):
     output, sizes = tmp_path / "out", ("--questions", questions, "--shard-size", "4", "--batch-size", "3")
     (tmp_path / "dying.py").write_text(DYING)

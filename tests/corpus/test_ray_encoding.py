@@ -28,7 +28,7 @@ import pytest
 from amer.corpus.encoding import encode_corpus
 from amer.corpus.ray_encoding import encode_corpus_with_ray
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray (extra `ray`)")
+pytestmark = [pytest.mark.server, pytest.mark.skipif(find_spec("ray") is None, reason="needs ray (extra `ray`)")]
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(Path(__file__).parents[2]),

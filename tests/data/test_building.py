@@ -109,6 +109,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.kill
 def test_builds_killed_at_any_moment_go_on_to_the_same_bytes(tmp_path):
     """Every step of files is tried once with a process that dies there."""
     subprocess.run([sys.executable, __file__, str(tmp_path)], env=ENVIRONMENT, check=True, timeout=120)

@@ -148,6 +148,7 @@ def test_a_run_that_failed_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(search.texts) == 7  # what is finished is read
 
 
+@pytest.mark.kill
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
     """Every step of files is tried once with a process that dies there."""
     subprocess.run([sys.executable, __file__, str(tmp_path)], env=ENVIRONMENT, check=True, timeout=120)

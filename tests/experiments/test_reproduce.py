@@ -16,6 +16,8 @@ from amer.evaluation.runs import Run
 from amer.trainer import run as training
 from experiments import reproduce, study, study_data, study_runs, synthetic
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {
     "anchored": True,
     "num_query_vectors": 2,

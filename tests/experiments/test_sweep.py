@@ -237,6 +237,7 @@ def test_what_is_trained_already_is_not_trained_again(monkeypatch, tmp_path, cap
     assert capsys.readouterr().out.count("already trained") == 2
 
 
+@pytest.mark.slow
 def test_real_trainings_are_compared_and_the_best_is_trained_alike_once_more(llama, tmp_path, monkeypatch):
     """By the real train.py, in this process, since each launch would import for seconds."""
 

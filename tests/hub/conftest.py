@@ -9,9 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
@@ -39,12 +37,6 @@ found = [name for name in {PACKAGES!r} if find_spec(name)]
 if found:
     sys.exit(f"{{found}} can be imported: install the project in editable mode (make venv) to run this test")
 """
-
-
-@cache
-def compiled_code() -> TemporaryDirectory[str]:
-    """Where clients keep compiled modules until the tests end: without it each would compile torch afresh."""
-    return TemporaryDirectory(prefix="amer-pycache-")
 
 
 def contents(files: Path | Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
@@ -186,7 +178,6 @@ class LoopbackHub:
         own = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         python = {
             "PYTHONPATH": str(PROJECT) if project else str(self._site),
-            "PYTHONPYCACHEPREFIX": compiled_code().name,
             "PYTHONSAFEPATH": "1",
         }
         merged = {**own, **python, **self.env, **changes}

@@ -11,6 +11,8 @@ import pytest
 import amer.evaluation
 from tests.hub.conftest import loopback_hub
 
+pytestmark = pytest.mark.server
+
 FOLDER = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
 PUSH = "import sys; from amer.commands import main; main(['push', *sys.argv[1:]])"
 

@@ -12,6 +12,8 @@ from huggingface_hub import ModelCard
 from tests.conftest import save_tiny_base
 from tests.hub.conftest import LoopbackHub, loopback_hub
 
+pytestmark = pytest.mark.server
+
 PUSH = """
 import sys, numpy as np, torch
 from modeling_amer import AMERModel
@@ -22,7 +24,7 @@ model = AMERModel.from_base("org/base", document_dim=8, num_query_vectors=3, lor
 for name, parameter in model.named_parameters():
     if "lora_B" in name:
         torch.nn.init.normal_(parameter, std=0.2)
-model.push_to_hub("org/amer", private=True)
+model.push_to_hub("org/amer")
 np.save(sys.argv[1], model.encode_query(["bank", "a longer question"]).numpy())
 """
 LOAD = """
@@ -75,15 +77,15 @@ def test_strangers_get_bit_identical_vectors(published, stranger):
     assert np.array_equal(stranger[1], published.vectors) and stranger[0]["attention"] == "sdpa"
 
 
-def test_trap_01_a_repository_loads_as_amer_and_not_as_its_base(published, stranger):
+def test_a_repository_loads_as_amer_and_not_as_its_base(published, stranger):
     assert stranger[0]["name"] == "AMERModel" and "adapter_config.json" not in published.hub.files("org/amer")
 
 
-def test_trap_14_the_class_is_not_rebuilt_as_one_that_generates_text(stranger):
+def test_the_class_is_not_rebuilt_as_one_that_generates_text(stranger):
     assert not stranger[0]["can_generate"] and "GenerationMixin" not in stranger[0]["bases"]
 
 
-def test_trap_25_the_code_of_the_repository_is_what_runs(stranger):
+def test_the_code_of_the_repository_is_what_runs(stranger):
     assert stranger[0]["module"].startswith("transformers_modules.org.amer.")
 
 
@@ -95,14 +97,14 @@ def test_what_is_cached_loads_without_a_network(published, stranger, tmp_path):
 def test_the_repository_holds_code_and_adapter_and_no_base(published):
     files = published.hub.files("org/amer")
     assert {"config.json", "model.safetensors", "modeling_amer.py", "configuration_amer.py", "probe.json"} < set(files)
-    assert "adapter/adapter_config.json" in files
+    assert not any(name.startswith("adapter/") for name in files)
     assert len(files["model.safetensors"]) < len(published.hub.files("org/base")["model.safetensors"])
     assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in files)
     assert published.hub.repo("org/amer").private
     assert json.loads(files["config.json"])["base_model_revision"] == published.base_commit
 
 
-def test_trap_18_the_pin_holds_when_the_base_moves(published, tmp_path):
+def test_the_pin_holds_when_the_base_moves(published, tmp_path):
     other = save_tiny_base(tmp_path / "other", "qwen3")
     moved = published.hub.seed("org/base", {"README.md": b"moved", "config.json": b"{}"})
     assert moved != published.base_commit and other
@@ -110,7 +112,7 @@ def test_trap_18_the_pin_holds_when_the_base_moves(published, tmp_path):
     assert facts["pin"] == published.base_commit and np.array_equal(vectors, published.vectors)
 
 
-def test_trap_19_a_revision_of_the_adapter_is_not_asked_of_the_base(published, tmp_path):
+def test_a_revision_of_the_adapter_is_not_asked_of_the_base(published, tmp_path):
     published.hub.run("import huggingface_hub as h; h.create_tag('org/amer', tag='v1')")
     assert "v1" not in published.hub.repo("org/base").tags
     _, vectors = published.load(tmp_path, revision="v1", environment={"HF_HOME": tmp_path / "cold"})
@@ -124,7 +126,7 @@ def test_another_base_at_load_is_not_asked_for_the_pin_but_pinned_itself(publish
     np.testing.assert_allclose(vectors, published.vectors, atol=1e-5)
 
 
-def test_trap_13_the_tokenizer_loads_without_a_prompt(published):
+def test_the_tokenizer_loads_without_a_prompt(published):
     published.hub.run(
         """
         from transformers import AutoTokenizer
@@ -134,7 +136,7 @@ def test_trap_13_the_tokenizer_loads_without_a_prompt(published):
     )
 
 
-def test_trap_09_a_local_folder_loads_with_its_own_config_class(published, tmp_path):
+def test_a_local_folder_loads_with_its_own_config_class(published, tmp_path):
     published.hub.run(
         """
         import sys
@@ -154,6 +156,52 @@ def test_trap_09_a_local_folder_loads_with_its_own_config_class(published, tmp_p
     )
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {name for name in published.hub.files("org/amer") if name.endswith(".py")} <= names
+
+
+def test_an_export_for_peft_is_published_where_it_is_asked_for(published, tmp_path):
+    published.hub.run(
+        """
+        from modeling_amer import AMERModel
+        AMERModel.from_pretrained("org/amer").push_to_hub("tester/with-peft", export_peft=True)
+        """,
+        project=True,
+    )
+    files = published.hub.files("tester/with-peft")
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= set(files)
+    published.hub.run(
+        """
+        from peft import PeftModel
+        from transformers import AutoModel
+        model = AutoModel.from_pretrained("tester/with-peft", trust_remote_code=True, verify=True)
+        assert type(model).__name__ == "AMERModel"
+        base = AutoModel.from_pretrained("org/base", revision=model.config.base_model_revision)
+        theirs = PeftModel.from_pretrained(base, "tester/with-peft", subfolder="adapter")
+        ids = model.tokenizer("bank", return_tensors="pt")
+        assert theirs(**ids).last_hidden_state.equal(model.backbone(**ids).last_hidden_state)
+        """
+    )
+
+
+def test_a_new_repository_is_private_unless_somebody_says_otherwise(published):
+    published.hub.run(
+        """
+        from modeling_amer import AMERModel
+        model = AMERModel.from_pretrained("org/amer")
+        model.push_to_hub("tester/default")
+        model.push_to_hub("tester/public", public=True)
+        model.push_to_hub("tester/as-in-transformers", private=False)
+        model.push_to_hub("tester/private", private=True)
+        try:
+            model.push_to_hub("tester/both", public=True, private=True)
+        except ValueError as error:
+            assert "contradict" in str(error)
+        else:
+            raise AssertionError
+        """,
+        project=True,
+    )
+    names = ("default", "public", "as-in-transformers", "private")
+    assert [published.hub.repo(f"tester/{name}").private for name in names] == [True, False, False, True]
 
 
 def test_loading_unpickles_nothing(published):
@@ -179,7 +227,7 @@ def test_a_base_that_comes_as_a_pickle_is_refused(published, tmp_path):
     assert done.returncode != 0 and "org/pickled" in done.stderr and "safetensors" in done.stderr
 
 
-def test_trap_08_a_push_leaves_the_card_alone(published):
+def test_a_push_leaves_the_card_alone(published):
     card = b"---\nlicense: mit\ntags:\n- mine\n---\n\nWritten by hand.\n"
     published.hub.seed("tester/carded", {"README.md": card, "model-00001-of-00002.safetensors": b"of an earlier push"})
     push = """
@@ -223,7 +271,7 @@ def test_a_killed_push_leaves_the_old_repository(published):
     assert after["model.safetensors"] != b"old" and json.loads(after["config.json"])["model_type"] == "amer"
 
 
-def test_trap_20_a_base_in_a_folder_is_not_published(published, tmp_path):
+def test_a_base_in_a_folder_is_not_published(published, tmp_path):
     base = save_tiny_base(tmp_path / "base", "llama")
     requests = len(published.hub.requests)
     done = published.hub.run(

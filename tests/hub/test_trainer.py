@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard
 from tests.conftest import save_tiny_base
 from tests.hub.conftest import loopback_hub
 
+pytestmark = pytest.mark.server
+
 TRAIN = """
 import json, sys, numpy as np
 from pathlib import Path
@@ -33,7 +35,6 @@ np.save(folder / "vectors.npy", trainer.model.encode_query(["bank", "a longer qu
 """
 OPTIONS = {
     "hub_model_id": "org/trained",
-    "hub_private_repo": True,
     "hub_strategy": "every_save",
     "hub_always_push": True,
     "save_strategy": "steps",

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 mteb = pytest.importorskip("mteb", minversion="2.0")
 datasets = pytest.importorskip("datasets")
 

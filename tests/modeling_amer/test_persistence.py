@@ -38,6 +38,7 @@ def save_and_encode_in_a_fresh_process(model, folder):
     return here, torch.from_numpy(np.load(folder / "out.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

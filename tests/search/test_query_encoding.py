@@ -80,6 +80,7 @@ def test_the_vectors_are_those_of_the_model_in_the_order_of_the_questions(model,
     assert len(list((tmp_path / "queries").glob("query_embeddings-*-of-00005.npy"))) == 5
 
 
+@pytest.mark.slow
 def test_the_batch_size_does_not_change_the_vectors_of_a_real_decoder(smollm2, tmp_path):
     model = build(smollm2, document_dim=384, num_query_vectors=2)
     questions = [f"who {'really ' * (row * 5 % 8)}wrote it?" for row in range(8)]

@@ -12,6 +12,8 @@ from amer.service import create_app
 from tests.service.conftest import running
 
 pytest.importorskip("schemathesis", reason="needs the extra `dev`")
+
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 # A string that fits the schema of a filter is hardly ever a filter: its grammar and the documents' fields are not
 # what JSON Schema can say, so fit requests may be refused with 422.
 LEFT_OUT = "positive_data_acceptance"

@@ -19,6 +19,8 @@ import pytest
 from amer.service import serve
 from tests.service.conftest import FakeSearcher, ask, metric, until
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"ready: (http://\S+)")
 

@@ -14,6 +14,8 @@ import modeling_amer
 from amer.files import read_json
 from tests.trainer import processes
 
+pytestmark = pytest.mark.distributed
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,11 +84,11 @@ def test_a_run_ends_alike_in_any_number_of_processes_and_when_another_number_goe
     assert max((moved[name] - last[name]).abs().max() for name in last) > 1e-3
 
 
-def test_trap_11_two_processes_are_two(folder):
+def test_a_launch_of_two_processes_starts_two(folder):
     assert {path.name for path in folder.glob("log-*.txt")} == {"log-0.txt", "log-1.txt"}
 
 
-def test_trap_12_one_query_vector_trains_under_checkpointing(folder):
+def test_one_query_vector_trains_under_checkpointing(folder):
     """Runs, with both processes in step: tests/trainer/two_processes.py says what was looked at."""
     assert (folder / "single").is_dir()
 
@@ -108,7 +110,7 @@ def test_checkpoints_hold_the_adapter_and_no_pickled_arguments(folder):
     assert (checkpoint / "probe.json").is_file() and (checkpoint / "modeling_amer.py").is_file()
 
 
-def test_trap_05_a_sharded_model_is_saved_with_our_code(folder):
+def test_a_sharded_model_is_saved_with_our_code(folder):
     code = {file.name for file in Path(modeling_amer.__file__).parent.glob("*_amer.py")}
     assert {file.name for file in (folder / "sharded").glob("*.py")} == code
     assert '"AutoModel": "modeling_amer.AMERModel"' in (folder / "sharded" / "config.json").read_text()

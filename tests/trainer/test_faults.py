@@ -7,6 +7,8 @@ import pytest
 from modeling_amer import AMERModel
 from tests.trainer.test_distributed import run_processes
 
+pytestmark = [pytest.mark.distributed, pytest.mark.kill]
+
 
 @pytest.mark.parametrize(
     ("fault", "said"), [("dies", "Signal 9 (SIGKILL) received"), ("hangs", "Timed out waiting 10000ms")]

@@ -314,7 +314,7 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "version", "message"), [("SHARDED", 2, "FULL_STATE_DICT"), ("FULL", 1, "set fsdp_version to 2")]
 )
-def test_trap_24_fsdp_that_saves_shards_is_refused(llama, world, tmp_path, monkeypatch, kind, version, message):
+def test_fsdp_that_saves_shards_is_refused(llama, world, tmp_path, monkeypatch, kind, version, message):
     plugin = SimpleNamespace(state_dict_type=f"StateDictType.{kind}_STATE_DICT", fsdp_version=version)
     monkeypatch.setattr(AMERTrainer, "is_fsdp_enabled", True, raising=False)
     monkeypatch.setattr(AMERTrainer, "create_accelerator_and_postprocess", lambda self: fake_fsdp(self, plugin))
@@ -328,7 +328,7 @@ def fake_fsdp(trainer, plugin):
     trainer.is_fsdp_enabled, trainer.is_deepspeed_enabled, trainer.is_tp_enabled = True, False, False
 
 
-def test_trap_24_the_tokenizer_does_not_change_the_configuration(llama, world, tmp_path):
+def test_the_tokenizer_does_not_change_the_configuration(llama, world, tmp_path):
     model = build(llama)
     before = model.config.to_json_string()
     make_trainer(model, world, tmp_path, max_steps=1).train()

@@ -30,7 +30,7 @@ def in_step(model) -> None:
 
 
 def single_query_under_checkpointing(folder: Path, base: str, world) -> None:
-    """Trap 12: with one query vector the input projection is unused, for which DDP would wait for ever."""
+    """With one query vector the input projection is unused, for which DDP would wait for ever."""
     model = build(base)
     options = {"max_targets": 1, "max_steps": 3, "gradient_checkpointing": True}
     make_trainer(model, world, folder / "single", **options).train()
@@ -71,7 +71,7 @@ def diverged(folder: Path, base: str, world) -> None:
 
 
 def sharded(folder: Path, base: str, world) -> None:
-    """Trap 5: FSDP2 gives the model a class of its own, whose code would be saved in place of ours."""
+    """FSDP2 gives the model a class of its own, whose code would be saved in place of ours."""
     model = build(base)
     before = model.encode_query(QUESTIONS)
     mesh = init_device_mesh("cpu", (2,))
@@ -89,7 +89,7 @@ def sharded(folder: Path, base: str, world) -> None:
 def main() -> None:
     folder, base = Path(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo")
-    assert dist.get_world_size() == 2  # trap 11: some ways to launch run one process and say nothing
+    assert dist.get_world_size() == 2  # some ways to launch run one process and say nothing
     log = folder / f"log-{dist.get_rank()}.txt"
     transformers_logging.get_logger().addHandler(logging.FileHandler(log))
     # Below 5.18 transformers asks torch to restore a checkpoint of the CPU to "cpu:0", which it does not know.

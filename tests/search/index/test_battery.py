@@ -48,7 +48,10 @@ FILTERS = {
 }
 
 
-@pytest.fixture(scope="module", params=["torch", "faiss", "milvus lite", "milvus server"])
+MILVUS = [pytest.param(name, marks=pytest.mark.server) for name in ("milvus lite", "milvus server")]
+
+
+@pytest.fixture(scope="module", params=["torch", "faiss", *MILVUS])
 def engine(request, tmp_path_factory) -> Engine:
     if request.param == "torch":
         return Torch()
@@ -181,10 +184,12 @@ def test_after_a_restart_the_answers_are_the_same(engine, index, corpus):
     check(engine.open(corpus, "flat").search(questions(), 30), before)
 
 
-@pytest.fixture(params=["lite", "server"])
+@pytest.fixture(params=MILVUS)
 def milvus(request, tmp_path) -> str:
     """Where a Milvus is."""
-    return str(tmp_path / "index.db") if request.param == "lite" else request.getfixturevalue("milvus_server").uri
+    if request.param == "milvus lite":
+        return str(tmp_path / "index.db")
+    return request.getfixturevalue("milvus_server").uri
 
 
 def run_inserting(*arguments: object) -> str:
@@ -204,6 +209,7 @@ def check_each_row_once(corpus: DocumentStore, uri: str, name: str) -> None:
     collection.connection.close()
 
 
+@pytest.mark.kill
 def test_ten_kills_of_a_client_leave_every_row_once(corpus, milvus):
     kills = json.loads(run_inserting("killed", corpus.path, milvus, "kills").splitlines()[-1])
     assert len(kills) == 10
@@ -216,6 +222,7 @@ def test_two_clients_fill_one_collection(corpus, milvus_server):
     check_each_row_once(corpus, milvus_server.uri, "together")
 
 
+@pytest.mark.kill
 def test_a_server_is_killed_amid_an_insertion_and_a_search(corpus, milvus_server: MilvusServer, monkeypatch):
     searched = MilvusIndex.build(corpus, milvus_server.uri, "flat", "FLAT", show_progress_bar=False)
     patience, impatience, over = 120, 3, threading.Event()

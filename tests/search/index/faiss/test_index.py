@@ -251,6 +251,7 @@ def run(store: DocumentStore, path: Path, how: str, *limits: int) -> subprocess.
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     "how, kept", [("killed while filling", "trained.faiss"), ("killed while tuning", "index.faiss")]
 )

@@ -18,6 +18,8 @@ from amer.search.index.milvus.loading import broken, missing, rows_of_a_batch
 from amer.search.index.milvus.parameters import default_index_params, default_search_params
 from tests.search.index.conftest import CORPUS, CORPUS_DIM, clustered, make_corpus
 
+pytestmark = pytest.mark.server
+
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("milvus_lite")
 MilvusException = pytest.importorskip("pymilvus.exceptions").MilvusException

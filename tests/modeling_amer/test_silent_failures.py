@@ -1,6 +1,6 @@
-"""What transformers, PEFT and tokenizers do in silence: one test for each trap of loading, saving and decoding.
+"""What transformers, PEFT and tokenizers get wrong in silence when a model is loaded, saved or decodes.
 
-The traps that need a Hub are in tests/hub/test_model.py, those of several processes in
+What needs a Hub is tested in tests/hub/test_model.py, what needs several processes in
 tests/trainer/test_distributed.py.
 """
 
@@ -12,10 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import peft
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import modeling_amer
@@ -25,7 +23,7 @@ from tests.conftest import DIM, LORA, build, save_tiny_base
 CODE = sorted(Path(modeling_amer.__file__).parent.glob("*_amer.py"))
 
 
-def test_trap_02_gradient_checkpointing_in_training_does_not_lose_the_cache(base):
+def test_gradient_checkpointing_in_training_does_not_lose_the_cache(base):
     model = build(base).train()
     batch = model.tokenize(["bank", "a longer question"])
     plain = model(**batch).query_embeddings
@@ -34,7 +32,7 @@ def test_trap_02_gradient_checkpointing_in_training_does_not_lose_the_cache(base
     torch.testing.assert_close(model(**batch).query_embeddings, plain, atol=1e-5, rtol=0)
 
 
-def test_trap_03_untrained_lora_changes_nothing(base):
+def test_untrained_lora_changes_nothing(base):
     model = AMERModel.from_base(base, document_dim=DIM, lora=LORA)
     matrices = {name: value for name, value in model.named_parameters() if "lora_B" in name}
     assert matrices and not any(value.any() for value in matrices.values())
@@ -43,21 +41,21 @@ def test_trap_03_untrained_lora_changes_nothing(base):
     assert torch.equal(model.backbone(ids).last_hidden_state, original)
 
 
-def test_trap_04_building_a_config_leaves_the_attention_of_the_decoder(base, tmp_path):
+def test_building_a_config_leaves_the_attention_of_the_decoder(base, tmp_path):
     model = build(base)
     assert model.backbone.config._attn_implementation == "sdpa" and model.config.text_config is model.backbone.config
     model.save_pretrained(tmp_path)
     assert AMERModel.from_pretrained(tmp_path).backbone.config._attn_implementation == "sdpa"
 
 
-def test_trap_06_and_07_short_questions_beside_long_ones_keep_their_vectors(base):
+def test_short_questions_beside_long_ones_keep_their_vectors(base):
     model = build(base)
     model.tokenizer.padding_side = "right"
     alone, together = model.encode_query(["bank"]), model.encode_query(["bank", "a much longer question than that"])
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
 
 
-def test_trap_15_the_code_can_travel():
+def test_the_model_s_code_imports_only_itself_and_what_every_user_has():
     """Flat files with `from .x import y`; what else they import is installed wherever the model can be used."""
     names = {file.stem for file in CODE}
     installed = {"torch", "numpy", "transformers", "peft", "safetensors", "huggingface_hub"}
@@ -73,13 +71,13 @@ def test_trap_15_the_code_can_travel():
                 assert {module.partition(".")[0] for module in modules} <= allowed, f"{file.name}:{node.lineno}"
 
 
-def test_trap_15_the_model_s_file_names_every_other():
+def test_the_model_s_file_names_every_other():
     """Of a local folder, transformers below 5.10 copies only what the model's own file imports."""
     text = (CODE[0].parent / "modeling_amer.py").read_text(encoding="utf-8")
     assert all(f"from .{file.stem} import" in text for file in CODE if file.stem != "modeling_amer")
 
 
-def test_trap_15_every_file_of_code_is_saved(llama, tmp_path):
+def test_every_file_of_code_is_saved(llama, tmp_path):
     build(llama).save_pretrained(tmp_path)
     assert {file.name for file in CODE} == {file.name for file in tmp_path.glob("*.py")}
     config = json.loads((tmp_path / "config.json").read_text())
@@ -89,13 +87,13 @@ def test_trap_15_every_file_of_code_is_saved(llama, tmp_path):
     }
 
 
-def test_trap_20_no_path_of_this_machine_but_the_base_s_is_saved(llama, tmp_path):
+def test_no_path_of_this_machine_but_the_base_s_is_saved(llama, tmp_path):
     build(llama, lora=None).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config.pop("base_model_name_or_path") == llama and llama not in json.dumps(config)
 
 
-def test_trap_21_saved_files_are_readable_and_carry_no_state_of_padding(llama, tmp_path):
+def test_saved_files_are_readable_and_carry_no_state_of_padding(llama, tmp_path):
     model = build(llama)
     model.encode_query(["bank", "a longer question"])
     model.save_pretrained(tmp_path)
@@ -104,7 +102,7 @@ def test_trap_21_saved_files_are_readable_and_carry_no_state_of_padding(llama, t
     assert {modes["config.json"]} == set(modes.values())
 
 
-def test_trap_22_how_the_base_was_quantized_is_not_saved(llama, tmp_path):
+def test_how_the_base_was_quantized_is_not_saved(llama, tmp_path):
     model = build(llama)
     model.backbone.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     model.save_pretrained(tmp_path)
@@ -112,7 +110,7 @@ def test_trap_22_how_the_base_was_quantized_is_not_saved(llama, tmp_path):
     assert AMERModel.from_pretrained(tmp_path).encode_query("bank").equal(model.encode_query("bank"))
 
 
-def test_trap_23_forward_takes_what_other_libraries_pass(llama):
+def test_forward_takes_what_other_libraries_pass(llama):
     model = build(llama)
     batch = model.tokenize(["bank"])
     assert model(**batch, return_dict=True, task="query").query_embeddings.shape == (1, 3, DIM)
@@ -164,24 +162,6 @@ def test_a_save_of_other_weights_leaves_no_probe_of_the_earlier_ones(llama, tmp_
         model.save_pretrained(tmp_path, state_dict=gathered, push_to_hub=True)
 
 
-def test_peft_reads_the_adapter_folder(base, tmp_path):
-    """LoRA on the plain decoder, as anybody with PEFT loads it, gives the hidden states of ours."""
-    model = build(base)
-    model.save_pretrained(tmp_path)
-    theirs = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path, subfolder="adapter")
-    ids = torch.tensor([[5, 6, 7]])
-    assert torch.equal(theirs(ids).last_hidden_state, model.backbone(ids).last_hidden_state)
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == base and config["task_type"] == "FEATURE_EXTRACTION"
-
-
-def test_the_adapter_folder_is_in_the_precision_of_the_decoder(llama, tmp_path):
-    build(llama, dtype=torch.bfloat16).save_pretrained(tmp_path)
-    for file, dtype in (("model.safetensors", torch.float32), ("adapter/adapter_model.safetensors", torch.bfloat16)):
-        lora = {key: value for key, value in load_file(tmp_path / file).items() if "lora_" in key}
-        assert lora and all(value.dtype == dtype for value in lora.values()), file
-
-
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
 def test_saving_what_was_loaded_gives_the_same_bytes(llama, lora, tmp_path):
     build(llama, lora=lora).save_pretrained(tmp_path / "a")
@@ -224,7 +204,8 @@ def test_an_adapter_takes_the_place_of_a_full_model_of_many_files(llama, tmp_pat
     (tmp_path / "notes.txt").write_text("the user's")
     build(llama).save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.glob("model*.safetensors*")] == ["model.safetensors"]
-    assert (tmp_path / "notes.txt").read_text() == "the user's" and (tmp_path / "adapter").is_dir()
+    assert (tmp_path / "notes.txt").read_text() == "the user's"
+    build(llama).export_peft(tmp_path / "adapter")
     build(llama).merge_and_unload().save_pretrained(tmp_path)
     assert not list(tmp_path.glob("adapter/*"))
 
