@@ -425,6 +425,7 @@ def test_an_anchored_model_is_not_trained_where_the_stores_encoder_is_not_there(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_launched_command_is_the_training_of_train_py(unbroken, llama, data, tmp_path):
     arguments = command(tmp_path / "out", llama, data.text)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
