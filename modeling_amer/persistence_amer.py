@@ -374,6 +374,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         A repository that is created is private, unless `public=True` (transformers would make it public, or what the
         organisation's default is); one that exists stays as visible as it is. Its README.md stays as it is, but for
         `tags`; a repository without one gets a short card.
+        `amer push model` writes the whole card.
 
         Args:
             repo_id: name on the Hub; created when missing.
