@@ -78,7 +78,8 @@ def _module(name: str, files: Mapping[str, Path]) -> str:
 
 
 def layer(module: str) -> int:
-    """How high a module lies."""
+    """How high a module lies; `python -m amer` is the command."""
+    module = "amer.commands" if module == "amer.__main__" else module
     for height, name in enumerate(LAYERS, start=1):
         if module == name or module.startswith(f"{name}."):
             return height

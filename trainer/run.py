@@ -29,7 +29,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTraini
     """Train, and save model, state and record in `args.output_dir`; an interrupted training goes on.
 
     Raises:
-        OSError: the dataset, the store or the base model is not there.
+        OSError: the dataset, the store, its encoder where that is needed, or the base model is not there.
         ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
     """
     store = DocumentStore.open(pull_folder(data_args.store))
@@ -63,5 +63,12 @@ def _with_anchors(
     used = {name: split for name, split in splits.items() if name in ("train", "validation")}
     if all(split.input_vectors is not None for split in used.values()):
         return used
-    encoder = DocumentEncoder.from_identity(store.encoder, str(args.device), data_args.trust_remote_code)
+    try:
+        encoder = DocumentEncoder.from_identity(store.encoder, str(args.device), data_args.trust_remote_code)
+    except OSError as error:
+        raise OSError(
+            f"an anchored model reads vectors of the questions, which {data_args.dataset} lacks, and the store's "
+            f"encoder {store.encoder['name']} is not there to make them: use the encoder, or vectors that you have "
+            f"(`RetrievalDataset.with_input_vectors`). {error}"
+        ) from error
     return add_question_vectors(used, encoder, show_progress_bar=args.local_process_index == 0)
