@@ -55,6 +55,8 @@ $(STAMP_DEV): $(STAMP)
 	@touch $@
 	@echo "environment for the tests ready: $(VENV)"
 
+# The packages of 4-bit weights stand in for the models on the Hub, so that no hub need be reached.
+quickstart: export AMER_OFFLINE_MODELS = 1
 quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
 	$(BIN)/python scripts/quickstart.py
 
@@ -62,6 +64,7 @@ synthetic: $(STAMP) ## the synthetic study of the paper
 	$(BIN)/python experiments/synthetic.py
 
 test test-long test-min test-wheel: export HF_HUB_OFFLINE = 1
+test test-long test-min test-wheel: export AMER_OFFLINE_MODELS = 1
 test test-long test-min test-wheel: export OMP_NUM_THREADS = 1
 test: $(STAMP_DEV) ## the fast tests, offline: what to run before a commit
 	$(BIN)/python $(PYTEST) -m "not ($(LONG))"

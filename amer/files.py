@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 
@@ -71,15 +71,47 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def inside(folder: str | os.PathLike[str], name: object) -> Path:
+    """The path of a file whose name was found in data: a manifest, an index, a listing. Touches no file.
+
+    Files in the Hub's cache are links to the `blobs` of their repository, which are allowed.
+
+    Args:
+        folder: where the file must lie.
+        name: relative to `folder`, with `/` between its parts.
+
+    Raises:
+        ValueError: `name` is no relative name, is not allowed on some system, or leads out of `folder`: by `..`, or by
+            a symbolic link.
+    """
+    root = Path(folder).resolve()
+    refused = ValueError(f"{name!r} is no name of a file in {folder}: it must be relative and must not lead out of it")
+    if not isinstance(name, str) or "\0" in name or not PurePosixPath(name).parts:
+        raise refused
+    for parts in (PurePosixPath(name), PureWindowsPath(name)):
+        if parts.drive or parts.root or ".." in parts.parts:
+            raise refused
+    path = Path(folder, name)
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, UnicodeError):  # links in a circle, half a surrogate pair
+        raise refused from None
+    snapshots = (parent for parent in (root, *root.parents) if parent.parent.name == "snapshots")
+    allowed = [root, *(snapshot.parent.parent / "blobs" for snapshot in snapshots)]
+    if real == root or not any(real.is_relative_to(place) for place in allowed):
+        raise refused
+    return path
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, with or without a byte-order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON; names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import CommitInfo, HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
-MAIN = "main"
 CARD = "README.md"
 HIDDEN = (".*", "*/.*")  # the temporaries of amer.files among them
 LEFTOVERS = ("checkpoint-*", "*/checkpoint-*", "*__pycache__*")
@@ -19,10 +17,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
 def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> dict[str, int]:
-    """What `push_folder` would push, after the check that it makes; asks no network.
+    """What `push_folder` would push; asks no network.
 
-    Hidden files, checkpoints and pickles stay out. A dataset directory or a document store is opened and read whole,
-    so that a damaged one is never published.
+    Hidden files, checkpoints and pickles stay out. Files are taken as they are: `amer.data.verify_folder` reads a
+    dataset directory or a document store whole, so that a damaged one is never published.
 
     Args:
         folder: what to push.
@@ -32,14 +30,12 @@ def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> di
         The path of every file in the repository and its size in bytes.
 
     Raises:
-        FileNotFoundError: no such folder, or a file of the dataset or store is missing.
-        OSError: a file of the store is truncated or damaged; names it.
-        ValueError: nothing to push, or a file of the dataset or store breaks its contract; names it.
+        FileNotFoundError: no such folder.
+        ValueError: nothing to push.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one to push")
-    _read_whole(folder)
     paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = filter_repo_objects(paths, ignore_patterns=[*HIDDEN, *LEFTOVERS, *PICKLES])
     files = {path: (folder / path).stat().st_size for path in kept}
@@ -52,7 +48,8 @@ def push_folder(
     folder: str | os.PathLike[str],
     repo_id: str,
     repo_type: str = "model",
-    private: bool = True,
+    *,
+    public: bool = False,
     branch: str | None = None,
     tag: str | None = None,
     commit_message: str | None = None,
@@ -60,15 +57,13 @@ def push_folder(
     delete_patterns: Sequence[str] | None = None,
     card: str | None = None,
 ) -> CommitInfo:
-    """Push a folder in one commit: a push that is killed leaves the repository as it was.
-
-    Not `HfApi.upload_folder`, which with `hf_xet` installed cuts a large folder into several commits.
+    """Push a folder in one commit (`modeling_amer.publishing_amer.push_files`), after the check of `files_to_push`.
 
     Args:
         folder: what to push, see `files_to_push`.
         repo_id: `namespace/name`; the repository is created when there is none.
         repo_type: "model", "dataset", or "space" (with the gradio SDK).
-        private: who sees a repository that is created here; one that exists stays as visible as it is.
+        public: of a repository that is created here: for everybody to see; one that exists stays as visible as it is.
         branch: where the commit goes; created from "main" when missing. "main" by default.
         tag: put on the commit; must be new.
         commit_message: first line of the commit.
@@ -81,27 +76,29 @@ def push_folder(
         The commit; the branch's last one when nothing has changed.
 
     Raises:
-        OSError: no such folder, damaged files (see `files_to_push`), nobody is logged in, or the Hub refuses.
-        ValueError: `repo_id` is none, the tag exists, nothing to push, or files break their contract.
+        OSError: no such folder, a save into it was cut short, nobody is logged in, or the Hub refuses.
+        ValueError: `repo_id` is none, the tag exists, or nothing to push.
     """
-    files = files_to_push(folder, card)
+    from modeling_amer.publishing_amer import push_files  # here, for they bring torch along
+    from modeling_amer.staging_amer import PENDING
+
+    if Path(folder, PENDING).exists():
+        raise OSError(f"{folder} holds a save that was cut short: load the model and save it there again, then push")
+    files: dict[str, Path | bytes] = {path: Path(folder, path) for path in files_to_push(folder, card)}
+    if card is not None:
+        files[CARD] = card.encode()
     check_repo_id(repo_id)
-    api = HfApi(token=token or True)  # True: nobody logged in is an error
-    branch, repo = branch or MAIN, {"repo_id": repo_id, "repo_type": repo_type}
-    api.create_repo(**repo, private=private, exist_ok=True, space_sdk="gradio" if repo_type == "space" else None)
-    _prepare_refs(api, repo, branch, tag)
-    head = api.repo_info(**repo, revision=branch)
-    operations = [*_deletions(head.siblings, files, delete_patterns), *_additions(Path(folder), files, card)]
-    commit = api.create_commit(
-        **repo,
-        operations=operations,
+    return push_files(
+        files,
+        repo_id,
+        repo_type=repo_type,
+        public=public,
+        branch=branch,
+        tag=tag,
+        replaced=delete_patterns or (),
         commit_message=commit_message or f"Upload {repo_type}",
-        revision=branch,
-        parent_commit=head.sha,  # what is deleted was decided there
+        token=token,
     )
-    if tag is not None:
-        api.create_tag(**repo, tag=tag, revision=commit.oid)
-    return commit
 
 
 def pull_folder(
@@ -190,49 +187,3 @@ def check_repo_id(repo_id: str) -> None:
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"{repo_id!r} does not say whose it is: give namespace/name, as in org/{repo_id}")
-
-
-def _read_whole(folder: Path) -> None:
-    """Open and check a dataset directory or a document store; other folders are taken as they are."""
-    if (folder / "dataset.json").is_file():
-        from amer.data import load_dataset_dir
-
-        load_dataset_dir(folder)
-    if (folder / "store.json").is_file():
-        from amer.corpus import DocumentStore
-
-        store = DocumentStore.open(folder)
-        if Path(store.encoder["name"]).is_absolute():
-            raise ValueError(
-                f"{folder / 'store.json'} names the encoder by the folder {store.encoder['name']}, which nobody else "
-                "has: encode the corpus under the encoder's name on the Hub"
-            )
-        store.verify()
-
-
-def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str, tag: str | None) -> None:
-    """Refuse a tag that exists, then create the branch if it is missing."""
-    refs = api.list_repo_refs(**repo)
-    if tag is not None and tag in (ref.name for ref in refs.tags):
-        raise ValueError(
-            f"{repo['repo_id']} has a tag {tag!r} already, which others may rely on: choose another or delete it first"
-        )
-    if branch not in (MAIN, *(ref.name for ref in refs.branches)) and not branch.startswith("refs/pr/"):
-        api.create_branch(**repo, branch=branch)
-
-
-def _deletions(
-    siblings: Sequence[Any], files: dict[str, int], patterns: Sequence[str] | None
-) -> list[CommitOperationDelete]:
-    """Files of the repository that match a pattern and are not pushed again."""
-    left = [file.rfilename for file in siblings if file.rfilename not in files]
-    stale = filter_repo_objects(left, allow_patterns=list(patterns or ()), ignore_patterns=list(HIDDEN))
-    return [CommitOperationDelete(path) for path in stale]
-
-
-def _additions(folder: Path, files: dict[str, int], card: str | None) -> list[CommitOperationAdd]:
-    """Every file from its place in `folder`, README.md from `card` if there is one."""
-    sources: dict[str, Any] = {path: folder / path for path in files}
-    if card is not None:
-        sources[CARD] = card.encode()
-    return [CommitOperationAdd(path, source) for path, source in sources.items()]

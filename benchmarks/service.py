@@ -1,4 +1,4 @@
-"""Questions a second and latency of `scripts/serve.py` over HTTP, with batches of concurrent requests and without.
+"""Questions a second and latency of `amer serve` over HTTP, with batches of concurrent requests and without.
 
 Clients ask one question after another, each as soon as the last is answered. "one at a time" is the same service with
 batches of one question. Without `--model`, it is an untrained anchored SmolLM2-135M: as fast as a trained one.
@@ -21,13 +21,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-from common import ROOT, arguments_of, report
+from common import arguments_of, report
 
 from amer.corpus import DocumentStore
 from amer.offline import SMOLLM2, resolve_model
 from modeling_amer import AMERModel
 
-SYSTEMS = {"one at a time": ("--max_questions", "1", "--max_batch_questions", "1"), "batched": ()}
+SYSTEMS = {"one at a time": ("--max-questions", "1", "--max-batch-questions", "1"), "batched": ()}
 READY = re.compile(r"ready: (http://\S+)")
 QUESTIONS = 1_000  # distinct ones
 
@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = arguments_of(__file__, __doc__)
     parser.add_argument("--model", help="a trained model's folder")
     parser.add_argument("--store", type=Path, required=True, help="a document store's folder; its texts are asked for")
-    parser.add_argument("--index", help="as for scripts/serve.py")
+    parser.add_argument("--index", help="as for `amer serve`")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="concurrent clients")
     parser.add_argument("--seconds", type=float, default=110, help="for each number of clients and each system")
     parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
@@ -63,7 +63,7 @@ def questions_of(store: DocumentStore, seed: int) -> list[str]:
 @contextmanager
 def serving(model: str, arguments: argparse.Namespace, *options: str) -> Iterator[str]:
     """The service in a process of its own; yields its address."""
-    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--model", model, "--store", str(arguments.store)]
+    command = [sys.executable, "-m", "amer", "serve", "--model", model, "--store", str(arguments.store)]
     command += ["--device", arguments.device, "--port", "0", *options]
     command += ["--index", arguments.index] if arguments.index else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

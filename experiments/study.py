@@ -37,7 +37,7 @@ class StudyDataset(Strict):
         builder: `amer.data.build_<builder>`.
         arguments: of the builder: its sizes, or where the published files are.
         searches: what finds candidates for gold documents: "BM25" or names of document encoders (paper A.3).
-        training: YAML file of `train.py`, relative to the project.
+        training: YAML file of `amer train`, relative to the project.
         num_query_vectors: m in training's validation and in search (paper §6.1).
     """
 
@@ -83,8 +83,8 @@ class Study(Strict):
         datasets: by the name they have in tables.
         base_models: by the name they have in tables; four, one for each of Tables 5 to 8.
         seeds: one training each.
-        overrides: fields of `train.py` over the datasets' YAML files.
-        single_query: fields of `train.py` for the Single-Query baseline alone.
+        overrides: fields of `amer train` over the datasets' YAML files.
+        single_query: fields of `amer train` for the Single-Query baseline alone.
         synthetic: for Figure 3.
     """
 

@@ -21,6 +21,7 @@ from amer.corpus.known_encoders import KNOWN_ENCODERS
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
 from amer.data.ambigqa import build_ambigqa
 from amer.data.qampari import build_qampari
+from amer.data.question_vectors import add_question_vectors
 from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import LICENSE, build_wordnet
 from amer.files import read_json, write_json
@@ -32,10 +33,7 @@ from experiments.training_jobs import ROOT
 
 def add_input_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> None:
     """A copy of a dataset in which every question has the document encoder's own vector, whole or not at all."""
-    splits = {
-        name: split.with_input_vectors(encoder.encode_queries(split.queries))
-        for name, split in load_dataset_dir(source).items()
-    }
+    splits = add_question_vectors(load_dataset_dir(source), encoder)
     info = read_json(source / "dataset.json")
     save_dataset_dir(path, splits, {**info, "query_vectors": encoder.identity})
     if (source / LICENSE.name).is_file():

@@ -35,7 +35,7 @@ TRAINED = {
     "AMER": {},
     "Always Predicted": {"scheduled_sampling": "always_predicted"},
 }
-"""What is trained for every base model and seed, as fields of `train.py` over the study's YAML file (paper §6.2)."""
+"""What is trained for every base model and seed: fields of `amer train` over the study's YAML file (§6.2)."""
 
 
 def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
@@ -62,7 +62,7 @@ def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
 
 
 def decoder_folder(decoder: Decoder, folder: Path) -> str:
-    """A base model for `train.py`: where it is, or for one cut after some layers a folder where those are saved."""
+    """A base model for `amer train`: where it is, or for one cut after some layers a folder where those are saved."""
     source = resolve_model(decoder.name)
     if decoder.layers is None:
         return source

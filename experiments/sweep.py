@@ -1,28 +1,26 @@
 """Train a grid of settings and keep the one of the lowest validation loss (paper A.5, A.6).
 
 `python experiments/sweep.py SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
-- `config`: the configuration of `train.py` that the runs start from, relative to the file;
-- `grid`: fields of `train.py`, each with a list of values;
+- `config`: the configuration of `amer train` that the runs start from, relative to the file;
+- `grid`: fields of `amer train`, each with a list of values;
 - `processes` (1 if not given): how many share a batch where the configuration is trained. Here one process has all of
   it, `processes` times `per_device_train_batch_size`: the same training, but for the draws of LoRA dropout.
 
 A run that is trained already is not trained again, and an interrupted one goes on. OUT gets `sweep.json` (every run),
-`best.yaml` (for `train.py`) and `sweep.png`.
+`best.yaml` (for `amer train`) and `sweep.png`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -34,11 +32,12 @@ from rich.table import Table
 
 from amer.evaluation.plots import COLOURS, new_figure, save_figure
 from amer.files import atomic_write, write_json
+from amer.trainer.parsing import FIELDS, as_options, parse, read_yaml
 from experiments.training_jobs import ROOT, Job, history, run_all
 
 KEYS = {"config", "grid", "processes"}
 BATCH = "per_device_train_batch_size"
-OWN = {"dataset", "store", "output_dir"}  # fields of train.py that this script gives
+OWN = {"dataset", "store", "output_dir"}  # fields of `amer train` that this script gives
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Sweep:
     """What to train.
 
     Attributes:
-        config: YAML file of `train.py`.
+        config: YAML file of `amer train`.
         values: what the file says, and over it what is the same in all runs.
         changed: the latter alone.
         grid: field -> its values.
@@ -87,20 +86,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def train_script() -> ModuleType:
-    """`train.py`, which stands beside this folder and belongs to no package."""
-    sys.path.append(str(ROOT))
-    return importlib.import_module("train")
-
-
-def read_sweep(arguments: argparse.Namespace, train: ModuleType) -> Sweep:
-    """The sweep of a command line, every run's settings checked by `train.py` itself.
+def read_sweep(arguments: argparse.Namespace) -> Sweep:
+    """The sweep of a command line, every run's settings checked as `amer train` checks them.
 
     Raises:
-        ValueError: a file, field or value that `train.py` would not take; names it.
+        ValueError: a file, field or value that `amer train` would not take; names it.
     """
-    given = train.read_yaml(arguments.sweep, KEYS)
-    known = {item.name for cls in train.Arguments.__args__ for item in fields(cls)}
+    given = read_yaml(arguments.sweep, KEYS)
     if not arguments.config and "config" not in given:
         raise ValueError(f"{arguments.sweep} names no config: write `config: FILE` there, or give --config")
     config = arguments.config or arguments.sweep.parent / given["config"]
@@ -109,24 +101,24 @@ def read_sweep(arguments: argparse.Namespace, train: ModuleType) -> Sweep:
     grid, processes = given.get("grid"), given.get("processes", 1)
     if not isinstance(processes, int) or processes < 1:
         raise ValueError(f"{arguments.sweep}: processes must be a number of at least 1, got {processes!r}")
-    _check_fields(grid, changed, known, arguments.sweep)
+    _check_fields(grid, changed, arguments.sweep)
     where = {"dataset": arguments.dataset, "store": arguments.store}
-    values = {**train.read_yaml(config, known), **changed, **where}
+    values = {**read_yaml(config, FIELDS), **changed, **where}
     sweep = Sweep(config, values, {**changed, **where}, grid, processes)
     for _, job in sweep.jobs(arguments.output):
-        *_, args = train.parse([str(config), *train.as_options(job.overrides)])
+        *_, args = parse([str(config), *as_options(job.overrides)])
         if args.eval_strategy == "no":
             raise ValueError(f"{config} never validates, so no run is the best: set eval_strategy: steps")
     return sweep
 
 
-def _check_fields(grid: Any, changed: Mapping[str, Any], known: set[str], file: Path) -> None:
-    """ValueError unless grid and `changed` are fields of train.py with values, each field given once."""
+def _check_fields(grid: Any, changed: Mapping[str, Any], file: Path) -> None:
+    """ValueError unless grid and `changed` are fields of `amer train` with values, each field given once."""
     if not isinstance(grid, dict) or not grid:
-        raise ValueError(f"{file} needs `grid`: a mapping of fields of train.py to lists of values, got {grid!r}")
+        raise ValueError(f"{file} needs `grid`: a mapping of fields of `amer train` to lists of values, got {grid!r}")
     for field in (*grid, *changed):
-        if field not in known - OWN:
-            raise ValueError(f"{field!r} is no field of train.py that can be chosen: see `python train.py --help`")
+        if field not in FIELDS - OWN:
+            raise ValueError(f"{field!r} is no field of a training that can be chosen: see `amer train --fields`")
         if field in grid and field in changed:
             raise ValueError(f"{field!r} is in the grid of {file} and in --set: leave it out of one")
     for field, values in {**grid, **{field: [value] for field, value in changed.items()}}.items():
@@ -215,7 +207,7 @@ def result_table(sweep: Sweep, runs: list[dict[str, Any]]) -> Table:
 def main(arguments: list[str] | None = None) -> int:
     """Train, compare, choose; the exit status, 1 if a run failed."""
     parsed, console = parse_arguments(arguments), Console()
-    sweep = read_sweep(parsed, train_script())
+    sweep = read_sweep(parsed)
     jobs = sweep.jobs(parsed.output)
     wrong = [number for number in parsed.only or () if not 1 <= number <= len(jobs)]
     if wrong:

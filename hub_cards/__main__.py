@@ -1,6 +1,6 @@
 """Write the card of a saved model into its folder, README.md and images: `python -m amer.hub_cards FOLDER REPO_ID`.
 
-What people wrote into a README.md that is there already stays. `scripts/push_to_hub.py` does the same when it pushes.
+What people wrote into a README.md that is there already stays. `amer push` does the same when it pushes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modeling_amer import AMERConfig
 def main(arguments: list[str] | None = None) -> None:
     """Read what the folder and the evaluation say, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a saved model, such as an output of train.py")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a saved model, such as an output of `amer train`")
     parser.add_argument("repo_id", metavar="REPO_ID", help="namespace/name that the model has or will have on the Hub")
     parser.add_argument("--results", type=Path, help="results.json of an evaluation")
     parser.add_argument("--system", help="name in --results of the system this model is")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .staging_amer import finish_interrupted_save
+from .staging_amer import place_of_save
 
 OBJECTIVES = ("matched", "mixture")
+# What a downloaded configuration may choose: any other name would make transformers fetch a kernel from the Hub.
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
 
 class AMERConfig(PreTrainedConfig):
@@ -93,12 +95,18 @@ class AMERConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The saved fields; a save into that folder that was cut short is finished first."""
-        if os.path.isdir(pretrained_model_name_or_path):
-            finish_interrupted_save(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        """The saved fields, of a save that was cut short its complete ones, and the arguments that are left.
+
+        Raises:
+            OSError: there is no configuration, or it is not JSON.
+            ValueError: it chooses an attention that transformers would fetch from the Hub.
+        """
+        kwargs["subfolder"] = place_of_save(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_attention(fields, str(pretrained_model_name_or_path))
+        return fields, kwargs
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON holds them, without the folder the decoder came from and how it was quantized here."""
@@ -120,6 +128,33 @@ class AMERConfig(PreTrainedConfig):
             raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
             raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")
+
+
+def check_attention(fields: Any, where: str) -> None:
+    """Refuse a downloaded configuration whose attention transformers would fetch from the Hub, as code.
+
+    Args:
+        fields: of a config.json, at any depth.
+        where: it was read, for the message.
+
+    Raises:
+        ValueError: it names an attention that is not one of `ATTENTION`.
+    """
+    if isinstance(fields, list):
+        for part in fields:
+            check_attention(part, where)
+    if not isinstance(fields, dict):
+        return
+    for name, value in fields.items():
+        if name in ATTENTION_FIELDS:
+            for chosen in value.values() if isinstance(value, dict) else [value]:
+                if chosen is not None and chosen not in ATTENTION:
+                    raise ValueError(
+                        f"The config.json of {where} sets {name} to {chosen!r}, which transformers would fetch from "
+                        f"the Hub: it may be one of {', '.join(ATTENTION)}."
+                    )
+        else:
+            check_attention(value, where)
 
 
 def _decoder_config(model_type: str = "llama", **fields: Any) -> PreTrainedConfig:

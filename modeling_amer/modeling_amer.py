@@ -30,12 +30,15 @@ from .prompting_amer import tokenize_queries
 if TYPE_CHECKING:
     # Never run. Of a local folder, transformers below 5.10 takes along only what this very file names; and the one for
     # sentence-transformers is named nowhere else.
+    from .checksums_amer import sha256  # noqa: F401
     from .probe_amer import Probe  # noqa: F401
-    from .publishing_amer import push  # noqa: F401
+    from .publishing_amer import push_files  # noqa: F401
     from .sentence_transformers_amer import AMERModule  # noqa: F401
     from .staging_amer import staged  # noqa: F401
 
 
+# What libraries pass to every model and this one does not need: the Trainer, and sentence-transformers its `task`.
+IGNORED_ARGUMENTS = frozenset({"num_items_in_batch", "return_loss", "task"})
 TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
 
 
@@ -132,14 +135,19 @@ class AMERModel(AMERPreTrainedModel):
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
             teacher_mask: `(batch, >= m - 1)` bool, True where the teacher's vector is fed instead of the prediction.
                 Without it, every teacher vector is fed (teacher forcing).
+            return_dict: False for a tuple.
+            kwargs: what libraries pass to every model (`IGNORED_ARGUMENTS`); it has no effect.
 
         Returns:
             `query_embeddings (batch, m, dim)`, unit length, float32.
 
         Raises:
+            TypeError: an argument of another name.
             ValueError: m < 1, not the inputs this model reads, vectors of another size than the documents', or
                 padding on the right.
         """
+        if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
+            raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
         self._check_inputs(input_ids, attention_mask, input_vectors, num_query_vectors)
         if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, num_query_vectors):

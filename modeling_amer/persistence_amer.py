@@ -7,12 +7,13 @@ adapter was trained on. What does not fit is refused: a retriever with random we
 from __future__ import annotations
 
 import copy
-import hashlib
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,21 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file, extract_commit_hash
 
-from .configuration_amer import AMERConfig
+from .checksums_amer import check_sha256, check_weights_name, sha256
+from .configuration_amer import AMERConfig, check_attention
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
-from .publishing_amer import check_names, push
-from .staging_amer import staged
+from .publishing_amer import card_for_push, check_names, files_in, forget_local_base, is_public, push_files
+from .staging_amer import REPLACED, place_of_save, staged
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
@@ -155,6 +158,9 @@ class AMERPreTrainedModel(PreTrainedModel):
     ) -> AMERPreTrainedModel | tuple[AMERPreTrainedModel, dict[str, Any]]:
         """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
 
+        Nothing is written, but what is remembered of large files in the user's cache. In a folder where a save was
+        cut short, the complete new model is read if the save had been decided, else the old one.
+
         Every field of the configuration can be overridden here; with another `base_model_name_or_path` the pinned
         commit does not hold: `base_model_revision` can name one, and what it stands for today is pinned. The decoder
         comes back in the precision it was trained in, unless `dtype` says otherwise. `revision` and `subfolder` are of
@@ -163,7 +169,8 @@ class AMERPreTrainedModel(PreTrainedModel):
         whatever `trust_remote_code` says of this one.
 
         Args:
-            verify: encode the model's probe and refuse a model that does not reproduce it (see [`Probe`]).
+            verify: read every weights file again, whatever is remembered of it (see `checksums_amer.py`); encode the
+                model's probe and refuse a model that does not reproduce it (see [`Probe`]).
 
         Raises:
             OSError: a file of the model or its base is not there, or not what was saved; names the file.
@@ -171,7 +178,8 @@ class AMERPreTrainedModel(PreTrainedModel):
                 not reproduced.
         """
         _check_options(config, kwargs)
-        where, place = pretrained_model_name_or_path, {"revision": revision, "subfolder": subfolder}
+        where = pretrained_model_name_or_path
+        place = {"revision": revision, "subfolder": place_of_save(where, subfolder)}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
         attention = getattr(config, "_attn_implementation_internal", None)
@@ -184,7 +192,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             )
         if config is None:
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
-        _check_files(where, saved.get("checksums") or {}, **place, **hub_options)
+        _check_files(where, saved, verify, **place, **hub_options)
         if config.weights == "full":
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
             options |= {"use_safetensors": True, "output_loading_info": True}
@@ -242,8 +250,8 @@ class AMERPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Save everything that `AutoModel.from_pretrained(..., trust_remote_code=True)` needs, all of it or nothing.
 
-        Configuration, code, weights, tokenizer, a probe, and of an adapter also `adapter/` in the format of PEFT (in
-        the decoder's precision); an adapter without its base. Other files in the folder stay.
+        Configuration, code, weights, tokenizer and a probe; an adapter without its base. Other files in the folder
+        stay, but an `adapter/` of earlier weights. For the decoder's LoRA in the format of PEFT, see `export_peft`.
 
         Args:
             save_directory: the folder; a model in it is replaced.
@@ -252,10 +260,15 @@ class AMERPreTrainedModel(PreTrainedModel):
                 it would be taken with other weights, or wait for processes that are not here.
             push_to_hub: push afterwards, as `push_to_hub` does with what else is given (`repo_id`, `token`, ...).
             max_shard_size: of a model that holds every weight.
+            kwargs: for `push_to_hub`; `save_function`, `safe_serialization=True` and `token`, which other libraries
+                pass to every model, have no effect on a save.
 
         Raises:
-            ValueError: the query vectors are NaN or infinite; `push_to_hub` with a `state_dict`.
+            OSError: the disk is full, for example; the folder then holds what it held before.
+            TypeError: an argument that is neither of a save nor of a push.
+            ValueError: the query vectors are NaN or infinite; `push_to_hub` with a `state_dict`; pickled weights.
         """
+        _check_save_options(kwargs, self.push_to_hub if push_to_hub else None)
         if push_to_hub and state_dict is not None:
             raise ValueError(
                 "push_to_hub=True pushes the model's own weights, not state_dict: save, load and then push."
@@ -266,23 +279,20 @@ class AMERPreTrainedModel(PreTrainedModel):
             if is_main_process:
                 self.push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
             return
-        adapter = self.config.weights == "adapter"
-        size = ONE_FILE if adapter else max_shard_size
+        size = ONE_FILE if self.config.weights == "adapter" else max_shard_size
         # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
         with staged(save_directory) if is_main_process else tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             with self._own_class():
-                super().save_pretrained(folder, is_main_process, state_dict, max_shard_size=size, **kwargs)
+                super().save_pretrained(folder, is_main_process, state_dict, max_shard_size=size)
             if not is_main_process:
                 return
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(folder)
                 self._save_sentence_transformers(folder)
-            if adapter:
-                self._save_peft(folder / "adapter", load_file(folder / WEIGHTS_FILE))
             if state_dict is None and not any(isinstance(parameter, DTensor) for parameter in self.parameters()):
                 Probe.take(self).save(folder / PROBE_FILE)
-            self.config.checksums = {file.name: _sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+            self.config.checksums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
             self.config.save_pretrained(folder)
             for file in folder.rglob("*.safetensors"):  # written readable to their owner alone
                 file.chmod((folder / "config.json").stat().st_mode)
@@ -298,22 +308,41 @@ class AMERPreTrainedModel(PreTrainedModel):
         finally:
             self.__class__ = sharded
 
-    def _save_peft(self, folder: Path, state: dict[str, torch.Tensor]) -> None:
-        """LoRA once more as PEFT keeps it, for those who want the adapted decoder alone."""
+    def export_peft(self, directory: str | os.PathLike[str]) -> None:
+        """Write the decoder's LoRA as PEFT keeps it, for those who want the adapted decoder alone.
+
+        `PeftModel.from_pretrained(base, directory)` gives the decoder's hidden states, without the projections that
+        make query vectors of them. The matrices are in the decoder's precision, as PEFT's users load them.
+
+        Args:
+            directory: gets `adapter_config.json` and `adapter_model.safetensors`; not the root of a saved AMER model,
+                whose repository transformers would then load as the plain base.
+
+        Raises:
+            ValueError: the model has no LoRA, or `directory` holds a saved model.
+        """
+        if self.config.weights != "adapter":
+            raise ValueError("This model holds every weight and no LoRA: there is nothing to export for PEFT.")
+        if Path(directory, "config.json").exists():
+            raise ValueError(
+                f"{directory} holds a saved model, which transformers would load as its base with adapter_config.json "
+                "beside it: choose another directory, such as its subfolder adapter."
+            )
         config = copy.deepcopy(self.backbone.peft_config["default"])
         config.base_model_name_or_path = self.config.base_model_name_or_path
         config.revision = self.config.base_model_revision
         config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
         if isinstance(config.target_modules, set):  # whose order would differ from process to process
             config.target_modules = sorted(config.target_modules)
-        config.save_pretrained(folder)
-        prefix = "backbone."
+        config.save_pretrained(directory)
         lora = {
-            f"base_model.model.{key.removeprefix(prefix).replace('.default', '')}": value.to(self.backbone.dtype)
-            for key, value in state.items()
-            if key.startswith(prefix)
+            f"base_model.model.{name.replace('.default', '')}": value.to(self.backbone.dtype).contiguous()
+            for name, value in self.backbone.state_dict().items()
+            if "lora_" in name
         }
-        save_file(lora, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        file = Path(directory, "adapter_model.safetensors")
+        save_file(lora, file, metadata={"format": "pt"})
+        file.chmod(Path(directory, "adapter_config.json").stat().st_mode)  # written readable to their owner alone
 
     def _save_sentence_transformers(self, folder: Path) -> None:
         """What sentence-transformers reads to open the folder as a `MultiVectorEncoder`."""
@@ -329,6 +358,8 @@ class AMERPreTrainedModel(PreTrainedModel):
         self,
         repo_id: str,
         *,
+        public: bool = False,
+        export_peft: bool = False,
         commit_message: str | None = None,
         commit_description: str | None = None,
         private: bool | None = None,
@@ -340,37 +371,47 @@ class AMERPreTrainedModel(PreTrainedModel):
     ) -> CommitInfo:
         """Publish the model in one commit: a push cut short leaves the repository as it was.
 
-        The repository's README.md stays as it is, but for `tags`; a repository without one gets a short card.
-        `scripts/push_to_hub.py` of the project writes the whole card.
+        A repository that is created is private, unless `public=True` (transformers would make it public, or what the
+        organisation's default is); one that exists stays as visible as it is. Its README.md stays as it is, but for
+        `tags`; a repository without one gets a short card.
+        `amer push model` writes the whole card.
 
         Args:
             repo_id: name on the Hub; created when missing.
+            public: of a repository that is created: for everybody to see.
+            export_peft: also publish `adapter/`, the decoder's LoRA in the format of PEFT (see `export_peft`).
             commit_message: of the commit.
             commit_description: of the commit.
-            private: visibility of a repository that is created; the organisation's default when None.
-            token: of the Hub.
+            private: the same as `public`, as transformers spells it: False is public, True and None are private.
+            token: of the Hub; the one logged in with by default.
             revision: branch; created when missing.
             create_pr: open a pull request instead of committing.
             max_shard_size: of a model that holds every weight.
             tags: added to the card.
 
         Raises:
-            ValueError: the adapter's base is a folder, which nobody else has.
+            OSError: nobody is logged in, or the Hub refuses.
+            ValueError: the adapter's base or the document encoder is a folder, which nobody else has; `export_peft`
+                of a model without LoRA; `public` and `private` both.
         """
         self.check_publishable()
+        public = is_public(public, private)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
-            return push(
-                Path(folder),
+            if export_peft:
+                self.export_peft(Path(folder, "adapter"))
+            forget_local_base(Path(folder))
+            return push_files(
+                files_in(Path(folder)),
                 repo_id,
-                self.config,
-                commit_message=commit_message,
+                public=public,
+                branch=revision,
+                replaced=REPLACED,
+                card=partial(card_for_push, self.config, tags=tags or ()),
+                commit_message=commit_message or "Upload AMER model",
                 commit_description=commit_description,
-                private=private,
-                token=token,
-                revision=revision,
                 create_pr=create_pr,
-                tags=tags,
+                token=token,
             )
 
     def check_publishable(self) -> None:
@@ -418,10 +459,25 @@ def _check_options(config: AMERConfig | None, options: dict[str, Any]) -> None:
         options["dtype"] = options.pop("torch_dtype")
 
 
+def _check_save_options(options: dict[str, Any], push: Callable[..., Any] | None) -> None:
+    """Take out of the options of `save_pretrained` what libraries pass to every model, and refuse what is unknown."""
+    if not options.pop("safe_serialization", True):
+        raise ValueError("An AMER model is saved in safetensors only: leave out safe_serialization=False.")
+    options.pop("save_function", None)
+    if push is not None:
+        inspect.signature(push).bind(**{"repo_id": "", **options})
+        return
+    options.pop("token", None)
+    if options:
+        raise TypeError(f"AMERModel.save_pretrained() has no argument {', '.join(sorted(options))}.")
+
+
 def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     if base is None:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
+    place = {key: kwargs[key] for key in (*HUB_OPTIONS, "revision") if key in kwargs}
     try:
+        check_attention(PreTrainedConfig.get_config_dict(base, **place)[0], base)
         return AutoModel.from_pretrained(base, use_safetensors=True, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json, code of its own, bad options
         raise OSError(
@@ -441,21 +497,33 @@ def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any])
     return extract_commit_hash(file, None) or revision
 
 
-def _check_files(where: str | os.PathLike, checksums: dict[str, str], **options: Any) -> None:
+def _check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
+    """Compare the weights with the checksums of config.json; an adapter's always, larger ones once (`verify`: again).
+
+    Raises:
+        OSError: a file is not there, or another than the one that was saved.
+        ValueError: the checksums name files outside the model.
+    """
+    checksums = saved.get("checksums") or {}
+    for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
+        check_weights_name(name)
     for name, checksum in checksums.items():
-        file = cached_file(where, name, **options)
-        if _sha256(file) != checksum:
-            raise OSError(
-                f"{file} is not the file that was saved (its sha256 is not the one in config.json): fetch it again."
-            )
+        remember = saved.get("weights") == "full" and not verify
+        check_sha256(cached_file(where, name, **options), checksum, remember)
 
 
-def _sha256(file: str | os.PathLike) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _indexed_files(index: Path) -> set[Any]:
+    """The files that the index of a model cut into several says to read; none where there is no index here.
+
+    Raises:
+        OSError: it is no such index.
+    """
+    if not index.is_file():
+        return set()
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:

@@ -10,22 +10,49 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import peft
 import torch
 import transformers
 from torch.nn.functional import normalize
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-if TYPE_CHECKING:
-    from .modeling_amer import AMERModel
+from .configuration_amer import AMERConfig
+from .staging_amer import place_of_save
 
 PROBE_FILE = "probe.json"
 QUESTIONS = ["bank", "Which actors played the same part in films of different decades?"]
 TOLERANCE = {"float32": 5e-3}  # kernels differ in the last bits; a wrong base or a lost weight differs by far more
 TOLERANCE_HALF = 0.15  # of bfloat16 and float16, whose roundings add up over layers and steps
 LEAST_CORRECTION = 1e-2  # of an anchored model; with a shorter one it is as good as untrained
+
+
+class ProbedModel(Protocol):
+    """What a probe asks of a model: [`AMERModel`], which this file does not import, for the model imports the probe.
+
+    Attributes:
+        config: says what the model reads, and whether it is anchored.
+        backbone: the decoder.
+        device: where the model is.
+    """
+
+    config: AMERConfig
+    backbone: PreTrainedModel
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_query(
+        self,
+        texts: list[str] | None = None,
+        *,
+        num_query_vectors: int | None = None,
+        batch_size: int = 64,
+        input_vectors: Any = None,
+    ) -> torch.Tensor:
+        """Query vectors `(n, m, dim)` of texts, vectors or both."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +107,7 @@ class Probe:
     environment: dict[str, str]
 
     @classmethod
-    def take(cls, model: AMERModel) -> Probe:
+    def take(cls, model: ProbedModel) -> Probe:
         """Encode the questions.
 
         Raises:
@@ -109,6 +136,7 @@ class Probe:
             OSError: the model has none.
             ValueError: the file is not a probe.
         """
+        options["subfolder"] = place_of_save(pretrained_model_name_or_path, options.get("subfolder") or "")
         file = cached_file(pretrained_model_name_or_path, PROBE_FILE, **options)
         try:
             with open(file, encoding="utf-8") as stream:
@@ -124,7 +152,7 @@ class Probe:
         with open(file, "w", encoding="utf-8") as stream:
             json.dump(asdict(self), stream, ensure_ascii=False, allow_nan=False)
 
-    def compare(self, model: AMERModel) -> ProbeReport:
+    def compare(self, model: ProbedModel) -> ProbeReport:
         """Encode the same questions here and compare.
 
         Raises:
@@ -153,7 +181,7 @@ class Probe:
         )
 
 
-def _environment(model: AMERModel) -> dict[str, str]:
+def _environment(model: ProbedModel) -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
@@ -12,55 +12,118 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from .configuration_amer import AMERConfig
-from .staging_amer import REPLACED
 
+MAIN = "main"
 CARD = "README.md"
+HIDDEN = (".*", "*/.*")  # .gitattributes among them: never deleted
 
 
-def push(
-    folder: Path,
+def push_files(
+    files: Mapping[str, Path | bytes],
     repo_id: str,
-    config: AMERConfig,
     *,
-    commit_message: str | None,
-    commit_description: str | None,
-    private: bool | None,
-    token: bool | str | None,
-    revision: str | None,
-    create_pr: bool,
-    tags: Sequence[str] | None,
+    repo_type: str = "model",
+    public: bool = False,
+    branch: str | None = None,
+    tag: str | None = None,
+    replaced: Sequence[str] = (),
+    card: Callable[[str, str | None], str | None] | None = None,
+    commit_message: str,
+    commit_description: str | None = None,
+    create_pr: bool = False,
+    token: bool | str | None = None,
 ) -> CommitInfo:
-    """Push a saved model; arguments as for `AMERModel.push_to_hub`.
+    """Push files in one commit: a push that is killed leaves the repository as it was.
 
-    One call of `create_commit`: `HfApi.upload_folder` may cut a large folder into several commits.
+    Every push of the project is this one. It is one call of `create_commit`: `HfApi.upload_folder` with `hf_xet`
+    installed cuts a large folder into several commits.
+
+    Args:
+        files: path in the repository -> the file here, or its content.
+        repo_id: `namespace/name`; the repository is created when there is none.
+        repo_type: "model", "dataset", or "space" (with the gradio SDK).
+        public: of a repository that is created here: for everybody to see; one that exists stays as visible as it is.
+        branch: where the commit goes; created from "main" when missing. "main" by default.
+        tag: put on the commit; must be new.
+        replaced: files of the repository that match one of these patterns and are not in `files` are deleted in the
+            same commit.
+        card: makes README.md of the repository's name and the README.md there (None where there is none); None
+            leaves it as it is.
+        commit_message: first line of the commit.
+        commit_description: the rest of it.
+        create_pr: open a pull request instead of committing.
+        token: of the Hub; the one logged in with by default.
+
+    Returns:
+        The commit; the branch's last one when nothing has changed.
+
+    Raises:
+        OSError: nobody is logged in, or the Hub refuses, for example because somebody else has pushed meanwhile.
+        ValueError: `repo_id` is none, or the tag exists.
     """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None and not revision.startswith("refs/pr/"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    forget_local_base(folder)
-    head = api.repo_info(repo_id, revision=revision)
+    api = HfApi(token=True if token is None else token)  # True: nobody logged in is an error
+    sdk = "gradio" if repo_type == "space" else None
+    url = api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk)
+    repo = {"repo_id": url.repo_id, "repo_type": repo_type}
+    _prepare_refs(api, repo, branch, tag)
+    head = api.repo_info(**repo, revision=branch)
     there = [file.rfilename for file in head.siblings]
-    if CARD not in there:
-        short_card(config, repo_id, tags or ()).save(folder / CARD)
-    elif tags:
-        card = ModelCard.load(api.hf_hub_download(repo_id, CARD, revision=head.sha))
-        card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
-        card.save(folder / CARD)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    stale = filter_repo_objects([name for name in there if name not in files], allow_patterns=list(REPLACED))
-    return api.create_commit(
-        repo_id,
+    files = dict(files)
+    if card is not None:
+        text = card(url.repo_id, _read_card(api, repo, head.sha) if CARD in there else None)
+        files |= {} if text is None else {CARD: text.encode()}
+    stale = filter_repo_objects(
+        [name for name in there if name not in files], allow_patterns=list(replaced), ignore_patterns=list(HIDDEN)
+    )
+    commit = api.create_commit(
+        **repo,
         operations=[
             *(CommitOperationDelete(name) for name in stale),
-            *(CommitOperationAdd(name, path) for name, path in files.items()),
+            *(CommitOperationAdd(name, content) for name, content in files.items()),
         ],
-        commit_message=commit_message or "Upload AMER model",
+        commit_message=commit_message,
         commit_description=commit_description,
-        revision=revision,
+        revision=branch,
         create_pr=create_pr,
         parent_commit=head.sha,  # what is stale was decided there
     )
+    if tag is not None:
+        api.create_tag(**repo, tag=tag, revision=commit.oid)
+    return commit
+
+
+def is_public(public: bool, private: bool | None) -> bool:
+    """Whether a new repository is for everybody to see: only where it is said, in our word or in transformers'.
+
+    Raises:
+        ValueError: both say so, and differ.
+    """
+    if public and private:
+        raise ValueError("public=True and private=True contradict each other: give one of them.")
+    return public or private is False
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Every file of a folder by its path in a repository."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str | None, tag: str | None) -> None:
+    """Refuse a tag that exists, then create the branch if it is missing."""
+    if tag is None and (branch is None or branch.startswith("refs/pr/")):
+        return
+    refs = api.list_repo_refs(**repo)
+    if tag is not None and tag in (ref.name for ref in refs.tags):
+        raise ValueError(
+            f"{repo['repo_id']} has a tag {tag!r} already, which others may rely on: choose another or delete it first"
+        )
+    if branch is not None and branch not in (MAIN, *(ref.name for ref in refs.branches)):
+        if not branch.startswith("refs/pr/"):
+            api.create_branch(**repo, branch=branch)
+
+
+def _read_card(api: HfApi, repo: dict[str, str], commit: str) -> str:
+    return Path(api.hf_hub_download(**repo, filename=CARD, revision=commit)).read_bytes().decode("utf-8")
 
 
 def check_names(config: AMERConfig) -> None:
@@ -91,6 +154,17 @@ def forget_local_base(folder: Path) -> None:
     if base is not None and not is_repo_id(base):
         fields["base_model_name_or_path"] = None
         file.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def card_for_push(config: AMERConfig, repo_id: str, there: str | None, tags: Sequence[str]) -> str | None:
+    """README.md of a pushed model: the one there, with the tags added (None without tags); else a short one."""
+    if there is None:
+        return str(short_card(config, repo_id, tags))
+    if not tags:
+        return None
+    card = ModelCard(there)
+    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
+    return str(card)
 
 
 def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCard:

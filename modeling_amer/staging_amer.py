@@ -1,13 +1,14 @@
 """Save a folder in one step: whoever opens it finds the old files or the new ones, never some of each.
 
-New files are first written beside the old ones. A single rename then decides; what is left to do after it, moving them
-into place, is finished by whoever comes next if the process dies.
+New files are first written beside the old ones. One rename decides: it makes the complete new save a folder of a known
+name, `PENDING`. Its files are then linked to their places, and when all are there, `PENDING` goes. Where a process
+died in between, `PENDING` is complete: readers read there (`place_of_save`), and the next save finishes the work.
+Reading never changes a file, and no file says which others are moved or deleted.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import uuid
@@ -15,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-JOURNAL = ".amer-saved"  # a complete save whose files are on their way to their places
-MANIFEST = "files.json"  # in the journal: every file of the save, in the order in which they are moved
+PENDING = ".amer-save"  # a complete save whose files are on their way to their places
 UNFINISHED = ".amer-saving-"
 # What an earlier save may have left and a new one need not have: gone unless it is saved again.
 REPLACED = (
@@ -40,6 +40,9 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         An empty folder to write into. On success its files take their places, on any failure it is removed.
+
+    Raises:
+        OSError: an earlier save to finish first holds symbolic links; or the disk is full.
     """
     folder = Path(folder).resolve()
     beside = _can_appear_at_once(folder)
@@ -47,8 +50,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
     else:
         finish_interrupted_save(folder)
-        for leftover in (folder / JOURNAL, *folder.glob(f"{UNFINISHED}*")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.glob(f"{UNFINISHED}*"):
+            _remove(leftover)
     stage = (folder.parent if beside else folder) / f"{UNFINISHED}{uuid.uuid4().hex}"
     stage.mkdir()
     try:
@@ -56,36 +59,106 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         for path in (*stage.rglob("*"), stage):
             _sync(path)
         if not (beside and _appears(stage, folder)):
-            (stage / MANIFEST).write_text(json.dumps(_in_order(stage)), encoding="utf-8")
-            _sync(stage / MANIFEST)
-            os.replace(stage, folder / JOURNAL)
+            os.replace(stage, folder / PENDING)
             _sync(folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     finish_interrupted_save(folder)
 
 
+def place_of_save(folder: str | os.PathLike[str], subfolder: str = "") -> str:
+    """The subfolder to read a saved model from: `subfolder` itself, but where a save into it was cut short after the
+    rename that decided it, the complete new save inside. Changes nothing.
+
+    Args:
+        folder: a folder, or the name of a repository on the Hub, where no save is pending.
+        subfolder: of the folder or repository.
+    """
+    pending = os.path.join(subfolder, PENDING)
+    return pending if os.path.isdir(os.path.join(folder, pending)) else subfolder
+
+
 def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
-    """Finish a save that was cut short after the rename that decided it.
+    """Finish a save that was cut short after the rename that decided it. For writers, in a folder of their own.
 
     Returns:
         whether there was one.
+
+    Raises:
+        OSError: the save is, or holds, a symbolic link, or one of its files belongs behind one: no save of ours does.
     """
     folder = Path(folder)
-    try:
-        files = json.loads((folder / JOURNAL / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    pending = folder / PENDING
+    if not (pending.is_dir() or pending.is_symlink()):
         return False
+    _refuse_link(pending)
+    names = _names(pending)
     for pattern in REPLACED:
         for old in folder.glob(pattern):
-            if old.relative_to(folder).as_posix() not in files:
+            saved_again = old.relative_to(folder).as_posix() in names
+            if not (saved_again or old.parent.is_symlink()):  # what lies behind a link is somebody else's
                 old.unlink(missing_ok=True)
-    for name in files:
-        (folder / name).parent.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # moved already, before the interruption or by another process
-            os.replace(folder / JOURNAL / name, folder / name)
-    shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+    try:
+        for name in names:
+            _put(pending / name, folder, name)
+    except FileNotFoundError:
+        if pending.exists():
+            raise
+        return True  # another process was faster
+    _sync(folder)
+    done = folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+    with suppress(FileNotFoundError):
+        os.rename(pending, done)
+    shutil.rmtree(done, ignore_errors=True)
     return True
+
+
+def _names(pending: Path) -> list[str]:
+    """Every file of a save, `/` between folder and file; code and configuration first."""
+    paths = sorted(pending.rglob("*"))
+    for path in paths:
+        _refuse_link(path)
+    names = [path.relative_to(pending).as_posix() for path in paths if path.is_file()]
+    return sorted(names, key=lambda name: (not name.endswith(".py"), name != "config.json", name))
+
+
+def _put(source: Path, folder: Path, name: str) -> None:
+    """Bring a file of a save to its place, where a link would be replaced itself and not what it leads to."""
+    target = folder / name
+    for parent in target.parents:
+        if parent == folder:
+            break
+        _refuse_link(parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+    try:
+        _link_or_copy(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # is still there if both were the same file already
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+        _sync(target)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise OSError(f"{path} is a symbolic link, which no save of an AMER model makes: remove it, then save again.")
+
+
+def _remove(path: Path) -> None:
+    """A folder with all it holds, a file, or a link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _can_appear_at_once(folder: Path) -> bool:
@@ -106,12 +179,6 @@ def _appears(stage: Path, folder: Path) -> bool:
         return False
     _sync(folder.parent)
     return True
-
-
-def _in_order(stage: Path) -> list[str]:
-    """Code and configuration first: what is needed to load the folder is there soonest."""
-    names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
-    return sorted(names, key=lambda name: (not name.endswith(".py"), name != "config.json", name))
 
 
 def _sync(path: Path) -> None:

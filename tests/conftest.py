@@ -14,6 +14,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from amer import offline
 from modeling_amer import AMERModel
 
+os.environ.setdefault("AMER_OFFLINE_MODELS", "1")  # the processes that tests start take it over
+
 DIM = 8
 SERVERS = {"hub", "milvus_server"}  # fixtures
 LORA = {

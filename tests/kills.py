@@ -12,14 +12,14 @@ import signal
 import sys
 import time
 
-import train
+from amer.trainer import run
 
 
 def start(arguments: list[str]) -> int:
     """A process that trains; its id."""
     child = os.fork()
     if child == 0:
-        train.main(arguments)
+        run.main(arguments)
         os._exit(0)
     return child
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import train
 from amer.corpus import DocumentEncoder, encode_corpus
 from amer.data import build_wordnet, load_dataset_dir, save_dataset_dir
 from amer.evaluation import evaluate_embeddings, evaluate_model
 from amer.offline import MINILM, SMOLLM2, resolve_model
 from amer.search import ExactIndex, Searcher, round_robin
+from amer.trainer import run as training
 from modeling_amer import AMERModel
 
 pytestmark = pytest.mark.skipif(
@@ -79,7 +79,7 @@ def run(senses, smollm2, tmp_path_factory) -> SimpleNamespace:
         patch.setenv("AMER_CACHE", str(Path(smollm2).parent))
         where = {"base_model": SMOLLM2, "dataset": senses.dataset, "store": senses.store.path, "output_dir": output}
         arguments = [str(part) for key, value in {**where, **OPTIONS}.items() for part in (f"--{key}", value)]
-        build_model = train.build_model
+        build_model = training.build_model
 
         def build_and_keep(*args, **kwargs):
             model = build_model(*args, **kwargs)
@@ -88,8 +88,8 @@ def run(senses, smollm2, tmp_path_factory) -> SimpleNamespace:
             built.append(SimpleNamespace(model=model, before=before, untrained=untrained))
             return model
 
-        patch.setattr(train, "build_model", build_and_keep)
-        train.main(arguments)
+        patch.setattr(training, "build_model", build_and_keep)
+        training.main(arguments)
     return SimpleNamespace(**vars(built[0]), output=output)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from amer.files import atomic_directory, atomic_write, read_json, write_json
+from amer.files import atomic_directory, atomic_write, inside, read_json, write_json
 
 
 def test_a_write_replaces_the_file_whole(tmp_path):
@@ -52,3 +52,53 @@ def test_json_comes_back_and_what_is_no_json_is_refused(tmp_path):
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(ValueError, match=r"b\.json is not a JSON file"):
         read_json(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("name", ["a", "a.npy", "sub/a", "./a", "sub//a", "~/a", "...", "a b", "ü", "-rf", ".hidden"])
+def test_a_name_from_data_is_a_path_in_the_folder(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "./", "..", "../a", "sub/../a", "sub/../../a", "/", "/etc/passwd", "//host/a"),
+        *("C:a", "C:\\a", "..\\a", "\\a", "a\0b", "half \ud83d", None, 7, ["a"], b"a"),
+    ],
+    ids=lambda name: repr(name)[:20],
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="must be relative and must not lead out of it"):
+        inside(tmp_path, name)
+
+
+def test_links_may_not_lead_out_of_the_folder(tmp_path):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for made in (folder / "sub", other):
+        made.mkdir(parents=True)
+    (other / "secret").write_text("secret")
+    links = {"file": other / "secret", "dir": other, "up": "..", "self": ".", "loop": "loop", "broken": other / "no"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    for name in (*links, "dir/secret", "up/other/secret", "loop/a"):
+        with pytest.raises(ValueError, match="must not lead out"):
+            inside(folder, name)
+    (folder / "sub" / "own").symlink_to("../a")
+    assert inside(folder, "sub/own") == folder / "sub" / "own"
+    (tmp_path / "link").symlink_to(folder)  # where the folder itself lies is the caller's affair
+    assert inside(tmp_path / "link", "a") == tmp_path / "link" / "a"
+
+
+def test_the_links_of_the_hubs_cache_are_followed(tmp_path):
+    repository = tmp_path / "models--org--name"
+    snapshot, blobs = repository / "snapshots" / ("0" * 40), repository / "blobs"
+    for made in (snapshot / "sub", blobs):
+        made.mkdir(parents=True)
+    (blobs / "f00").write_text("content")
+    (snapshot / "a").symlink_to("../../blobs/f00")
+    (snapshot / "sub" / "a").symlink_to("../../../blobs/f00")
+    (snapshot / "b").symlink_to("../../refs")
+    assert inside(snapshot, "a").read_text() == inside(snapshot, "sub/a").read_text() == "content"
+    assert inside(snapshot / "sub", "a").read_text() == "content"
+    with pytest.raises(ValueError, match="must not lead out"):
+        inside(snapshot, "b")

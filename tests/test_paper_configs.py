@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-import train
+from amer.trainer.parsing import parse
 from experiments import sweep
 
-FOLDER = Path(train.__file__).parent / "configs" / "paper"
+FOLDER = Path(__file__).parents[1] / "configs" / "paper"
 REQUIRED = ["--dataset", "some/dataset", "--store", "some/store", "--output_dir", "somewhere"]
 GPUS = 4
 BASES = [
@@ -45,7 +45,7 @@ GRIDS = {
 
 def parsed(name: str, *options: str) -> SimpleNamespace:
     """All fields of train.py with a configuration."""
-    groups = train.parse([str(FOLDER / f"{name}.yaml"), *REQUIRED, *options])
+    groups = parse([str(FOLDER / f"{name}.yaml"), *REQUIRED, *options])
     together = {field: value for group in groups for field, value in vars(group).items()}
     return SimpleNamespace(**together, lora=groups[0].lora)
 
@@ -102,7 +102,7 @@ def test_a_sweep_is_the_grid_of_the_paper_and_every_point_of_it_parses(name, tmp
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert values["grid"] == GRIDS[name] and values["processes"] == GPUS
     given = {"dataset": "some/dataset", "store": "some/store", "output": tmp_path, "config": None, "set": []}
-    read = sweep.read_sweep(Namespace(sweep=file, **given), train)
+    read = sweep.read_sweep(Namespace(sweep=file, **given))
     assert read.config.resolve().stem == {"text": "ambigqa", "synthetic": "synthetic"}[name]
     jobs = read.jobs(tmp_path)
     assert len({job.output for _, job in jobs}) == len(jobs) == {"text": 144, "synthetic": 192}[name]

@@ -19,13 +19,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import train
-from amer.corpus import write_store
-from amer.data import RetrievalDataset, save_dataset_dir
+from amer.corpus import DocumentEncoder, DocumentStore, write_store
+from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.question_vectors import add_question_vectors
+from amer.trainer import run
+from amer.trainer.parsing import parse
 from modeling_amer import AMERModel
-from tests.conftest import DIM
+from tests.conftest import DIM, tiny_tokenizer
 
-ROOT = Path(train.__file__).parent
+ROOT = Path(__file__).parents[1]
 ENCODER = {"name": "hand-made", "revision": None, "document_prompt": "", "query_prompt": ""}
 REQUIRED = ["--base_model", "some/base", "--dataset", "some/dataset", "--store", "some/store"]
 OPTIONS = {
@@ -76,7 +78,7 @@ def test_values_come_from_the_yaml_file(tmp_path):
         "base_model: base\ndataset: data\nstore: store\nlearning_rate: 1e-3\nmax_steps: 7\nlora_r: 8\nanchored: true\n"
         "lora_target_modules: [q_proj, v_proj]\neval_ks: [1, 5]\nobjective: mixture\nmax_targets: 1\n",
     )
-    model, data, args = train.parse([file])
+    model, data, args = parse([file])
     assert (model.base_model, data.dataset, data.store) == ("base", "data", "store")
     assert args.learning_rate == 1e-3 and isinstance(args.learning_rate, float)  # YAML reads 1e-3 as a string
     assert (args.max_steps, args.objective, args.max_targets, data.eval_ks) == (7, "mixture", 1, [1, 5])
@@ -89,7 +91,7 @@ def test_the_command_line_wins_over_the_yaml_file(tmp_path):
         tmp_path, "lora_r: 8\nlearning_rate: 1e-3\nlora_target_modules: [a]\neval_ks: [1]\nanchored: true\nseed: 1\n"
     )
     lists = ["--lora_target_modules", "b", "c", "--eval_ks", "2", "20"]
-    model, data, args = train.parse(
+    model, data, args = parse(
         [file, *REQUIRED, *lists, "--lora_r", "16", "--learning_rate", "5e-4", "--anchored", "false"]
     )
     assert model.lora["r"] == 16 and model.lora["target_modules"] == ["b", "c"] and model.anchored is False
@@ -97,7 +99,7 @@ def test_the_command_line_wins_over_the_yaml_file(tmp_path):
 
 
 def test_without_a_yaml_file_the_whole_decoder_is_trained():
-    model, data, args = train.parse([*REQUIRED, "--output_dir", "somewhere"])
+    model, data, args = parse([*REQUIRED, "--output_dir", "somewhere"])
     assert model.lora is None and not model.anchored and data.eval_ks == [10, 100]
     assert args.output_dir == "somewhere" and args.scheduled_sampling == "linear"
 
@@ -106,7 +108,7 @@ def test_without_a_yaml_file_the_whole_decoder_is_trained():
 def test_a_required_field_that_is_not_set_is_named(missing):
     at = REQUIRED.index(f"--{missing}")
     with pytest.raises(ValueError, match=f"^{missing} is not set"):
-        train.parse(REQUIRED[:at] + REQUIRED[at + 2 :])
+        parse(REQUIRED[:at] + REQUIRED[at + 2 :])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_required_field_that_is_not_set_is_named(missing):
 def test_a_yaml_file_that_cannot_be_used_is_refused_by_name(tmp_path, text, message):
     file = write_yaml(tmp_path, text)
     with pytest.raises(ValueError, match=message) as caught:
-        train.parse([file, *REQUIRED])
+        parse([file, *REQUIRED])
     assert file in str(caught.value)
 
 
@@ -133,35 +135,35 @@ def test_a_yaml_file_that_cannot_be_used_is_refused_by_name(tmp_path, text, mess
 )
 def test_a_value_that_a_field_cannot_have_is_refused_by_name(tmp_path, capsys, text):
     with pytest.raises((ValueError, SystemExit)) as caught:  # argparse explains on stderr and exits
-        train.parse([write_yaml(tmp_path, text), *REQUIRED])
+        parse([write_yaml(tmp_path, text), *REQUIRED])
     assert text.partition(":")[0] in (capsys.readouterr().err.rpartition("error:")[2] or str(caught.value))
 
 
 def test_one_value_where_a_list_belongs_is_a_list_of_one(tmp_path):
-    model, data, _ = train.parse([write_yaml(tmp_path, "eval_ks: 10\nlora_target_modules: q_proj\n"), *REQUIRED])
+    model, data, _ = parse([write_yaml(tmp_path, "eval_ks: 10\nlora_target_modules: q_proj\n"), *REQUIRED])
     assert data.eval_ks == [10] and model.lora_target_modules == ["q_proj"]
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
     (tmp_path / "some.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"some\.yaml"):
-        train.parse([str(tmp_path / "some.yaml"), *REQUIRED])
+        parse([str(tmp_path / "some.yaml"), *REQUIRED])
 
 
 def test_a_missing_yaml_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
-        train.parse(["nowhere.yaml", *REQUIRED])
+        parse(["nowhere.yaml", *REQUIRED])
 
 
 def test_an_unknown_option_is_named():
     with pytest.raises(ValueError, match="--lernrate"):
-        train.parse([*REQUIRED, "--lernrate", "1"])
+        parse([*REQUIRED, "--lernrate", "1"])
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_configuration_that_is_shipped_parses(file):
     values = yaml.safe_load(file.read_text())
-    model, data, args = train.parse([str(file), *REQUIRED])
+    model, data, args = parse([str(file), *REQUIRED])
     for name in values.keys() - {"base_model", "dataset", "store", "report_to"}:
         holder = next(group for group in (model, data, args) if hasattr(group, name))
         value, given = getattr(holder, name), values[name]
@@ -221,7 +223,7 @@ def weights(folder: Path) -> bytes:
 def unbroken(llama, data, tmp_path_factory) -> Path:
     """The output of six steps, never interrupted, with checkpoints after two and four."""
     folder = tmp_path_factory.mktemp("unbroken") / "out"
-    train.main(command(folder, llama, data.text))
+    run.main(command(folder, llama, data.text))
     return folder
 
 
@@ -245,7 +247,7 @@ def test_a_launched_run_that_is_killed_goes_on_to_the_same_bytes(unbroken, llama
     assert launched.returncode != 0
     assert {path.name for path in folder.iterdir()} == {"run.json", "checkpoint-2", "checkpoint-4"}
     made = (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns
-    train.main(arguments)
+    run.main(arguments)
     assert weights(folder) == weights(unbroken)
     assert (folder / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == made  # not done a second time
     check_the_resumed_record(record(folder), record(unbroken), history(folder / "checkpoint-4"))
@@ -300,7 +302,7 @@ def test_a_record_of_the_training_is_written(unbroken, data):
 def test_a_finished_run_that_is_started_again_keeps_its_record(unbroken, llama, data, tmp_path):
     shutil.copytree(unbroken, tmp_path / "out")
     trained = history(unbroken / "checkpoint-6")[-1]["seconds"]
-    train.main(command(tmp_path / "out", llama, data.text))
+    run.main(command(tmp_path / "out", llama, data.text))
     again = record(tmp_path / "out")
     assert trained <= again["seconds"] < trained + 1 and again["steps"] == 6
     assert [entry["step"] for entry in again["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5, 6]
@@ -311,9 +313,9 @@ def test_dataset_and_store_may_be_names_on_the_hub(llama, data, tmp_path, monkey
     for name in ("text", "store"):
         snapshots[f"org/{name}"] = tmp_path / name / ("a" * 40)
         shutil.copytree(getattr(data, name), snapshots[f"org/{name}"])
-    monkeypatch.setattr(train, "pull_folder", lambda name: snapshots[name.partition("@")[0]])
+    monkeypatch.setattr(run, "pull_folder", lambda name: snapshots[name.partition("@")[0]])
     arguments = command(tmp_path / "out", llama, data.text, save_strategy="no", max_steps=1)
-    train.main([*arguments, "--dataset", "org/text@v1", "--store", "org/store"])
+    run.main([*arguments, "--dataset", "org/text@v1", "--store", "org/store"])
     written = record(tmp_path / "out")
     assert written["dataset"]["repo_id"] == "org/text" and written["dataset"]["revision"] == "a" * 40
     assert written["store"]["repo_id"] == "org/store" and written["store"]["count"] == 40
@@ -321,20 +323,20 @@ def test_dataset_and_store_may_be_names_on_the_hub(llama, data, tmp_path, monkey
 
 def test_a_checkpoint_that_was_not_written_whole_is_passed_over(unbroken, llama, data, tmp_path):
     arguments = command(tmp_path / "out", llama, data.text, save_steps=3)
-    train.main(arguments)
+    run.main(arguments)
     for name in ("checkpoint-6/optimizer.pt", "model.safetensors"):
         (tmp_path / "out" / name).unlink()
     (tmp_path / "out" / "checkpoint-6" / "trainer_state.json").write_text(
         '{"epoch": 1,'
     )  # what it would have ended with
-    train.main(arguments)
+    run.main(arguments)
     assert weights(tmp_path / "out") == weights(unbroken)
 
 
 def test_the_best_checkpoint_is_what_is_saved(llama, data, tmp_path):
     """Best is here what has the highest loss, so that it is not the last checkpoint."""
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
-    train.main(
+    run.main(
         command(tmp_path / "out", llama, data.text, eval_strategy="steps", eval_steps=2, max_eval_queries=4, **best)
     )
     evaluations = [entry for entry in history(tmp_path / "out") if "eval_loss" in entry]
@@ -348,7 +350,7 @@ def test_the_best_checkpoint_is_what_is_saved(llama, data, tmp_path):
 
 
 def test_questions_that_are_vectors_train_the_whole_decoder_without_a_tokenizer(llama, data, tmp_path):
-    train.main(command(tmp_path / "out", llama, data.vectors, lora_r=None, save_strategy="no"))
+    run.main(command(tmp_path / "out", llama, data.vectors, lora_r=None, save_strategy="no"))
     model = AMERModel.from_pretrained(tmp_path / "out")
     assert model.tokenizer is None and model.config.prompt_template is None and model.config.weights == "full"
     assert not list((tmp_path / "out").glob("tokenizer*"))
@@ -359,13 +361,13 @@ def test_questions_that_are_vectors_train_the_whole_decoder_without_a_tokenizer(
 
 def test_single_query_is_one_vector_and_one_target_a_question(llama, data, tmp_path):
     single = {"max_targets": 1, "num_query_vectors": 1, "num_random_negatives": 0}
-    train.main(command(tmp_path / "out", llama, data.text, save_strategy="no", **single))
+    run.main(command(tmp_path / "out", llama, data.text, save_strategy="no", **single))
     assert AMERModel.from_pretrained(tmp_path / "out").encode_query("question").shape == (1, DIM)
     assert all(entry["num_candidates"] <= 4 for entry in history(tmp_path / "out") if "loss" in entry)
 
 
 def test_an_anchored_model_is_trained_on_the_vectors_beside_the_questions(llama, data, tmp_path):
-    train.main(command(tmp_path / "out", llama, data.text, anchored=True, save_strategy="no"))
+    run.main(command(tmp_path / "out", llama, data.text, anchored=True, save_strategy="no"))
     model = AMERModel.from_pretrained(tmp_path / "out")
     anchor = torch.nn.functional.normalize(torch.ones(1, DIM), dim=-1)
     similarity = model.encode_query(["question"], input_vectors=anchor)[0] @ anchor[0]
@@ -378,22 +380,58 @@ def test_a_base_model_that_is_not_there_is_named_and_nothing_is_written(data, tm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match=name):
-        train.main(command(tmp_path / "out", name, data.text))
+        run.main(command(tmp_path / "out", name, data.text))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dataset_without_training_questions_is_refused(llama, data, tmp_path):
-    splits = train.load_dataset_dir(data.text)
+    splits = load_dataset_dir(data.text)
     save_dataset_dir(tmp_path / "tests", {"test": splits["validation"]}, {})
     with pytest.raises(ValueError, match=r"tests.*train"):
-        train.main([*command(tmp_path / "out", llama, tmp_path / "tests"), "--store", str(data.store)])
+        run.main([*command(tmp_path / "out", llama, tmp_path / "tests"), "--store", str(data.store)])
 
 
-def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
-    splits = {name: replace(split, input_vectors=None) for name, split in train.load_dataset_dir(data.text).items()}
-    save_dataset_dir(tmp_path / "text", splits, {})
-    with pytest.raises(ValueError, match="with_input_vectors"):
-        train.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
+def without_vectors(dataset: Path, path: Path) -> dict[str, RetrievalDataset]:
+    """Saves a dataset's questions as text alone."""
+    splits = {name: replace(split, input_vectors=None) for name, split in load_dataset_dir(dataset).items()}
+    save_dataset_dir(path, splits, {})
+    return splits
+
+
+def test_an_anchored_model_gets_the_vectors_that_the_dataset_lacks_from_the_stores_encoder(llama, data, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.manual_seed(0)
+    embedding = StaticEmbedding(tiny_tokenizer().backend_tokenizer, embedding_dim=DIM)
+    SentenceTransformer(modules=[embedding], device="cpu").save(str(tmp_path / "encoder"))
+    encoder = DocumentEncoder(str(tmp_path / "encoder"), device="cpu", query_prompt="ask: ")
+    documents = DocumentStore.open(data.store).documents(range(40))
+    table = pa.table({name: [document[name] for document in documents] for name in ("id", "title", "text")})
+    write_store(tmp_path / "store", table, encoder.encode_documents(table), encoder.identity)
+    splits = without_vectors(data.text, tmp_path / "text")
+    save_dataset_dir(tmp_path / "prepared", add_question_vectors(splits, encoder), {})
+    for name in ("text", "prepared"):
+        run.main(command(tmp_path / f"out-{name}", llama, tmp_path / name, anchored=True, save_strategy="no"))
+    assert weights(tmp_path / "out-text") == weights(tmp_path / "out-prepared")
+
+
+def test_an_anchored_model_is_not_trained_where_the_stores_encoder_is_not_there(llama, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    without_vectors(data.text, tmp_path / "text")
+    with pytest.raises(OSError, match="hand-made"):
+        run.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_py_and_the_command_are_the_same_training(unbroken, llama, data, tmp_path):
+    arguments = command(tmp_path / "out", llama, data.text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for script in ([str(ROOT / "train.py")], ["-m", "amer", "train"]):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        subprocess.run([*LAUNCH, *script, *arguments], cwd=tmp_path, env=environment, check=True)
+        assert weights(tmp_path / "out") == weights(unbroken)
 
 
 @pytest.mark.parametrize(
@@ -407,10 +445,10 @@ def test_anchored_training_without_vectors_is_refused(llama, data, tmp_path):
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(unbroken, llama, data, changed, message):
     before = weights(unbroken)
     with pytest.raises(ValueError, match=message):
-        train.main([*command(unbroken, llama, data.text), *changed])
+        run.main([*command(unbroken, llama, data.text), *changed])
     assert weights(unbroken) == before
 
 
 def test_vectors_that_would_never_be_trained_are_refused(llama, data, tmp_path):
     with pytest.raises(ValueError, match=r"max_targets is 1.*num_query_vectors cannot be 2"):
-        train.main(command(tmp_path / "out", llama, data.text, max_targets=1))
+        run.main(command(tmp_path / "out", llama, data.text, max_targets=1))

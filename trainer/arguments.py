@@ -1,8 +1,9 @@
-"""What can be set about training: everything of `TrainingArguments`, and the few fields that are AMER's own."""
+"""What can be set about a training: the model, the data, and `TrainingArguments` with AMER's own fields."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -11,6 +12,54 @@ from modeling_amer.configuration_amer import OBJECTIVES
 
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 """The baseline Single-Query (paper §5.2) as fields of the training: one vector, one target drawn anew each time."""
+
+
+@dataclass
+class ModelArguments:
+    """The decoder and how it is adapted."""
+
+    base_model: str = field(default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required."})
+    base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
+    dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
+    num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
+    anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
+    prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
+    lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        metadata={"help": "Linear layers that get LoRA."},
+    )
+
+    @property
+    def lora(self) -> dict[str, Any] | None:
+        """LoRA's configuration, as `AMERModel.from_base` takes it; None where the whole decoder is trained."""
+        if self.lora_r is None:
+            return None
+        scale = {"r": self.lora_r, "lora_alpha": self.lora_alpha, "lora_dropout": self.lora_dropout}
+        return {**scale, "target_modules": list(self.lora_target_modules)}
+
+
+@dataclass
+class DataArguments:
+    """The questions and the documents."""
+
+    dataset: str = field(default="", metadata={"help": "Dataset: a directory, or a name on the Hub. Required."})
+    store: str = field(default="", metadata={"help": "Document store: a directory, or a name on the Hub. Required."})
+    max_eval_queries: int | None = field(
+        default=None, metadata={"help": "Use the first so many validation questions."}
+    )
+    eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
+    eval_search_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where validation searches: the training's device, a GPU then holding the store; cpu: no GPU."
+        },
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the code that the store's encoder brings along (anchored models)."}
+    )
 
 
 @dataclass
@@ -78,3 +127,6 @@ class AMERTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"train_sampling_strategy must be random or group_by_length; got {self.train_sampling_strategy!r}."
             )
+
+
+Arguments = tuple[ModelArguments, DataArguments, AMERTrainingArguments]

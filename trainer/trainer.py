@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import shutil
-import tempfile
-from concurrent.futures import Future
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo, HfApi, ModelCard
-from huggingface_hub.utils import filter_repo_objects
 from torch import nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress, logging
+from transformers import TrainerCallback
 
-from amer.files import write_json
-from amer.hub import published_card, push_folder
-from amer.hub_cards import write_model_card
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import gather_candidates
 from amer.trainer.epochs import EpochDataset, EpochSampler
 from amer.trainer.losses import matched_info_nce, mixture_info_nce
-from amer.trainer.record import TrainingClock, training_record
+from amer.trainer.publishing import PublishingTrainer
+from amer.trainer.record import TrainingClock
 from amer.trainer.sampling import prediction_probability
-from modeling_amer.publishing_amer import forget_local_base
-from modeling_amer.staging_amer import REPLACED, TOKENIZER
+from modeling_amer.staging_amer import finish_interrupted_save
 
 # What a batch holds besides the questions.
 TARGETS = ("candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index")
-# What is published of an output folder: the model and its card, and nothing else that lies there.
-PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
-logger = logging.get_logger(__name__)
 
 
-class AMERTrainer(Trainer):
+class AMERTrainer(PublishingTrainer):
     """Trains an [`AMERModel`] on batches of an [`AMERCollator`] (paper §4.1).
 
     The Single-Query baseline is the same trainer with a collator of `max_targets=1`. Evaluation logs `eval_loss`
     with predictions fed back, and what `compute_metrics` (see `RetrievalMetrics`) says of the query vectors.
-
-    Attributes:
-        sources: for the card: `dataset` and `store`, what dataset.json and store.json say of the training's.
 
     Raises:
         ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP 1, or
@@ -73,15 +54,9 @@ class AMERTrainer(Trainer):
         # The loss of an optimiser step is the mean over all its targets, of all processes and accumulated batches.
         self.model_accepts_loss_kwargs = True
         self._num_candidates, self._sampled_with = 0, 0.0
-        self.sources: dict[str, dict[str, Any]] = {}
         self.add_callback(TrainingClock())
-        self._hub = HfApi()  # one, for its pushes in the background come one after another
         model = self.accelerator.unwrap_model(self.model)
         model.config.objective, model.config.loss_temperature = self.args.objective, self.args.temperature
-        if self.args.push_to_hub:
-            model.check_publishable()  # now, and not after the training
-            if find_spec("matplotlib") is None:
-                raise ImportError("push_to_hub draws the card's pictures: pip install matplotlib.")
 
     @property
     def global_batch_size(self) -> int:
@@ -101,6 +76,19 @@ class AMERTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
         return EpochSampler(len(dataset), batch_size, seed, lengths)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, as transformers' Trainer does; a save into the output folder that was cut short is finished first.
+
+        Raises:
+            OSError: what was cut short holds symbolic links, so that it is no save of this trainer.
+        """
+        if self.args.should_save:
+            output = Path(self.args.output_dir)
+            for folder in (output, *output.glob("checkpoint-*")):
+                finish_interrupted_save(folder)
+        self.accelerator.wait_for_everyone()
+        return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
@@ -260,140 +248,6 @@ class AMERTrainer(Trainer):
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
-    # ------------------------------------------------------------------------------------------------- publishing
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """The model with its tokenizer, and the arguments as JSON; the Trainer's own would pickle them."""
-        output_dir = output_dir or self.args.output_dir
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
-        if self.args.should_save:
-            write_json(Path(output_dir) / "training_args.json", json.loads(self.args.to_json_string()))
-
-    def create_model_card(
-        self,
-        language: str | list[str] | None = None,
-        license: str | None = None,
-        tags: list[str] | None = None,
-        report: dict[str, Any] | None = None,
-        system: str | None = None,
-        existing: str | None = None,
-    ) -> None:
-        """Write README.md and its pictures into the output folder; what people wrote into it stays.
-
-        Args:
-            language: of the questions and documents, for the card's metadata.
-            license: of the model, for the card's metadata.
-            tags: added to the card's metadata.
-            report: what `amer.evaluation.Report.to_dict` gives, for the card's figures.
-            system: name of this model in the report.
-            existing: a card whose hand-written parts stay; the output folder's by default.
-        """
-        if not self.is_world_process_zero():
-            return
-        folder = Path(self.args.output_dir)
-        config = self.accelerator.unwrap_model(self.model).config
-        repo_id = self.hub_model_id or self.args.hub_model_id or folder.absolute().name
-        path = write_model_card(
-            folder, config, repo_id, training_record(self, **self.sources), report, system, existing
-        )
-        given = {"language": language, "license": license}
-        if tags or any(given.values()):
-            card = ModelCard.load(path)
-            for name, value in given.items():
-                if value:
-                    setattr(card.data, name, value)
-            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(tags or [])]))
-            card.save(path)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> CommitInfo | Future[CommitInfo] | None:
-        """Publish the model with its card in one commit; what else lies in the output folder stays here.
-
-        Args:
-            commit_message: of the commit.
-            blocking: wait until it is done; else a future is returned.
-            token: of the Hub; `args.hub_token` by default.
-            revision: branch; `args.hub_revision` by default.
-            private: visibility of a repository that is created; `args.hub_private_repo` by default.
-            kwargs: see `create_model_card`; the card on the Hub, where there is one, keeps its hand-written parts.
-
-        Raises:
-            TypeError: an argument that the card does not know; nothing is saved then.
-            ValueError: the adapter's base or the document encoder is a folder, which nobody else has.
-        """
-        inspect.signature(self.create_model_card).bind(**kwargs)
-        self.accelerator.unwrap_model(self.model).check_publishable()
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        token = token or self.args.hub_token
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        self._finish_current_push()
-        branch = revision or self.args.hub_revision
-        there = published_card(self.hub_model_id, branch=branch, token=token)
-        self.create_model_card(**{"existing": there, **kwargs})
-        job = self._push_model(self.args.output_dir, commit_message, token, branch)
-        return job.result() if blocking else job
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint's model whole; the Trainer's own would push its weights without their code."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if busy and not self.args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        message = f"Training in progress, step {self.state.global_step}"
-        jobs = [self._push_model(checkpoint_folder, message)]
-        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            path = "last-checkpoint" if last else Path(checkpoint_folder).name
-            jobs.append(self._push_checkpoint(checkpoint_folder, path, f"{message}, checkpoint"))
-        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else []), *jobs])
-
-    def _push_model(
-        self, folder: str, message: str | None, token: str | None = None, branch: str | None = None
-    ) -> Future[CommitInfo]:
-        """Push the model in a folder in the background."""
-        copy = _copy(folder, PUBLISHED)
-        forget_local_base(copy)
-        job = self._hub.run_as_future(
-            push_folder,
-            copy,
-            self.hub_model_id,
-            branch=branch or self.args.hub_revision,
-            commit_message=message,
-            token=token or self.args.hub_token,
-            delete_patterns=REPLACED,
-        )
-        job.add_done_callback(lambda done: _pushed(done, copy))
-        return job
-
-    def _push_checkpoint(self, folder: str, path_in_repo: str, message: str) -> Future[CommitInfo]:
-        """Push all that resuming needs in the background."""
-        copy = _copy(folder, ("*",))
-        job = self._hub.upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=copy,
-            path_in_repo=path_in_repo,
-            commit_message=message,
-            token=self.args.hub_token,
-            run_as_future=True,
-            revision=self.args.hub_revision,
-        )
-        job.add_done_callback(lambda done: _pushed(done, copy))
-        return job
-
 
 def _check_fsdp(plugin: Any) -> None:
     if "FULL" not in str(plugin.state_dict_type):
@@ -415,30 +269,3 @@ class _EpochBegins(TrainerCallback):
 def _own_part(weight: torch.Tensor) -> torch.Tensor:
     """Of a sharded weight, what lies in this process."""
     return weight.to_local() if hasattr(weight, "to_local") else weight
-
-
-def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
-    """A copy of what is to be pushed: a checkpoint may be deleted before its push is done.
-
-    Raises:
-        OSError: there is no model in the folder, so that a push could only delete the one on the Hub.
-    """
-    source, copy = Path(folder), Path(tempfile.mkdtemp(prefix="amer-push-"))
-    try:
-        names = (path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
-        for name in filter_repo_objects(names, allow_patterns=list(patterns), ignore_patterns=["checkpoint-*"]):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, copy / name)
-        if not (copy / "config.json").is_file() or not any(copy.glob("model*.safetensors")):
-            raise OSError(f"{folder} holds no whole model (config.json, model.safetensors): nothing is pushed.")
-    except BaseException:
-        shutil.rmtree(copy, ignore_errors=True)
-        raise
-    return copy
-
-
-def _pushed(job: Future[CommitInfo], copy: Path) -> None:
-    """Remove the copy that was pushed; a push in the background that failed is at least told."""
-    shutil.rmtree(copy, ignore_errors=True)
-    if not job.cancelled() and job.exception() is not None:
-        logger.warning(f"A push to the Hub failed: {job.exception()}")

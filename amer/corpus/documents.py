@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amer.corpus.table import COLUMNS
-from amer.files import read_json
+from amer.files import inside, read_json
 
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 
@@ -77,10 +77,11 @@ def _open_parts(folder: Path) -> pa.Table:
         )
     tables = []
     for part in read_json(folder / PARTS_FILE)["parts"]:
-        tables.append(_open_arrow(folder / part["file"]))
+        file = inside(folder, part["file"])
+        tables.append(_open_arrow(file))
         if tables[-1].num_rows != part["documents"]:
             raise ValueError(
-                f"{folder / part['file']} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
+                f"{file} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
     return pa.concat_tables(tables)

@@ -111,14 +111,18 @@ class _Column:
 
 
 class _FaissVectors:
-    """The vectors of a FAISS index, in the order they were added."""
+    """The vectors of a FAISS index, in the order of their ids, which number the rows of the documents."""
 
     def __init__(self, index: Any) -> None:
         faiss = import_extra("faiss", "cpu", "reading a FAISS index")
         self.index = index  # owns what is found inside it
         self.inner = faiss.downcast_index(index)
-        while isinstance(self.inner, faiss.IndexIDMap | faiss.IndexIDMap2):
+        self.order: np.ndarray | None = None  # place in the inner index of each row, where it is another
+        if isinstance(self.inner, faiss.IndexIDMap | faiss.IndexIDMap2):
+            self.order = _order_of_ids(faiss.vector_to_array(self.inner.id_map))
             self.inner = faiss.downcast_index(self.inner.index)
+        if isinstance(self.inner, faiss.IndexIDMap | faiss.IndexIDMap2):
+            raise ValueError("the index maps ids to ids, so it is not clear which number rows: import the vectors")
         whole = isinstance(self.inner, faiss.IndexFlat | faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
         quantizer = getattr(self.inner, "sq", None)
         if not whole and (quantizer is None or quantizer.qtype != faiss.ScalarQuantizer.QT_fp16):
@@ -138,7 +142,26 @@ class _FaissVectors:
         return self.inner.ntotal
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return self.inner.reconstruct_n(rows.start, rows.stop - rows.start)
+        if self.order is None:
+            return self.inner.reconstruct_n(rows.start, rows.stop - rows.start)
+        return self.inner.reconstruct_batch(self.order[rows])
+
+
+def _order_of_ids(ids: np.ndarray) -> np.ndarray | None:
+    """Where each row lies, from the ids that vectors were added with; None where they were added in order.
+
+    Raises:
+        ValueError: ids from which no order of rows follows.
+    """
+    if (np.diff(ids) > 0).all():
+        return None
+    order = np.argsort(ids)
+    if not np.array_equal(ids[order], np.arange(len(ids))):
+        raise ValueError(
+            f"the index holds ids such as {ids[:3].tolist()}, which are neither ascending nor the numbers 0 to "
+            f"{len(ids) - 1} of the documents: import the vectors themselves, in the order of the documents"
+        )
+    return order
 
 
 def _ends(lists: pa.Array) -> np.ndarray:

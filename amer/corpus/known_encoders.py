@@ -53,7 +53,7 @@ KNOWN_ENCODERS = {
 REFUSED = {
     "nvidia/NV-Embed-v2": "its code runs with transformers 4.42, not with version 5, which AMER needs, and it wants "
     "an end-of-sequence token behind every text, which a store cannot record: embed with its authors' code, and make "
-    "the store from the vectors (scripts/store.py import)"
+    "the store from the vectors (amer corpus import)"
 }
 
 
@@ -64,5 +64,5 @@ def check_usable(name: str, trust_remote_code: bool) -> None:
     if name in KNOWN_ENCODERS and KNOWN_ENCODERS[name].needs_remote_code and not trust_remote_code:
         raise ValueError(
             f"{name} runs code of its own: read it, pin the revision and allow it with trust_remote_code "
-            "(in scripts: --trust_remote_code)"
+            "(on the command line: --trust-remote-code)"
         )

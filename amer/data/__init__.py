@@ -5,9 +5,10 @@ from __future__ import annotations
 from amer.corpus.documents import open_documents, take_documents
 from amer.data.ambigqa import build_ambigqa
 from amer.data.custom import build_custom
-from amer.data.dataset import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.dataset import RetrievalDataset, load_dataset_dir, load_split, save_dataset_dir
 from amer.data.qampari import build_qampari
 from amer.data.synthetic import build_synthetic
+from amer.data.verification import verify_folder
 from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import build_wordnet
 
@@ -20,7 +21,9 @@ __all__ = [
     "build_wikipedia",
     "build_wordnet",
     "load_dataset_dir",
+    "load_split",
     "open_documents",
     "save_dataset_dir",
     "take_documents",
+    "verify_folder",
 ]

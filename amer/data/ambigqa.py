@@ -25,7 +25,7 @@ from amer.data.building import (
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import Place, read_objects
+from amer.data.text_lines import Place, list_of_texts, read_objects
 from amer.files import read_json
 from amer.hub import pull_folder
 
@@ -118,7 +118,10 @@ def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
         try:
             query = record["question"]
             if split == "nq_open":
-                name, answers = record.get("id", f"{file.name}:{place.number}"), [[one] for one in record["answer"]]
+                name, answers = (
+                    record.get("id", f"{file.name}:{place.number}"),
+                    [[one] for one in list_of_texts(record["answer"])],
+                )
             else:
                 name, answers = record["id"], _answers(record["annotations"])
         except (KeyError, TypeError, StopIteration) as error:

@@ -36,6 +36,7 @@ LISTS = ("positives", "answers")
 WHOLE = "query"  # the name of a source without splits
 DOCUMENTS = pa.schema([(name, pa.string()) for name in COLUMNS])
 MOST_PROBLEMS = 20
+MOST_CHARACTERS = 2**31 - 1  # of a cell, which may be a whole document
 
 
 class Problems:
@@ -213,6 +214,8 @@ def _records(name: str, part: Any, problems: Problems) -> Iterator[tuple[Place, 
         yield from _csv_records(part, problems)
     else:
         for place, line in read_lines(part):
+            if not line.strip():
+                continue
             try:
                 yield place, parse_object(line, place)
             except ValueError as error:
@@ -230,13 +233,16 @@ def _parquet_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
 
 def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Records of a CSV file with a header; the lists are JSON, an empty cell is nothing."""
+    csv.field_size_limit(MOST_CHARACTERS)
     reader = csv.reader((line for _, line in read_lines(file)), strict=True)
     header: list[str] = []
     place = Place(file, "line", 1)
     try:
         for cells in reader:
-            if not header:
-                header = [cells[0].removeprefix("\ufeff"), *cells[1:]] if cells else [""]
+            if not any(cell.strip() for cell in cells):
+                pass
+            elif not header:
+                header = _checked_header(cells, file)
             elif len(cells) != len(header):
                 problems.add(f"{place} has {len(cells)} cells, the header {len(header)}")
             else:
@@ -244,6 +250,14 @@ def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[s
             place = Place(file, "line", reader.line_num + 1)
     except csv.Error as error:
         problems.add(f"{place} is not CSV ({error})")
+
+
+def _checked_header(cells: list[str], file: Path) -> list[str]:
+    """The column names; ValueError where another character than the comma seems to part them."""
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(cells) == 1 and delimiter in cells[0]:
+            raise ValueError(f"{file} seems to be separated by {name}: save it with commas")
+    return cells
 
 
 def _parsed_cells(record: dict[str, Any], place: Place, problems: Problems) -> dict[str, Any]:

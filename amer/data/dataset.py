@@ -137,6 +137,18 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
     return splits
 
 
+def load_split(path: str | os.PathLike[str], name: str) -> RetrievalDataset:
+    """One split of a dataset directory; raises as `load_dataset_dir` does.
+
+    Raises:
+        ValueError: there is no such split; names those there are.
+    """
+    splits = load_dataset_dir(path)
+    if name not in splits:
+        raise ValueError(f"{path} has no split {name!r}: choose from {', '.join(splits)}")
+    return splits[name]
+
+
 def save_dataset_dir(path: str | os.PathLike[str], splits: dict[str, RetrievalDataset], info: Mapping) -> None:
     """Write a dataset directory, whole or not at all.
 

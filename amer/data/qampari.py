@@ -23,7 +23,7 @@ from amer.data.building import (
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import read_objects
+from amer.data.text_lines import list_of_texts, read_objects
 
 SOURCE = "QAMPARI"
 SPLITS = ("train", "dev")
@@ -95,7 +95,7 @@ def _file(folder: Path, split: str) -> Path:
 def _read(file: Path) -> Iterator[SourceQuestion]:
     for place, record in read_objects(file):
         try:
-            answers = [[answer["answer_text"], *answer["aliases"]] for answer in record["answer_list"]]
+            answers = [[answer["answer_text"], *list_of_texts(answer["aliases"])] for answer in record["answer_list"]]
             proofs = [proof["proof_text"] for answer in record["answer_list"] for proof in answer["proof"]]
             question = Question(record["qid"], record["question_text"], answers, list(dict.fromkeys(proofs)))
         except (KeyError, TypeError) as error:

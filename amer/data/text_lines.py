@@ -1,4 +1,4 @@
-"""Records of files, read one by one; every complaint names the file and the line."""
+"""Records of text files, read one by one; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
-    """Every line, with its line break.
+    """Every line, with its line break; without the byte-order mark that some programs put at the start.
 
     Args:
         file: UTF-8; gzipped if its name ends in `.gz`.
@@ -43,7 +43,7 @@ def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 place = Place(file, "line", number)
-                yield place, line.decode()
+                yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise OSError(f"{place}: the file is cut short or damaged behind it ({error}): fetch it again") from error
     except UnicodeDecodeError as error:
@@ -51,9 +51,10 @@ def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
 
 
 def read_objects(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Every line of a JSONL file as a JSON object; raises as `read_lines` and `parse_object`."""
+    """Every line of a JSONL file as a JSON object, blank lines aside; raises as `read_lines` and `parse_object`."""
     for place, line in read_lines(file):
-        yield place, parse_object(line, place)
+        if line.strip():
+            yield place, parse_object(line, place)
 
 
 def parse_object(line: str, place: Place) -> dict[str, Any]:
@@ -70,4 +71,15 @@ def parse_object(line: str, place: Place) -> dict[str, Any]:
         raise ValueError(f"{place} is not JSON ({error}): {line.strip()[:60]!r}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{place} must hold a JSON object, not {type(value).__name__}: {line.strip()[:60]!r}")
+    return value
+
+
+def list_of_texts(value: Any) -> list[str]:
+    """The value, if it is a list of texts.
+
+    Raises:
+        TypeError: it is anything else; a single text, which would be cut into its letters, too.
+    """
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{value!r} is not a list of texts")
     return value

@@ -17,7 +17,7 @@ import amer
 from amer.corpus.documents import COLUMNS, PARTS_FILE, open_documents
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
 from amer.data.text_lines import Place, parse_object, read_lines
-from amer.files import atomic_write, read_json, write_json
+from amer.files import atomic_write, inside, read_json, write_json
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 BATCH = 16_384  # passages held in memory
@@ -129,7 +129,9 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
 
 def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
     """ValueError naming the first two places of an id that repeats, in one chunk or two."""
-    ids = pa.concat_tables([open_documents(folder / note["file"]).select(["id"]) for note in notes]).column("id")
+    ids = pa.concat_tables([open_documents(inside(folder, note["file"])).select(["id"]) for note in notes]).column(
+        "id"
+    )
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     counts = pc.value_counts(ids)
@@ -156,7 +158,7 @@ def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
     for note in notes:
         drops.records += note["dropped"]
     drops.write(folder / DROPPED_FILE)
-    for stray in {*folder.glob("part-*.arrow")} - {folder / note["file"] for note in notes}:
+    for stray in {*folder.glob("part-*.arrow")} - {inside(folder, note["file"]) for note in notes}:
         stray.unlink()  # of a build from more chunks that was given up
     documents = sum(note["documents"] for note in notes)
     info = {

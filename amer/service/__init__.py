@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-try:
-    from amer.service.app import create_app
-    from amer.service.serving import serve
-except ModuleNotFoundError as error:
-    if error.name not in ("fastapi", "prometheus_client", "pydantic", "uvicorn"):
-        raise
-    raise ImportError('the service needs FastAPI, uvicorn and prometheus-client: pip install "amer[serve]"') from error
+from typing import TYPE_CHECKING, Any
+
 from amer.service.settings import Settings
 
+if TYPE_CHECKING:
+    from amer.service.app import create_app
+    from amer.service.serving import serve
+
 __all__ = ["Settings", "create_app", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    """`create_app` and `serve`, imported when they are used: the settings alone need neither torch nor FastAPI."""
+    if name not in ("create_app", "serve"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from amer.service.app import create_app
+        from amer.service.serving import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "prometheus_client", "pydantic", "uvicorn"):
+            raise
+        raise ImportError(
+            'the service needs FastAPI, uvicorn and prometheus-client: pip install "amer[serve]"'
+        ) from error
+    return create_app if name == "create_app" else serve

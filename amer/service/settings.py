@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from amer.corpus.filters import LONGEST
-
 
 def _setting(default: int, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
@@ -14,25 +12,27 @@ def _setting(default: int, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of a service, each a positive number; what they mean is also the help of `scripts/serve.py`.
+    """Limits of a service, each a positive number; what they mean is also the help of `amer serve`.
 
     Raises:
         ValueError: a number that is not positive, or limits that contradict one another.
     """
 
-    max_body_bytes: int = _setting(2**20, "bytes of a request's body; more is answered with 413")
-    max_questions: int = _setting(64, "questions of a request")
-    max_question_characters: int = _setting(4_096, "characters of a question")
-    max_k: int = _setting(1_000, "documents a question (k)")
-    max_documents: int = _setting(20_000, "documents of an answer: questions x k; more is answered with 422")
-    max_num_query_vectors: int = _setting(32, "query vectors a question (m)")
-    max_filter_characters: int = _setting(2_000, "characters of a filter")
-    max_batch_questions: int = _setting(64, "questions of concurrent requests that are searched together")
-    max_waiting_questions: int = _setting(1_024, "questions in the queue; with more, a request is answered with 503")
-    timeout_seconds: int = _setting(30, "seconds a request may wait and be searched; after them the answer is 504")
-    stop_seconds: int = _setting(30, "seconds that requests in flight are given to end when the service is stopped")
+    max_body_bytes: int = _setting(2**20, "Bytes of a request's body; more is answered with 413.")
+    max_questions: int = _setting(64, "Questions of a request.")
+    max_question_characters: int = _setting(4_096, "Characters of a question.")
+    max_k: int = _setting(1_000, "Documents a question (k).")
+    max_documents: int = _setting(20_000, "Documents of an answer: questions x k; more is answered with 422.")
+    max_num_query_vectors: int = _setting(32, "Query vectors a question (m).")
+    max_filter_characters: int = _setting(2_000, "Characters of a filter.")
+    max_batch_questions: int = _setting(64, "Questions of concurrent requests that are searched together.")
+    max_waiting_questions: int = _setting(1_024, "Questions in the queue; with more, a request is answered with 503.")
+    timeout_seconds: int = _setting(30, "Seconds a request may wait and be searched; after them the answer is 504.")
+    stop_seconds: int = _setting(30, "Seconds that requests in flight are given to end when the service is stopped.")
 
     def __post_init__(self) -> None:
+        from amer.corpus.filters import LONGEST  # here, since it loads torch and the command line must not
+
         for setting in fields(self):
             value = getattr(self, setting.name)
             if not value > 0:

@@ -101,6 +101,16 @@ def test_a_missing_part_is_named(parts):
         open_documents(parts)
 
 
+def test_a_part_outside_the_corpus_is_refused(parts, tmp_path):
+    (parts / "part-00002.arrow").rename(tmp_path / "elsewhere.arrow")
+    info = json.loads((parts / "documents.json").read_text())
+    for name in ("../elsewhere.arrow", str(tmp_path / "elsewhere.arrow")):
+        info["parts"][2]["file"] = name
+        (parts / "documents.json").write_text(json.dumps(info))
+        with pytest.raises(ValueError, match="must not lead out"):
+            open_documents(parts)
+
+
 def test_a_part_of_another_corpus_is_named(parts):
     write_arrow(parts / "part-00002.arrow", table(range(3)))
     with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, documents\.json says 6"):

@@ -105,6 +105,28 @@ def test_an_index_is_read_from_its_file(tmp_path, name):
     np.testing.assert_array_equal(store.vectors(np.arange(COUNT)), make_vectors())
 
 
+def with_ids(ids) -> faiss.Index:
+    """The three axes, added with these ids."""
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(3))
+    index.add_with_ids(np.eye(3, dtype="float32")[np.argsort(np.argsort(ids))], np.array(ids, dtype=np.int64))
+    return index
+
+
+@pytest.mark.parametrize("ids", [[2, 0, 1], [0, 1, 2], [1, 2, 0], [10, 20, 35]])
+def test_ids_that_an_index_was_filled_with_decide_the_rows(tmp_path, ids):
+    faiss.write_index(with_ids(ids), str(tmp_path / "ids.faiss"))
+    documents = pa.table({"id": list("abc"), "title": [""] * 3, "text": list("abc")})
+    store = import_vectors(tmp_path / "store", documents, tmp_path / "ids.faiss", ENCODER)
+    np.testing.assert_array_equal(store.vectors([0, 1, 2]), np.eye(3))
+
+
+@pytest.mark.parametrize("ids", [[7, 5, 6], [0, 0, 1], [2, 1, 3], [5, 5, 5]])
+def test_ids_from_which_no_order_follows_are_refused(tmp_path, ids):
+    documents = pa.table({"id": list("abc"), "title": [""] * 3, "text": list("abc")})
+    with pytest.raises(ValueError, match="neither ascending nor the numbers 0 to 2"):
+        import_vectors(tmp_path / "store", documents, with_ids(ids), ENCODER)
+
+
 @pytest.mark.parametrize("factory", ["PQ4x4", "IVF2,PQ4x4", "SQ8", "HNSW8,SQ8"])
 def test_an_index_that_lost_its_vectors_is_refused(tmp_path, factory):
     index = added(faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT))

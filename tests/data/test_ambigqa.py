@@ -242,3 +242,10 @@ def test_a_dense_search_adds_what_words_do_not_find(build, corpus, bm25, tmp_pat
     assert all(mapped[0][split] <= mapped[1][split] for split in mapped[0])
     assert sum(mapped[0].values()) < sum(mapped[1].values())
     assert read_json(both / "dataset" / "dataset.json")["arguments"]["searches"] == ["BM25", MINILM]
+
+
+def test_an_answer_of_nq_open_that_is_no_list_is_refused(build, tmp_path):
+    file = tmp_path / "nq.jsonl"
+    file.write_text('{"question": "q", "answer": "P5"}\n')
+    with pytest.raises(ValueError, match=r"nq\.jsonl, line 1 is not in the published format.*'P5' is not a list"):
+        build(nq_open=[file])

@@ -322,3 +322,46 @@ def test_the_corpus_is_searched_for_texts_in_every_chunk(tmp_path):
     asked = module.SourceQuestion(module.Question("q", "q", [], ["q"]), place)
     found = module._documents_of([module.Row(asked, [["3", "98"], ["y"]])], chunked)
     assert found == {"3": ["3"], "98": ["98"], "y": ["99"]}
+
+
+BOM = "\N{BYTE ORDER MARK}"
+TEXT = "a document of its own"
+
+
+def ids_of(folder: Path) -> list[str]:
+    return [name for split in load_dataset_dir(folder / "dataset").values() for name in split.query_ids]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bom.jsonl", BOM + json.dumps({"query_id": "q0", "query": "?", "positives": [TEXT]}) + "\n"),
+        ("bom.csv", f'{BOM}"query_id","query","positives"\n"q0","?","[""{TEXT}""]"\n'),
+        ("blank.jsonl", "\n" + json.dumps({"query_id": "q0", "query": "?", "positives": [TEXT]}) + "\n \n\n"),
+        ("blank.csv", f'query_id,query,positives\n\n"q0","?","[""{TEXT}""]"\n\n  \n'),
+    ],
+)
+def test_byte_order_marks_and_blank_lines_are_passed_over(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    build_custom(tmp_path / "built", tmp_path / name, test_fraction=0, validation_fraction=0)
+    assert ids_of(tmp_path / "built") == ["q0"]
+
+
+def test_blank_lines_count_in_the_numbers_of_lines(tmp_path):
+    (tmp_path / "q.jsonl").write_text("\n\n{\n")
+    with pytest.raises(ValueError, match="line 3 is not JSON"):
+        build_custom(tmp_path / "built", tmp_path / "q.jsonl")
+
+
+def test_a_cell_may_hold_a_long_document(tmp_path):
+    long = "word " * 40_000
+    write_csv(tmp_path / "q.csv", [{"query": "?", "query_id": "q0", "positives": [long]}])
+    build_custom(tmp_path / "built", tmp_path / "q.csv", test_fraction=0, validation_fraction=0)
+    assert open_documents(tmp_path / "built" / "documents.parquet").column("text").to_pylist() == [long]
+
+
+@pytest.mark.parametrize(("character", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_delimiter_is_named(tmp_path, character, name):
+    (tmp_path / "q.csv").write_text(character.join(["query_id", "query", "positives"]) + "\n")
+    with pytest.raises(ValueError, match=f"separated by {name}: save it with commas"):
+        build_custom(tmp_path / "built", tmp_path / "q.csv")

@@ -122,6 +122,10 @@ def test_a_missing_split_is_named(build, source):
             '{"qid": "a", "question_text": "q", "answer_list": [{"answer_text": null, "aliases": [], "proof": []}]}',
             "line 4: .*must be a string and lists of strings",
         ),
+        (
+            '{"qid": "a", "question_text": "q", "answer_list": [{"answer_text": "", "aliases": "Arlo", "proof": []}]}',
+            "line 4 is not in the published format.*'Arlo' is not a list of texts",
+        ),
     ],
 )
 def test_a_malformed_line_is_named(build, source, line, message):

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-import train
 from amer.data.wordnet import query_lemmas, read_extract
 from amer.evaluation import mrecall_at_k
 from amer.evaluation.runs import Run
+from amer.trainer import run as training
 from experiments import reproduce, study, study_data, study_runs, synthetic
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def train_here(jobs, console, parallel):
     for job in jobs:
         if not (job.output / "trainer_state.json").is_file():
             options = {"output_dir": job.output, "disable_tqdm": True, **job.overrides}
-            train.main(
+            training.main(
                 [str(job.config), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
             )
 
@@ -185,7 +185,7 @@ def test_asked_again_nothing_is_trained_or_searched(reproduced, monkeypatch):
         raise RuntimeError("made again")
 
     before = (folder / "results" / "table8.md").read_text()
-    monkeypatch.setattr(train, "main", refuse)
+    monkeypatch.setattr(training, "main", refuse)
     monkeypatch.setattr(study_runs, "search", refuse)
     reproduce.main(["table8", "baselines", "--dataset", "tiny", "--output", str(folder.parent)])
     assert (folder / "results" / "table8.md").read_text() == before

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-import train
 from amer.corpus import write_store
 from amer.data import RetrievalDataset, save_dataset_dir
+from amer.trainer import run as training
+from amer.trainer.parsing import parse
 from experiments import sweep, training_jobs
 from tests.conftest import DIM
 
@@ -111,7 +112,7 @@ def test_the_plot_shows_all_runs_and_the_best_of_each_value(trained, tmp_path, m
 def test_the_best_configuration_is_ready_for_train(trained, tmp_path):
     file = write_sweep(tmp_path)
     run(file, "--set", "seed=3", "base_model=another/base")
-    model, data, args = train.parse([str(file.parent / "out" / "best.yaml"), "--output_dir", "somewhere"])
+    model, data, args = parse([str(file.parent / "out" / "best.yaml"), "--output_dir", "somewhere"])
     assert (args.learning_rate, args.temperature, args.seed) == (1e-3, 0.1, 3)
     assert (model.base_model, data.dataset, data.store) == ("another/base", "some/dataset", "some/store")
     assert data.eval_ks == [2, 10] and args.per_device_train_batch_size == 2 and args.max_steps == 4
@@ -177,9 +178,9 @@ def test_a_wider_grid_keeps_the_folders_of_the_runs_it_had(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is no field of train.py"),
+        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is no field of a training"),
         ({"grid": {"learning_rat": [1]}}, [], "'learning_rat' is no field"),  # argparse would take the abbreviation
-        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is no field of train.py that can be chosen"),
+        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is no field of a training that can be chosen"),
         ({}, ["--set", "lernrate=1"], "'lernrate' is no field"),
         ({}, ["--set", "temperature=1"], r"'temperature' is in the grid of .*some\.yaml and in --set"),
         ({}, ["--set", "seed"], r"seed takes .* got \[None\]"),
@@ -243,7 +244,7 @@ def test_real_trainings_are_compared_and_the_best_is_trained_alike_once_more(lla
     def run_all(jobs, console, parallel: int) -> None:
         (job,) = jobs
         options = [str(part) for name, value in job.overrides.items() for part in (f"--{name}", value)]
-        train.main([str(job.config), "--output_dir", str(job.output), "--disable_tqdm", "true", *options])
+        training.main([str(job.config), "--output_dir", str(job.output), "--disable_tqdm", "true", *options])
 
     monkeypatch.setattr(sweep, "run_all", run_all)
     rng = np.random.default_rng(0)
@@ -261,6 +262,6 @@ def test_real_trainings_are_compared_and_the_best_is_trained_alike_once_more(lla
     best, other = result(file)["runs"]
     assert best["fields"] == {"learning_rate": 1e-2} and best["step"] == 4
     assert best["eval_loss"] < other["eval_loss"] and "eval_mrecall@2" in best
-    train.main([str(file.parent / "out" / "best.yaml"), "--output_dir", str(tmp_path / "again")])
+    training.main([str(file.parent / "out" / "best.yaml"), "--output_dir", str(tmp_path / "again")])
     again = json.loads((tmp_path / "again" / training_jobs.DONE).read_text())["log_history"]
     assert [entry["eval_loss"] for entry in again if "eval_loss" in entry][-1] == best["eval_loss"]

@@ -177,7 +177,7 @@ class LoopbackHub:
         """This process's environment without what would lead a client elsewhere, and with the way to this Hub."""
         own = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         python = {
-            "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "scripts")]) if project else str(self._site),
+            "PYTHONPATH": str(PROJECT) if project else str(self._site),
             "PYTHONSAFEPATH": "1",
         }
         merged = {**own, **python, **self.env, **changes}

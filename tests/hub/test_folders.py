@@ -16,9 +16,11 @@ from amer.hub import files_to_push, pull_folder
 
 PUSH = """
 import json, sys
+from amer.data import verify_folder
 from amer.hub import push_folder
 for job in map(json.loads, sys.argv[1:]):
     try:
+        verify_folder(job["folder"])
         print(push_folder(**job).oid)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}".replace("\\n", " "))
@@ -304,9 +306,9 @@ def test_a_push_beside_another_one_is_refused(hub, plain):
 
 
 def test_a_new_repository_is_private_and_an_old_one_stays_as_visible_as_it_is(hub, plain):
-    jobs = [("org/a", True), ("org/a", False), ("org/b", False), ("org/b", True)]
+    jobs = [("org/a", False), ("org/a", True), ("org/b", True), ("org/b", False)]
     push(hub, {"folder": plain, "repo_id": "org/default"})
-    push(hub, *({"folder": plain, "repo_id": name, "private": private} for name, private in jobs))
+    push(hub, *({"folder": plain, "repo_id": name, "public": public} for name, public in jobs))
     assert hub.repo("org/default", "dataset").private
     assert hub.repo("org/a", "dataset").private and not hub.repo("org/b", "dataset").private
 

@@ -14,7 +14,7 @@ from tests.hub.conftest import loopback_hub
 pytestmark = pytest.mark.server
 
 FOLDER = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
-PUSH = "import sys; from push_to_hub import main; main(sys.argv[1:])"
+PUSH = "import sys; from amer.commands import main; main(['push', *sys.argv[1:]])"
 
 pytest.importorskip("evaluate")
 

@@ -24,7 +24,7 @@ model = AMERModel.from_base("org/base", document_dim=8, num_query_vectors=3, lor
 for name, parameter in model.named_parameters():
     if "lora_B" in name:
         torch.nn.init.normal_(parameter, std=0.2)
-model.push_to_hub("org/amer", private=True)
+model.push_to_hub("org/amer")
 np.save(sys.argv[1], model.encode_query(["bank", "a longer question"]).numpy())
 """
 LOAD = """
@@ -97,7 +97,7 @@ def test_what_is_cached_loads_without_a_network(published, stranger, tmp_path):
 def test_the_repository_holds_code_and_adapter_and_no_base(published):
     files = published.hub.files("org/amer")
     assert {"config.json", "model.safetensors", "modeling_amer.py", "configuration_amer.py", "probe.json"} < set(files)
-    assert "adapter/adapter_config.json" in files
+    assert not any(name.startswith("adapter/") for name in files)
     assert len(files["model.safetensors"]) < len(published.hub.files("org/base")["model.safetensors"])
     assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in files)
     assert published.hub.repo("org/amer").private
@@ -156,6 +156,52 @@ def test_a_local_folder_loads_with_its_own_config_class(published, tmp_path):
     )
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {name for name in published.hub.files("org/amer") if name.endswith(".py")} <= names
+
+
+def test_an_export_for_peft_is_published_where_it_is_asked_for(published, tmp_path):
+    published.hub.run(
+        """
+        from modeling_amer import AMERModel
+        AMERModel.from_pretrained("org/amer").push_to_hub("tester/with-peft", export_peft=True)
+        """,
+        project=True,
+    )
+    files = published.hub.files("tester/with-peft")
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= set(files)
+    published.hub.run(
+        """
+        from peft import PeftModel
+        from transformers import AutoModel
+        model = AutoModel.from_pretrained("tester/with-peft", trust_remote_code=True, verify=True)
+        assert type(model).__name__ == "AMERModel"
+        base = AutoModel.from_pretrained("org/base", revision=model.config.base_model_revision)
+        theirs = PeftModel.from_pretrained(base, "tester/with-peft", subfolder="adapter")
+        ids = model.tokenizer("bank", return_tensors="pt")
+        assert theirs(**ids).last_hidden_state.equal(model.backbone(**ids).last_hidden_state)
+        """
+    )
+
+
+def test_a_new_repository_is_private_unless_somebody_says_otherwise(published):
+    published.hub.run(
+        """
+        from modeling_amer import AMERModel
+        model = AMERModel.from_pretrained("org/amer")
+        model.push_to_hub("tester/default")
+        model.push_to_hub("tester/public", public=True)
+        model.push_to_hub("tester/as-in-transformers", private=False)
+        model.push_to_hub("tester/private", private=True)
+        try:
+            model.push_to_hub("tester/both", public=True, private=True)
+        except ValueError as error:
+            assert "contradict" in str(error)
+        else:
+            raise AssertionError
+        """,
+        project=True,
+    )
+    names = ("default", "public", "as-in-transformers", "private")
+    assert [published.hub.repo(f"tester/{name}").private for name in names] == [True, False, False, True]
 
 
 def test_loading_unpickles_nothing(published):

@@ -35,7 +35,6 @@ np.save(folder / "vectors.npy", trainer.model.encode_query(["bank", "a longer qu
 """
 OPTIONS = {
     "hub_model_id": "org/trained",
-    "hub_private_repo": True,
     "hub_strategy": "every_save",
     "hub_always_push": True,
     "save_strategy": "steps",

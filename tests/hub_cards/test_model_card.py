@@ -383,16 +383,22 @@ def found_by_the_project(names: dict[str, Any], config: AMERConfig, folder: Path
     return fusion(rows, scores, k, queries, store).rows[0].tolist()
 
 
-def test_every_other_call_in_the_card_works(saved, llama):
+def test_every_other_call_in_the_card_works(saved, llama, tmp_path):
     folder, model, _ = saved()
     card = model_card(model.config, REPO)
     calls = re.findall(r"`((?:AutoModel|AutoTokenizer|PeftModel)\.from_pretrained\([^`]*\))`", card)
     assert [call.partition(".")[0] for call in calls] == ["AutoModel", "AutoTokenizer", "PeftModel"]
     peft = pytest.importorskip("peft")
-    known = {"AutoModel": AutoModel, "AutoTokenizer": AutoTokenizer, "PeftModel": peft.PeftModel}
-    loaded = [
-        eval(call.replace(REPO, str(folder)), {**known, "base": AutoModel.from_pretrained(llama)}) for call in calls
-    ]
+    known = {"AutoModel": AutoModel, "AutoTokenizer": AutoTokenizer, "PeftModel": peft.PeftModel, "model": model}
+    known["base"] = AutoModel.from_pretrained(llama)
+    here = {REPO: str(folder), '"adapter"': repr(str(tmp_path / "adapter"))}
+    (export,) = re.findall(r"`(model\.export_peft\([^`]*\))`", card)
+    loaded = []
+    for call in (export, *calls):
+        for name, path in here.items():
+            call = call.replace(name, path)
+        loaded.append(eval(call, known))
+    loaded = loaded[1:]
     assert loaded[0].config.num_query_vectors == 3
     assert loaded[1]("question")["input_ids"] == model.tokenizer("question")["input_ids"]
     trained = loaded[2].get_base_model().state_dict()

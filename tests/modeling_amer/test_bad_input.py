@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_amer import AMERConfig
+from modeling_amer import AMERConfig, AMERModel
 from tests.conftest import DIM, build
 
 
@@ -47,7 +47,7 @@ def test_encode_query_refuses(llama, arguments, message):
     ("vectors", "message"),
     [
         (torch.ones(1, DIM + 1), rf"\(1, {DIM + 1}\), expected \(batch, {DIM}\)"),
-        (torch.ones(2, DIM), "1 texts were given with 2 query_vectors"),
+        (torch.ones(2, DIM), "1 texts were given with 2 input_vectors"),
         (torch.full((1, DIM), torch.nan), "NaN"),
         (torch.zeros(1, DIM), "zero vector"),
     ],
@@ -66,7 +66,7 @@ def test_padding_on_the_right_is_refused(llama):
 
 
 def test_an_anchored_model_asks_for_its_query_vectors(llama):
-    with pytest.raises(ValueError, match=r"pass input_vectors .*amer\.retrieval\.Searcher"):
+    with pytest.raises(ValueError, match=r"pass input_vectors .*amer\.search\.Searcher"):
         build(llama, anchored=True).encode_query(["x"])
 
 
@@ -76,3 +76,38 @@ def test_a_vector_model_has_no_tokenizer(llama):
         model.encode_query(["x"])
     with pytest.raises(ValueError, match="vectors only"):
         model(input_ids=torch.tensor([[1]]), input_vectors=torch.ones(1, DIM))
+
+
+def test_misspelt_arguments_are_refused_by_name(llama, tmp_path):
+    model = build(llama)
+    batch = model.tokenize(["bank"])
+    with pytest.raises(TypeError, match=r"forward\(\) has no argument query_vectors, teacher_vector"):
+        model(**batch, teacher_vector=torch.ones(1, 2, DIM), query_vectors=None)
+    with pytest.raises(TypeError, match="output_hidden_states"):
+        model(**batch, output_hidden_states=True)
+    with pytest.raises(TypeError, match="input_vector"):
+        model.encode_query(["bank"], input_vector=torch.ones(1, DIM))
+    with pytest.raises(TypeError, match="max_shards, variant"):
+        model.save_pretrained(tmp_path / "model", max_shards=2, variant="fp16")
+    with pytest.raises(TypeError, match="commit_mesage"):
+        model.save_pretrained(tmp_path / "model", push_to_hub=True, commit_mesage="x")
+    with pytest.raises(TypeError, match="commit_mesage"):
+        model.push_to_hub("org/name", commit_mesage="x")
+    with pytest.raises(ValueError, match="safe_serialization"):
+        model.save_pretrained(tmp_path / "model", safe_serialization=False)
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(TypeError, match="anchord"):
+        AMERModel.from_base(llama, document_dim=DIM, anchord=True)
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(TypeError, match="num_querys"):
+        AMERModel.from_pretrained(tmp_path / "model", num_querys=2)
+
+
+def test_what_libraries_pass_to_every_model_is_taken(llama, tmp_path):
+    model = build(llama)
+    batch = model.tokenize(["bank"])
+    expected = model(**batch).query_embeddings
+    same = model(**batch, num_items_in_batch=torch.tensor(3), return_loss=True, task="query").query_embeddings
+    assert torch.equal(same, expected)
+    model.save_pretrained(tmp_path, save_function=torch.save, safe_serialization=True, token=None)
+    assert (tmp_path / "model.safetensors").is_file() and not list(tmp_path.glob("*.bin"))

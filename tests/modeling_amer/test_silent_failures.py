@@ -12,10 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import peft
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import modeling_amer
@@ -164,24 +162,6 @@ def test_a_save_of_other_weights_leaves_no_probe_of_the_earlier_ones(llama, tmp_
         model.save_pretrained(tmp_path, state_dict=gathered, push_to_hub=True)
 
 
-def test_peft_reads_the_adapter_folder(base, tmp_path):
-    """LoRA on the plain decoder, as anybody with PEFT loads it, gives the hidden states of ours."""
-    model = build(base)
-    model.save_pretrained(tmp_path)
-    theirs = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path, subfolder="adapter")
-    ids = torch.tensor([[5, 6, 7]])
-    assert torch.equal(theirs(ids).last_hidden_state, model.backbone(ids).last_hidden_state)
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == base and config["task_type"] == "FEATURE_EXTRACTION"
-
-
-def test_the_adapter_folder_is_in_the_precision_of_the_decoder(llama, tmp_path):
-    build(llama, dtype=torch.bfloat16).save_pretrained(tmp_path)
-    for file, dtype in (("model.safetensors", torch.float32), ("adapter/adapter_model.safetensors", torch.bfloat16)):
-        lora = {key: value for key, value in load_file(tmp_path / file).items() if "lora_" in key}
-        assert lora and all(value.dtype == dtype for value in lora.values()), file
-
-
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
 def test_saving_what_was_loaded_gives_the_same_bytes(llama, lora, tmp_path):
     build(llama, lora=lora).save_pretrained(tmp_path / "a")
@@ -224,7 +204,8 @@ def test_an_adapter_takes_the_place_of_a_full_model_of_many_files(llama, tmp_pat
     (tmp_path / "notes.txt").write_text("the user's")
     build(llama).save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.glob("model*.safetensors*")] == ["model.safetensors"]
-    assert (tmp_path / "notes.txt").read_text() == "the user's" and (tmp_path / "adapter").is_dir()
+    assert (tmp_path / "notes.txt").read_text() == "the user's"
+    build(llama).export_peft(tmp_path / "adapter")
     build(llama).merge_and_unload().save_pretrained(tmp_path)
     assert not list(tmp_path.glob("adapter/*"))
 

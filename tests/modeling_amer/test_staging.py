@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from modeling_amer.staging_amer import JOURNAL, UNFINISHED, finish_interrupted_save, staged
+from modeling_amer.staging_amer import PENDING, UNFINISHED, finish_interrupted_save, place_of_save, staged
 from tests.conftest import DIM, LORA, build
 
 OLD = {
@@ -23,13 +23,22 @@ OLD = {
 }
 NEW = {"config.json": "new", "model.safetensors": "new", "modeling_amer.py": "new", "tokenizer.json": "new"}
 AFTER = {**NEW, "run.json": "the user's"}
-CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+CHANGES = ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
 def write(folder, files):
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+
+
+def read_as_a_reader(folder):
+    """The files of a save as a reader finds them, who changes nothing."""
+    before = read(folder)
+    place = folder / place_of_save(folder)
+    found = {path.relative_to(place).as_posix(): path.read_text() for path in place.rglob("*") if path.is_file()}
+    assert read(folder) == before
+    return {name: text for name, text in found.items() if name in {*OLD, *NEW} - {"run.json"}}
 
 
 def read(folder):
@@ -68,6 +77,9 @@ def test_a_killed_save_leaves_the_old_files_or_the_new(before, tmp_path):
             folder.mkdir(parents=True)
             write(folder, before)
         died = killed_at(step, lambda folder=folder: save(folder))
+        if folder.exists():
+            old = {name: text for name, text in (before or {}).items() if name != "run.json"}
+            assert read_as_a_reader(folder) in (old, NEW), f"killed at step {step}"
         finish_interrupted_save(folder)
         found = read(folder) if folder.exists() else None
         new = {**NEW, **({"run.json": OLD["run.json"]} if before else {})}
@@ -80,15 +92,16 @@ def test_a_killed_save_leaves_the_old_files_or_the_new(before, tmp_path):
     assert step > 5 and outcomes == {True, False}
 
 
-def test_settling_can_be_killed_too(tmp_path, monkeypatch):
+def test_finishing_a_save_can_be_killed_too(tmp_path, monkeypatch):
     for step in count():
         folder = tmp_path / str(step)
         write(folder, OLD)
         with monkeypatch.context() as patch:
             patch.setattr("modeling_amer.staging_amer.finish_interrupted_save", lambda folder: False)
             save(folder)
-        assert (folder / JOURNAL).is_dir()
+        assert (folder / PENDING).is_dir()
         died = killed_at(step, lambda folder=folder: finish_interrupted_save(folder))
+        assert read_as_a_reader(folder) == NEW, f"killed at step {step}"
         finish_interrupted_save(folder)
         assert read(folder) == AFTER, f"killed at step {step}"
         if not died:
@@ -102,6 +115,16 @@ def test_a_file_that_another_process_adds_meanwhile_stays(tmp_path):
         write(tmp_path / "checkpoint", {"rng_state_1.pth": "of the other process"})
     assert read(tmp_path / "checkpoint") == {**NEW, "rng_state_1.pth": "of the other process"}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_without_hard_links_a_save_is_copied_to_its_place(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write(tmp_path, OLD)
+    save(tmp_path)
+    assert read(tmp_path) == AFTER and not list(tmp_path.glob(".*"))
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path):
@@ -129,7 +152,7 @@ for step in range(0, 400, 7):
     if child == 0:
         changes = count()
         def die(event, arguments):
-            if event in ("os.mkdir", "os.rename", "os.remove", "open") and next(changes) == step:
+            if event in ("os.mkdir", "os.link", "os.rename", "os.remove", "open") and next(changes) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(die)
         models[new].save_pretrained(folder)

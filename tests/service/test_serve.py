@@ -1,4 +1,4 @@
-"""`scripts/serve.py` as a process: ready, asked, stopped."""
+"""`amer serve` as a process: ready, asked, stopped."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def refused(address: str) -> bool:
     return False
 
 
-def test_the_script_serves_a_model_to_those_with_the_key(model_folder, store):
-    command = ("scripts/serve.py", "--model", model_folder, "--store", str(store.path), "--port", "0")
+def test_the_command_serves_a_model_to_those_with_the_key(model_folder, store):
+    command = ("-m", "amer", "serve", "--model", model_folder, "--store", str(store.path), "--port", "0")
     with serving(*command, AMER_API_KEY="secret") as (process, address):
         assert ask(address, "bank").status_code == 401
         answer = ask(address, "bank", k=5, headers={"X-API-Key": "secret"})

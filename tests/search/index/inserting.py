@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import pymilvus  # noqa: F401
 
 from amer.corpus.store import DocumentStore
-from amer.search.index import milvus_index
+from amer.search.index.milvus import index as milvus_index
 from amer.search.index.milvus.collection import MilvusCollection
 from amer.search.index.milvus.index import MilvusIndex
 

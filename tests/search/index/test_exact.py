@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from amer.corpus.store import DocumentStore, write_store
-from amer.search.index import FaissIndex, faiss_building
+from amer.search.index import FaissIndex
 from amer.search.index import exact as index_module
 from amer.search.index.exact import ExactIndex, Pace, Part, held_blocks, load_vectors, nearest
+from amer.search.index.faiss import building as faiss_building
 
 INDEXES = [ExactIndex, FaissIndex]
 COUNT, DIM = 57, 8

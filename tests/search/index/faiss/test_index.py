@@ -18,11 +18,13 @@ import pyarrow as pa
 import pytest
 
 from amer.corpus.store import DocumentStore, write_store
-from amer.search.index import ExactIndex, FaissIndex, exact, faiss_building, faiss_index
+from amer.search.index import ExactIndex, FaissIndex, exact
+from amer.search.index.faiss import building as faiss_building
+from amer.search.index.faiss import index as faiss_index
 
 faiss = pytest.importorskip("faiss")
 COUNT, DIM, K = 4_000, 16, 10
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PRESETS = ["flat", "ivfpq", "hnsw"]
 OTHERS = ["IVF16,SQ8", "PCA8,IVF16,Flat", "PQ8x4fs", "SQfp16", "IVF16_HNSW8,PQ4x4fs"]
 
@@ -223,7 +225,8 @@ def test_a_recall_out_of_reach_keeps_what_was_built(store, tmp_path):
 SCRIPT = """
 import os, resource, signal, sys
 from amer.corpus import DocumentStore
-from amer.search.index import FaissIndex, faiss_building, faiss_index
+from amer.search.index import FaissIndex
+from amer.search.index.faiss import building as faiss_building, index as faiss_index
 store, path, how, *limits = sys.argv[1:]
 store = DocumentStore.open(store)
 def killed(*_):

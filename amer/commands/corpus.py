@@ -1,0 +1,211 @@
+"""`amer corpus`: documents and their vectors, computed here or elsewhere."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from amer.commands.opening import open_store
+from amer.commands.options import TrustRemoteCode, WorkerDevice
+from amer.commands.terminal import say
+
+if TYPE_CHECKING:
+    from amer.corpus import DocumentStore
+
+app = typer.Typer(no_args_is_help=True, help="Make, export or verify a document store.")
+
+Dtype = Annotated[Literal["float16", "float32"], typer.Option(help="Of the stored vectors.")]
+Named = Annotated[str, typer.Argument(metavar="STORE", help="A folder or a name on the Hub.")]
+
+
+@app.command()
+def encode(
+    documents: Annotated[str, typer.Option(help="The corpus: a .parquet file or a folder of Arrow parts.")],
+    encoder: Annotated[str, typer.Option(help="A sentence-transformers model: a name on the Hub or a folder.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the document store.")],
+    revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
+    document_prompt: Annotated[str, typer.Option(help="Put before every document.")] = "",
+    query_prompt: Annotated[
+        str | None,
+        typer.Option(help="Put before every question. What a known encoder wants when not given."),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents embedded at a time.")] = 256,
+    shard_size: Annotated[int, typer.Option(min=1, help="Documents of a file.")] = 8_192,
+    dtype: Dtype = "float16",
+    device: WorkerDevice = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Use the Ray cluster there; `local` starts Ray on this machine."),
+    ] = None,
+    ray_actors: Annotated[
+        int | None, typer.Option(min=1, help="Encoders of the Ray cluster. One a GPU or CPU core when not given.")
+    ] = None,
+) -> None:
+    """Encode a corpus into a document store.
+
+    Run it again after an interruption to resume. It runs in one process, or in several:
+
+    \b
+    accelerate launch --num_processes 8 -m amer corpus encode ...  (several GPUs)
+    torchrun --nproc_per_node 4 -m amer corpus encode ...          (several processes on CPUs)
+    amer corpus encode --ray ADDRESS ...                           (a Ray cluster)
+
+    What one of them began any other finishes. Several machines need a shared file system.
+    """
+    if ray_actors is not None and ray is None:
+        raise typer.BadParameter("--ray-actors needs --ray")
+    identity = {"name": encoder, "revision": revision, "document_prompt": document_prompt}
+    options = {"batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
+    if ray is None:
+        store = _encode_here(documents, identity, query_prompt, output, device, trust_remote_code, options)
+    else:
+        from amer.corpus import DocumentEncoder
+        from amer.corpus.ray_encoding import encode_corpus_with_ray
+
+        complete = _with_query_prompt(identity, query_prompt, tell=True)
+        make = partial(DocumentEncoder.from_identity, complete, device, trust_remote_code)
+        address = None if ray == "local" else ray
+        store = encode_corpus_with_ray(documents, make, output, address=address, num_actors=ray_actors, **options)
+    say(_what_is_missing(output) if store is None else _summary(store))
+
+
+def _encode_here(
+    documents: str,
+    identity: dict[str, str | None],
+    query_prompt: str | None,
+    output: Path,
+    device: str | None,
+    trust_remote_code: bool,
+    options: dict[str, Any],
+) -> DocumentStore | None:
+    """Encode this process's part of the corpus; the last to be done finishes the store."""
+    from amer.corpus import DocumentEncoder, encode_corpus, open_documents
+    from amer.corpus.workers import this_worker
+
+    with this_worker(device) as worker:
+        identity = _with_query_prompt(identity, query_prompt, tell=worker.index == 0)
+        return encode_corpus(
+            open_documents(documents),
+            DocumentEncoder.from_identity(identity, worker.device, trust_remote_code),
+            output,
+            show_progress_bar=worker.is_first_here,
+            worker=worker.index,
+            num_workers=worker.count,
+            **options,
+        )
+
+
+def _with_query_prompt(identity: dict[str, str | None], given: str | None, tell: bool) -> dict[str, str | None]:
+    """The encoder's identity with its query prompt; says which one it is where none was given."""
+    from amer.corpus.known_encoders import KNOWN_ENCODERS
+
+    if given is not None:
+        return {**identity, "query_prompt": given}
+    known = KNOWN_ENCODERS.get(identity["name"])
+    prompt = known.query_prompt if known else ""
+    if tell:
+        say(f"before every question: {prompt!r} (choose with --query-prompt)")
+    return {**identity, "query_prompt": prompt}
+
+
+def _what_is_missing(path: Path) -> str:
+    """Why a store is not finished yet."""
+    from amer.corpus.store import embedding_shards
+    from amer.files import read_json
+    from amer.locks import RUN_FILE
+
+    try:
+        shards = embedding_shards(path, read_json(path / RUN_FILE))
+    except FileNotFoundError:
+        return f"{path}: another process has just finished it"
+    there = len(shards) - len(shards.missing())
+    return (
+        f"{path}: {there} of {len(shards)} shards are there; another process is at work on the rest, or it is other "
+        "workers'. Who finds all of them finishes the store; if nobody is at work, run this again"
+    )
+
+
+@app.command("import")
+def import_store(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new store.")],
+    encoder: Annotated[str, typer.Option(help="Name of the model that made the vectors.")],
+    vectors: Annotated[
+        Path | None, typer.Option(help="A .npy file of (n, dim), or a FAISS index; with --documents.")
+    ] = None,
+    documents: Annotated[
+        str | None, typer.Option(help="The corpus of --vectors: a .parquet file or a folder of Arrow parts.")
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(help="Documents with a column of vectors: .parquet, a saved dataset, or one of the Hub."),
+    ] = None,
+    embedding: Annotated[str, typer.Option(help="The column of vectors in --table.")] = "embedding",
+    split: Annotated[str, typer.Option(help="Of a --table on the Hub.")] = "train",
+    revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
+    document_prompt: Annotated[str, typer.Option(help="What was put before every document.")] = "",
+    query_prompt: Annotated[str, typer.Option(help="What is to be put before every question.")] = "",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Bring every vector to length 1.")] = False,
+    dtype: Dtype = "float16",
+) -> None:
+    """Make a store of vectors that were computed elsewhere."""
+    from amer.corpus import open_documents
+    from amer.corpus.importing import import_table, import_vectors
+
+    if (vectors is None) == (table is None) or (vectors is None) != (documents is None):
+        raise typer.BadParameter("give --vectors with --documents, or --table, which has both")
+    identity = {
+        "name": encoder, "revision": revision, "document_prompt": document_prompt, "query_prompt": query_prompt
+    }  # fmt: skip
+    options = {"normalize": normalize, "dtype": dtype}
+    if table is not None:
+        store = import_table(output, _open_table(table, split), identity, embedding, **options)
+    else:
+        store = import_vectors(output, open_documents(documents), vectors, identity, **options)
+    say(_summary(store))
+
+
+def _open_table(name: str, split: str) -> Any:
+    """A parquet file as it is, else a dataset: saved in a folder, or on the Hub."""
+    if Path(name).is_file():
+        return name
+    import datasets
+
+    return datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, split=split)
+
+
+@app.command()
+def export(
+    store: Named,
+    npy: Annotated[
+        Path | None, typer.Option(help="Write the vectors, for NumPy, torch and sentence-transformers.")
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write documents, metadata and vectors, for datasets.")] = None,
+) -> None:
+    """Write a store's vectors, or documents too, into one file."""
+    if (npy is None) == (parquet is None):
+        raise typer.BadParameter("give --npy FILE or --parquet FILE")
+    from amer.corpus.exporting import export_npy, export_parquet
+
+    opened = open_store(store)
+    if npy is not None:
+        export_npy(opened, npy)
+        say(f"{npy}: {len(opened):,} vectors of {opened.dim} values, {opened.dtype}")
+    else:
+        export_parquet(opened, parquet)
+        say(f"{parquet}: {len(opened):,} documents with their vectors")
+
+
+@app.command()
+def verify(store: Named) -> None:
+    """Read everything: checksums, lengths of vectors, ids."""
+    opened = open_store(store)
+    opened.verify()
+    say(f"{opened.path}: all of its {len(opened):,} documents are as they were written")
+
+
+def _summary(store: DocumentStore) -> str:
+    return f"{store.path}: {len(store):,} documents, {store.dim} values each, {store.dtype}"

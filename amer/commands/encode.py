@@ -1,0 +1,122 @@
+"""`amer encode`: the query vectors of many questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from amer.commands.options import Model, NumQueryVectors, Split, TrustRemoteCode, WorkerDevice
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from amer.corpus import DocumentEncoder
+    from modeling_amer import AMERConfig
+
+
+def encode(
+    model: Model,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the query vectors.")],
+    questions: Annotated[
+        Path | None,
+        typer.Option(help=".txt with a question a line, or .jsonl of objects with the field `query`."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="A dataset: a folder or a name on the Hub.")] = None,
+    split: Split = "test",
+    num_query_vectors: NumQueryVectors = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions decoded at a time.")] = 64,
+    shard_size: Annotated[int, typer.Option(min=1, help="Questions of a file.")] = 1_024,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Of the decoder. As it was trained when not given."),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    device: WorkerDevice = None,
+) -> None:
+    """Encode many questions into query vectors.
+
+    They come from a file or from a dataset. Run it again after an interruption to resume. It runs in one process, or
+    in several:
+
+    \b
+    accelerate launch --num_processes 8 -m amer encode ...  (several GPUs)
+    torchrun --nproc_per_node 4 -m amer encode ...          (several processes on CPUs)
+
+    `amer.search.load_query_embeddings` reads the output.
+    """
+    if (questions is None) == (dataset is None):
+        raise typer.BadParameter("give --questions FILE or --dataset DIR")
+    from amer.corpus.workers import this_worker
+    from amer.search import encode_queries
+    from modeling_amer import AMERModel
+
+    options = {} if dtype is None else {"dtype": dtype}
+    with this_worker(device) as worker:
+        loaded = AMERModel.from_pretrained(model, **options).to(worker.device)
+        if dataset is not None:
+            texts, vectors = read_split(dataset, split, loaded.config)
+        else:
+            texts, vectors = read_questions(questions), None
+        embeds_questions = loaded.config.anchored and vectors is None
+        finished = encode_queries(
+            loaded,
+            output,
+            texts,
+            vectors,
+            num_query_vectors=num_query_vectors,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            worker=worker.index,
+            num_workers=worker.count,
+            show_progress_bar=worker.is_first_here,
+            encoder=load_encoder(loaded.config, worker.device, trust_remote_code) if embeds_questions else None,
+        )
+    if finished:
+        from rich.console import Console
+
+        count = len(vectors if texts is None else texts)
+        Console().print(f"{output}: {count:,} questions, all encoded", markup=False)
+
+
+def read_questions(file: Path) -> list[str]:
+    """The questions of a text or JSON Lines file, in its order.
+
+    Raises:
+        ValueError: a line of JSON without a question; names it.
+    """
+    with open(file, encoding="utf-8-sig") as stream:
+        lines = [line.rstrip("\n") for line in stream]
+    return lines if file.suffix != ".jsonl" else [_query(line, f"{file}:{i}") for i, line in enumerate(lines, start=1)]
+
+
+def _query(line: str, where: str) -> str:
+    try:
+        return json.loads(line)["query"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: not a JSON object with the field `query` ({error})") from error
+
+
+def read_split(dataset: str, name: str, config: AMERConfig) -> tuple[list[str] | None, np.ndarray | None]:
+    """The questions of a dataset's split as the model reads them: as text, as vectors, or both.
+
+    Raises:
+        ValueError: no such split, or the model reads text and there is none.
+    """
+    from amer.data import load_split
+    from amer.hub import pull_folder
+
+    split = load_split(pull_folder(dataset), name)
+    if config.reads_text and split.queries is None:
+        raise ValueError(f"the questions of {dataset} are vectors, but this model reads text")
+    return split.queries if config.reads_text else None, split.input_vectors if config.reads_vectors else None
+
+
+def load_encoder(config: AMERConfig, device: str, trust_remote_code: bool) -> DocumentEncoder:
+    """The document encoder an anchored model was trained with."""
+    from amer.corpus import DocumentEncoder
+    from amer.corpus.store import complete_encoder
+
+    return DocumentEncoder.from_identity(complete_encoder(config.document_encoder or {}), device, trust_remote_code)

@@ -1,0 +1,215 @@
+"""`amer evaluate`: a trained model with several numbers of query vectors, beside the encoder and baselines."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amer.commands.options import (
+    COLLECTION,
+    Collection,
+    Dataset,
+    Device,
+    Index,
+    Model,
+    Revision,
+    Split,
+    Store,
+    TrustRemoteCode,
+)
+
+if TYPE_CHECKING:
+    from amer.corpus import DocumentStore
+    from amer.data import RetrievalDataset
+    from amer.evaluation import SystemResult
+    from amer.search import Searcher
+    from modeling_amer import AMERConfig, AMERModel
+
+OFF_THE_SHELF = "off-the-shelf"
+USUAL = (1, 2, 3, 5)
+CUTOFFS = [10, 100]
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    store: Store,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and a plot.")],
+    index: Index = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", help="Another trained AMER model, such as Single-Query. Up to two."),
+    ] = None,
+    split: Split = "test",
+    num_query_vectors: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="A system for each, beside the model's own. May be repeated. 1, 2, 3, 5 when not given."
+        ),
+    ] = None,
+    ks: Annotated[list[int], typer.Option("--k", min=1, help="Cut-off. May be repeated.")] = CUTOFFS,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions encoded at a time.")] = 64,
+    collection: Collection = COLLECTION,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
+) -> None:
+    """Measure Recall and MRecall of a model beside baselines.
+
+    The document encoder itself is one of them. The report has p-values of the differences.
+    """
+    _check_names(baselines or [])
+    from rich.console import Console
+
+    from amer.evaluation import Report, plot_by_diversity, target_similarity
+    from amer.hub import pull_folder
+    from amer.search import Searcher
+
+    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+    searcher = Searcher.from_pretrained(model, store, index, collection=collection, **options)
+    device = str(searcher.model.device)
+    folder = pull_folder(dataset)
+    questions, seconds = load_dataset(folder, split, searcher, device, batch_size, trust_remote_code)
+    evaluation = Evaluation(searcher, questions, seconds, ks, batch_size)
+    described = evaluation.references(baselines or [], device)
+    references, own = [*described], searcher.model.config.num_query_vectors
+    for m in numbers_of_vectors(num_query_vectors, own):
+        evaluation.add(searcher.model, m, f"AMER, m = {m}")
+    if not baselines:
+        references.append(evaluation.systems[len(references)].name)
+    metadata = {
+        "system": f"AMER, m = {own}",
+        **metadata_of(model, dataset, folder, split, searcher.store),
+        **{f"baseline {name}": what for name, what in described.items()},
+        "batch size": batch_size,
+        **machine_of(device),
+    }
+    similarity = target_similarity(questions.target_rows, searcher.store)
+    report = Report(evaluation.systems, similarity, tuple(references), metadata)
+    report.save(output)
+    plot_by_diversity(report, f"mrecall@{max(ks)}", output / "by_diversity.png")
+    Console().print(report.table())
+
+
+class Evaluation:
+    """The systems that are compared, all on the same questions.
+
+    Attributes:
+        systems: what was measured, in order.
+    """
+
+    def __init__(
+        self, searcher: Searcher, questions: RetrievalDataset, encoding_seconds: float, ks: list[int], batch_size: int
+    ) -> None:
+        """Measure nothing yet; `encoding_seconds` is what the document encoder takes for a question."""
+        self.systems: list[SystemResult] = []
+        self._index, self._questions, self._seconds = searcher.index, questions, encoding_seconds
+        self._ks, self._batch_size = ks, batch_size
+
+    def add(self, model: AMERModel, m: int, name: str) -> None:
+        """Measure a model with `m` query vectors."""
+        from amer.evaluation import evaluate_model
+
+        read = self._seconds if model.config.anchored else 0.0
+        questions, batch_size = self._questions, self._batch_size
+        self.systems.append(
+            evaluate_model(
+                model, questions, self._index, m, name, self._ks, batch_size, None, True, encoding_seconds=read
+            )
+        )
+
+    def references(self, baselines: list[str], device: str) -> dict[str, str]:
+        """Measure the document encoder, where the questions are texts, and the baselines.
+
+        Returns:
+            name -> what it is, in words.
+        """
+        from amer.evaluation import evaluate_embeddings
+        from modeling_amer import AMERModel
+
+        described = {}
+        if self._questions.queries is not None:
+            vectors, options = self._questions.input_vectors[:, None], {"encoding_seconds": self._seconds}
+            result = evaluate_embeddings(vectors, self._questions, self._index, OFF_THE_SHELF, self._ks, **options)
+            self.systems.append(result)
+            described[OFF_THE_SHELF] = "the document encoder's own vector of the question"
+        for baseline in baselines:
+            model, name = AMERModel.from_pretrained(baseline).to(device), baseline_name(baseline)
+            self.add(model, model.config.num_query_vectors, name)
+            described[name] = description(model.config)
+        return described
+
+
+def load_dataset(
+    folder: Path, split: str, searcher: Searcher, device: str, batch_size: int, trust_remote_code: bool
+) -> tuple[RetrievalDataset, float]:
+    """One split, linked to the store; questions in text also get the document encoder's embeddings.
+
+    Returns:
+        the split, and the seconds that embedding a question took.
+    """
+    from amer.corpus import DocumentEncoder
+    from amer.data import load_split
+
+    dataset = load_split(folder, split).link(searcher.store)
+    if dataset.queries is None:
+        return dataset, 0.0
+    encoder = searcher.encoder or DocumentEncoder.from_identity(searcher.store.encoder, device, trust_remote_code)
+    started = time.perf_counter()
+    vectors = encoder.encode_queries(dataset.queries, batch_size, show_progress_bar=True)
+    return dataset.with_input_vectors(vectors), (time.perf_counter() - started) / len(dataset)
+
+
+def baseline_name(model: str) -> str:
+    """What a baseline is called in the report: the last part of its folder or its name on the Hub."""
+    return Path(model).absolute().name
+
+
+def _check_names(baselines: list[str]) -> None:
+    names = [baseline_name(name) for name in baselines]
+    if len(names) > 2 or len({*names, OFF_THE_SHELF}) != len(names) + 1:
+        raise typer.BadParameter(
+            f"--baseline takes up to two models whose folders have different names, got {', '.join(names)}"
+        )
+
+
+def numbers_of_vectors(asked: list[int] | None, own: int) -> list[int]:
+    """Which m to evaluate: the model's own, and those asked for or else the usual ones below it."""
+    others = asked or [m for m in USUAL if m < own]
+    return sorted({*others, own})
+
+
+def description(config: AMERConfig) -> str:
+    """What a baseline is, in words."""
+    vectors = "one query vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} query vectors"
+    return f"trained for {vectors}, {'anchored, ' if config.anchored else ''}objective {config.objective}"
+
+
+def metadata_of(model: str, dataset: str, folder: Path, split: str, store: DocumentStore) -> dict[str, Any]:
+    """What the figures belong to, in words that mean something on another machine."""
+    from amer.files import read_json
+    from amer.hub import origin
+    from amer.hub_cards.rendering import public_name
+
+    info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
+    return {
+        "model": public_name(model),
+        "dataset": info.get("source") or found.get("repo_id") or found["name"],
+        **({"dataset_id": found["repo_id"]} if "repo_id" in found else {}),
+        "split": split,
+        "corpus": f"{len(store):,} documents",
+        "document encoder": store.encoder["name"],
+    }
+
+
+def machine_of(device: str) -> dict[str, str]:
+    """Where they were measured."""
+    from amer.machine import hardware, hardware_line, versions
+
+    return {
+        "machine": hardware_line(hardware(device)),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }

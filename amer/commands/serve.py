@@ -1,0 +1,46 @@
+"""`amer serve`: search over HTTP."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from amer.commands.fields import with_fields
+from amer.commands.options import COLLECTION, Collection, Device, Index, Model, Revision, Store, TrustRemoteCode
+from amer.service.settings import Settings
+
+
+@with_fields
+def serve(
+    model: Model,
+    store: Store,
+    index: Index = None,
+    collection: Collection = COLLECTION,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
+    *,
+    settings: Settings,
+) -> None:
+    """Serve a model and a document store over HTTP.
+
+    It ends, with what is in flight answered, when it is interrupted or terminated. Where the environment
+    holds AMER_API_KEY, clients need that key.
+    """
+    import logging
+
+    from amer.search import Searcher
+    from amer.service import serve as serve_searcher
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("amer").setLevel(logging.INFO)
+    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+    searcher = Searcher.from_pretrained(
+        model, store, index, collection=collection, timeout=settings.timeout_seconds, **options
+    )
+    searcher.search("warm up")  # so that the first client need not wait
+    serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"))

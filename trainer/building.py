@@ -1,0 +1,58 @@
+"""Build what a training needs from its settings: a new model, and the trainer with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amer.corpus import DocumentStore
+from amer.data import RetrievalDataset
+from amer.offline import resolve_model
+from amer.search import ExactIndex
+from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
+from amer.trainer.collator import AMERCollator
+from amer.trainer.metrics import RetrievalMetrics
+from amer.trainer.trainer import AMERTrainer
+from modeling_amer import AMERModel
+
+
+def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
+    """A new model on the base, for the documents of the store."""
+    return AMERModel.from_base(
+        args.base_model if args.base_model_revision else resolve_model(args.base_model),
+        document_dim=store.dim,
+        num_query_vectors=args.num_query_vectors,
+        lora=args.lora,
+        anchored=args.anchored,
+        reads_text=reads_text,
+        prompt_template=args.prompt_template,
+        document_encoder=store.encoder,
+        revision=args.base_model_revision,
+        dtype=args.dtype,
+    )
+
+
+def build_trainer(
+    model: AMERModel,
+    args: AMERTrainingArguments,
+    store: DocumentStore,
+    splits: Mapping[str, RetrievalDataset],
+    max_eval_queries: int | None = None,
+    eval_ks: tuple[int, ...] = (10, 100),
+    eval_search_device: str | None = None,
+) -> AMERTrainer:
+    """A trainer on the `train` split, validated on the `validation` split if there is one."""
+    validation = splits.get("validation")
+    if validation is not None:
+        validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
+    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
+    metrics = None
+    if validation is not None:
+        metrics = RetrievalMetrics(validation, ExactIndex(store, eval_search_device or args.device), args, eval_ks)
+    return AMERTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"].link(store),
+        eval_dataset=validation,
+        data_collator=collator,
+        compute_metrics=metrics,
+    )

@@ -1,0 +1,77 @@
+"""Read the settings of a training: a YAML file first, the command line over it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from amer.trainer.arguments import AMERTrainingArguments, Arguments, DataArguments, ModelArguments
+
+CLASSES = (ModelArguments, DataArguments, AMERTrainingArguments)
+FIELDS = frozenset(item.name for cls in CLASSES for item in fields(cls))
+
+
+def parser() -> HfArgumentParser:
+    """Every field as an option, `--name value`; its help lists them all."""
+    return HfArgumentParser(CLASSES, prog="amer train [CONFIG]", description=__doc__)
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The settings of a command line, `[CONFIG] [--any_field value ...]`.
+
+    Raises:
+        ValueError: a file that is not a YAML mapping, an unknown key in it, or a required field that is not set.
+    """
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        argv = [*as_options(read_yaml(argv[0], FIELDS)), *argv[1:]]
+    arguments = parser().parse_args_into_dataclasses(args=list(argv))
+    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
+        if not getattr(arguments[group], name):
+            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
+    model_args, _, args = arguments
+    if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
+        raise ValueError(
+            f"max_targets is {args.max_targets}, so vectors after that are never trained: "
+            f"num_query_vectors cannot be {model_args.num_query_vectors}; set both, for Single-Query to 1."
+        )
+    return arguments
+
+
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """The mapping as a command line, so that both are checked alike; an empty value leaves the field's default."""
+    options: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, list):
+            options += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            options.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return options
+
+
+def read_yaml(path: str | os.PathLike[str], known: Set[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, whose keys must be known fields.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, not a mapping, or an unknown key; names the file.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of field names to values, got {type(values).__name__}.")
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; `amer train --fields` lists all."
+            raise ValueError(f"{path}: unknown key {key!r}{hint}")
+    return values

@@ -1,0 +1,67 @@
+"""A whole training: what `amer train` and `train.py` do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import set_seed
+
+from amer.corpus import DocumentEncoder, DocumentStore
+from amer.data import RetrievalDataset, load_dataset_dir
+from amer.data.question_vectors import add_question_vectors
+from amer.files import read_json, write_json
+from amer.hub import origin, pull_folder
+from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
+from amer.trainer.building import build_model, build_trainer
+from amer.trainer.parsing import parse
+from amer.trainer.record import training_record
+from amer.trainer.resuming import check_same_run, last_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what a command line asks for, the process's own by default: `[CONFIG] [--any_field value ...]`."""
+    train(*parse(sys.argv[1:] if argv is None else argv))
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> None:
+    """Train, and save model, state and record in `args.output_dir`; an interrupted training goes on.
+
+    Raises:
+        OSError: the dataset, the store or the base model is not there.
+        ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
+    """
+    store = DocumentStore.open(pull_folder(data_args.store))
+    dataset = pull_folder(data_args.dataset)
+    splits = load_dataset_dir(dataset)
+    if "train" not in splits:
+        raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
+    if model_args.anchored:
+        splits = _with_anchors(splits, store, data_args, args)
+    set_seed(args.seed)  # what was loaded before, such as an encoder, may have drawn random numbers
+    model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
+    searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
+    trainer = build_trainer(model, args, store, splits, *searched)
+    trainer.sources = {
+        "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
+        "store": {**origin(data_args.store, store.path), **store.info},
+    }
+    checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir)  # an interrupted run goes on
+    check_same_run(Path(args.output_dir), checkpoint, model_args, data_args, args)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        write_json(Path(args.output_dir) / "training_record.json", training_record(trainer, **trainer.sources))
+    trainer.save_state()
+
+
+def _with_anchors(
+    splits: dict[str, RetrievalDataset], store: DocumentStore, data_args: DataArguments, args: AMERTrainingArguments
+) -> dict[str, RetrievalDataset]:
+    """What is trained and validated on, every question with a vector: the dataset's own, or the store's encoder's."""
+    used = {name: split for name, split in splits.items() if name in ("train", "validation")}
+    if all(split.input_vectors is not None for split in used.values()):
+        return used
+    encoder = DocumentEncoder.from_identity(store.encoder, str(args.device), data_args.trust_remote_code)
+    return add_question_vectors(used, encoder, show_progress_bar=args.local_process_index == 0)
