@@ -79,7 +79,7 @@ test-min: $(STAMP_MIN) ## the persistence tests with the lowest supported versio
 
 # The tests stand in a folder of their own, where the clone cannot be imported in place of the wheel.
 test-wheel: ## the fast tests of the built wheel, in .venv-wheel, with PYTHON=/path/to/any/supported/python
-	@rm -rf $(VENV_WHEEL)
+	@rm -rf build $(VENV_WHEEL)
 	@$(PYTHON) -m venv $(VENV_WHEEL)
 	@$(PIP_WHEEL) install -qq --no-compile -c constraints.txt torch==2.13.0
 	@$(PIP_WHEEL) wheel -qq --no-build-isolation --no-deps --wheel-dir $(VENV_WHEEL)/wheel .
