@@ -6,6 +6,7 @@ from amer.corpus.documents import open_documents, take_documents
 from amer.data.ambigqa import build_ambigqa
 from amer.data.custom import build_custom
 from amer.data.dataset import RetrievalDataset, load_dataset_dir, save_dataset_dir
+from amer.data.python_api import build_python_api
 from amer.data.qampari import build_qampari
 from amer.data.synthetic import build_synthetic
 from amer.data.wikipedia import build_wikipedia
@@ -15,6 +16,7 @@ __all__ = [
     "RetrievalDataset",
     "build_ambigqa",
     "build_custom",
+    "build_python_api",
     "build_qampari",
     "build_synthetic",
     "build_wikipedia",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import amer
+from amer.data.building import twentieth
 from amer.data.dataset import SPLITS, RetrievalDataset, save_dataset_dir
 from amer.files import atomic_directory, atomic_write
 
@@ -39,8 +39,7 @@ class WordNet(NamedTuple):
 
 def split_of(lemma: str) -> str:
     """The split of a lemma, fixed by its SHA-1: "train", "validation", "test" or "reserved" (never used)."""
-    twentieth = int(hashlib.sha1(lemma.encode()).hexdigest(), 16) % 20
-    return {0: "reserved", 1: "test", 2: "validation"}.get(twentieth, "train")
+    return {0: "reserved", 1: "test", 2: "validation"}.get(twentieth(lemma), "train")
 
 
 def parse_wordnet(folder: str | os.PathLike[str]) -> WordNet:
