@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amer.corpus.documents import open_documents, take_documents
 from amer.data.ambigqa import build_ambigqa
+from amer.data.compound import build_compound
 from amer.data.custom import build_custom
 from amer.data.dataset import RetrievalDataset, load_dataset_dir, save_dataset_dir
 from amer.data.python_api import build_python_api
@@ -15,6 +16,7 @@ from amer.data.wordnet import build_wordnet
 __all__ = [
     "RetrievalDataset",
     "build_ambigqa",
+    "build_compound",
     "build_custom",
     "build_python_api",
     "build_qampari",

@@ -77,7 +77,7 @@ def _modules(names: Iterable[str], problems: list[dict[str, str]]) -> Iterator[t
     """The public modules of these names and those below them."""
     for name in names:
         last = name.rpartition(".")[2]
-        if last in LEFT_OUT or last.startswith(("_", "test_")) or last.endswith("_test"):
+        if last in LEFT_OUT or last.startswith(("_", "test_", "testing_")) or last.endswith("_test"):
             continue
         module = _imported(name, problems)
         if module is not None:

@@ -38,7 +38,7 @@ NO_NETWORK = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HTTP_PROXY": NO_PROXY, "HTTPS_PROXY": NO_PROXY,
     "http_proxy": NO_PROXY, "https_proxy": NO_PROXY,
 }  # fmt: skip
-MIN_SUMMARY, MAX_SUMMARY = 3, 40
+MIN_SUMMARY, MAX_SUMMARY = 3, 30
 MIN_TEXT = 8
 MAX_SIGNATURE = 300
 """Words of a summary line, words of the docstring without it, characters of a signature."""
@@ -46,7 +46,9 @@ MAX_SIGNATURE = 300
 PARAGRAPH = re.compile(r"\n\s*\n")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 ROLE = re.compile(r":[a-z:]+:`[~!]?([^`<]+?)(?:\s*<[^`]*>)?`")
-NO_SUMMARY = re.compile(r"\b(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?):|:$| [-*] |>>>")
+NO_SUMMARY = re.compile(
+    r"\b(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?):|:$| [-*] |>>>|[][{}\\=]|\.\.\."
+)
 LINK = re.compile(r"\[?`+~?([^`]+)`+\]?_{0,2}(?:\([^)\s]*\))?")
 
 
