@@ -49,6 +49,7 @@ ROLE = re.compile(r":[a-z:]+:`[~!]?([^`<]+?)(?:\s*<[^`]*>)?`")
 NO_SUMMARY = re.compile(
     r"\b(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?):|:$| [-*] |>>>|[][{}\\=]|\.\.\."
 )
+EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([A-Za-z][\w ]*)\*{1,2}(?![\w*])")
 LINK = re.compile(r"\[?`+~?([^`]+)`+\]?_{0,2}(?:\([^)\s]*\))?")
 
 
@@ -80,7 +81,7 @@ def build_python_api(
     docstring without the summary line. The summary line is the question. An entry is dropped, as document and as
     question, where another has the same summary line or the same text. The split follows the SHA-1 of the qualified
     name: of twenty parts one is reserved (documents without a question), two are the test set, one is the validation
-    set.
+    set. A split without a question is left out.
 
     Each package is imported in a process of its own, without network and in an empty folder; nothing but the imports
     runs. `dropped.jsonl` lists the modules that raised or printed, and the packages that ran out of time.
@@ -97,7 +98,7 @@ def build_python_api(
 
     Raises:
         FileExistsError: `path` holds a dataset of other packages or versions.
-        ValueError: a package is not installed, or a split comes out empty.
+        ValueError: a package is not installed, or no question is left for training.
     """
     path, versions = Path(path), _versions(packages)
     info: dict[str, Any] = {
@@ -227,7 +228,9 @@ def _first_paragraph(doc: str) -> tuple[str, str]:
 
 def _plain(text: str) -> str:
     """A line without the marks of reStructuredText and Markdown."""
-    return LINK.sub(r"\1", ROLE.sub(r"\1", text)).replace("`", "").strip()
+    for mark in (ROLE, LINK, EMPHASIS):
+        text = mark.sub(r"\1", text)
+    return text.replace("`", "").strip()
 
 
 def _body(entry: Entry) -> str:
@@ -280,4 +283,5 @@ def _splits(entries: list[Entry]) -> dict[str, RetrievalDataset]:
             answers=[[] for _ in some],
         )
         for split, some in asked.items()
+        if some or split == "train"
     }

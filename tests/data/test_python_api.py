@@ -61,7 +61,7 @@ def reasons(dropped: list[dict[str, str]]) -> dict[str, str]:
 def test_entries_become_documents_and_questions(write_package, tmp_path):
     source = functions(60) + (
         "class Box:\n"
-        '    """Hold one :class:`~fake.Thing` or two. With care.\n\n'
+        '    """Hold one :class:`~fake.Thing` or *two*. With care.\n\n'
         '    It can be opened, closed, painted and sold to somebody else.\n    """\n'
         "    def open(self):\n"
         '        """Open the ``Box`` with a key.\n\n        A key is needed, time, and a little luck.\n        """\n'
@@ -223,7 +223,7 @@ def test_three_modules_of_the_standard_library_twice_the_same(tmp_path):
     assert "skipkeys" in documents["json.dumps"]
     assert "statistics.mode" in documents and "textwrap.dedent" in documents
     assert not [one for one in dropped if one["reason"] == "problem when imported"]
-    assert len(questions) >= 20
+    assert len(questions) >= 15
     for file in [file for file in (tmp_path / "one").rglob("*") if file.is_file()]:
         assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
     arguments = read_json(tmp_path / "one" / "dataset" / "dataset.json")["arguments"]
