@@ -259,7 +259,7 @@ def _proper_names(texts: Iterable[str]) -> set[str]:
 
 def _inside_sentence(text: str, names: set[str]) -> str:
     """The text with its first letter in lower case, unless its first word is a name, a code or an abbreviation."""
-    first = re.match(r"\w*", text)[0]
+    first = re.split(r"\W", text, maxsplit=1)[0]
     ordinary = first[:1].isupper() and first[1:].islower() and first not in names
     return text[0].lower() + text[1:] if ordinary or text.startswith("A ") else text
 
@@ -267,7 +267,8 @@ def _inside_sentence(text: str, names: set[str]) -> str:
 def _fill(template: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[list[int]]]:
     """The question and each part's span; a part at the beginning of a sentence keeps its capital letter."""
     first, *others = template.split(PART)
-    question, spans = first, []
+    question = first
+    spans: list[list[int]] = []
     for (text, inner), after in zip(parts, others, strict=True):
         begins = not question or question.rstrip().endswith((".", "?", "!"))
         text = text if begins else inner
