@@ -27,6 +27,7 @@ REPORTS = ("dataset/dataset.json", "documents/documents.json")
 
 Output = Annotated[Path, typer.Option(metavar="DIR", help="A new directory, or that of a killed build.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
+Published = Annotated[str, typer.Option(help="A name on the Hub, or a folder of the published files.")]
 Depth = Annotated[int, typer.Option(min=1, help="Candidates of each search.")]
 Stores = Annotated[
     list[str] | None,
@@ -50,12 +51,14 @@ def wordnet(
     corpus_size: Annotated[
         int | None, typer.Option(help="Documents in the corpus. Every gloss when not given.")
     ] = None,
+    min_senses: Annotated[int, typer.Option(min=1, help="Senses a lemma must have.")] = 2,
+    max_senses: Annotated[int, typer.Option(min=1, help="Senses it may have; 1 for `amer dataset compound`.")] = 8,
     seed: Seed = 0,
 ) -> None:
     """WordNet: lemmas, and the glosses of their senses."""
     from amer.data import build_wordnet
 
-    build_wordnet(output, source, num_train, num_validation, num_test, corpus_size, seed)
+    build_wordnet(output, source, num_train, num_validation, num_test, corpus_size, seed, min_senses, max_senses)
     report(output)
 
 
@@ -157,6 +160,78 @@ def own(
     if documents is not None:
         corpus, searches = open_corpus(documents, bm25, stores or [], device, trust_remote_code)
     build_custom(output, source, corpus, searches, depth, test_fraction, validation_fraction, seed)
+    report(output)
+
+
+@app.command("python-api")
+def python_api(
+    output: Output,
+    packages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--package",
+            metavar="NAME",
+            help="A package to read, as sklearn; python is the standard library. May be repeated. When not given: the "
+            "standard library, and what this project depends on.",
+        ),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds a package may take.")] = 300.0,
+) -> None:
+    """The API reference of the Python packages installed here. Needs no download.
+
+    A question is the summary line of a docstring, its document the signature and the rest.
+    """
+    from amer.data import build_python_api
+
+    build_python_api(output, packages, time_limit)
+    report(output)
+
+
+@app.command()
+def compound(
+    output: Output,
+    source: Annotated[str, typer.Option(help="A dataset of questions with one target: a folder, or on the Hub.")],
+    templates: Annotated[
+        Path | None, typer.Option(help="YAML file of the forms that join parts. The packaged one when not given.")
+    ] = None,
+    num_train: Annotated[int, typer.Option(min=0, help="Questions to draw; 0 leaves the split out.")] = 20_000,
+    num_validation: Annotated[int, typer.Option(min=0, help="See --num-train.")] = 1_000,
+    num_test: Annotated[int, typer.Option(min=0, help="See --num-train.")] = 1_000,
+    seed: Seed = 0,
+) -> None:
+    """Questions with one to four parts, joined from the questions of another dataset."""
+    from amer.data import build_compound
+    from amer.data.compound import TEMPLATES
+
+    numbers = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
+    build_compound(output, source, TEMPLATES if templates is None else templates, **numbers, seed=seed)
+    report(output)
+
+
+@app.command()
+def hotpotqa(output: Output, source: Published = "hotpotqa/hotpot_qa", seed: Seed = 0) -> None:
+    """HotpotQA: the paragraphs that support a question."""
+    from amer.data import build_hotpotqa
+
+    build_hotpotqa(output, source, seed=seed)
+    report(output)
+
+
+@app.command("2wikimultihopqa")
+def two_wiki(output: Output, source: Published = "framolfese/2WikiMultihopQA", seed: Seed = 0) -> None:
+    """2WikiMultihopQA: the paragraphs that support a question."""
+    from amer.data import build_2wikimultihopqa
+
+    build_2wikimultihopqa(output, source, seed=seed)
+    report(output)
+
+
+@app.command()
+def musique(output: Output, source: Published = "dgslibisey/MuSiQue", seed: Seed = 0) -> None:
+    """MuSiQue: the paragraphs that support a question."""
+    from amer.data import build_musique
+
+    build_musique(output, source, seed=seed)
     report(output)
 
 

@@ -70,3 +70,18 @@ def test_ambigqa_through_bm25_and_a_store_of_the_same_corpus(corpus, tmp_path):
     assert len(load_dataset_dir(dataset)["test"]) == 2
     with pytest.raises(ValueError, match="store is a store of another corpus"):
         command.open_dense(str(tmp_path / "store"), open_documents(corpus).slice(1), "cpu")
+
+
+def test_the_reference_of_a_package_becomes_compound_questions(tmp_path):
+    amer("dataset", "python-api", "--package", "json", "--package", "textwrap", "--package", "statistics",
+         "--package", "argparse", "--package", "pathlib", "--output", tmp_path / "api")  # fmt: skip
+    sizes = ["--num-train", 20, "--num-validation", 0, "--num-test", 0]
+    amer("dataset", "compound", "--source", tmp_path / "api", *sizes, "--output", tmp_path / "compound")
+    train = load_dataset_dir(tmp_path / "compound" / "dataset")["train"]
+    assert len(train) == 20 and {len(targets) for targets in train.targets} <= {1, 2, 3, 4}
+
+
+def test_wordnet_has_questions_of_one_sense(tmp_path):
+    sizes = ["--num-train", 5, "--num-validation", 0, "--num-test", 0, "--corpus-size", 10]
+    amer("dataset", "wordnet", *sizes, "--min-senses", 1, "--max-senses", 1, "--output", tmp_path / "wordnet")
+    assert {len(targets) for targets in load_dataset_dir(tmp_path / "wordnet" / "dataset")["train"].targets} == {1}
