@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,20 +33,6 @@ def block(text: str, language: str = "") -> str:
     """A text as a fenced block, whatever fences it holds."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[Any]], alignment: str = "") -> str:
-    """A Markdown table, empty where there are no rows.
-
-    Args:
-        titles: of the columns.
-        rows: their cells.
-        alignment: "l" or "r" for each column; by default the first to the left and numbers, the others, to the right.
-    """
-    rows = list(rows)
-    alignment = alignment or "l" + "r" * (len(titles) - 1)
-    lines = [titles, ["---:" if side == "r" else "---" for side in alignment], *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) if rows else ""
 
 
 def repository(name: str, kind: str = "") -> str:
@@ -107,10 +92,6 @@ def number(value: Any) -> str:
 def quoted(value: str) -> str:
     """A string as Python source writes it."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 @cache
