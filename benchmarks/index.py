@@ -99,21 +99,21 @@ def cpu_seconds(function: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, given: argparse.Namespace) -> dict:
+def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, args: argparse.Namespace) -> dict:
     """Build one index, then search in turn with ours and by hand, and fuse."""
     start = time.perf_counter()
-    index = FaissIndex.build(store, folder, name, given.recall, given.k, seed=given.seed)
+    index = FaissIndex.build(store, folder, name, args.recall, args.k, seed=args.seed)
     built = time.perf_counter() - start
-    hand, flat = by_hand(store, folder, index.setting, given.k), queries.reshape(-1, store.dim)
+    hand, flat = by_hand(store, folder, index.setting, args.k), queries.reshape(-1, store.dim)
     ours, theirs = [], []
-    for repeat in range(given.repeats + 1):
-        seconds = cpu_seconds(lambda: index.search(queries, given.k)), cpu_seconds(lambda: hand(flat))
+    for repeat in range(args.repeats + 1):
+        seconds = cpu_seconds(lambda: index.search(queries, args.k)), cpu_seconds(lambda: hand(flat))
         if repeat:  # the first warms up
             ours.append(seconds[0])
             theirs.append(seconds[1])
-    rows, scores = index.search(queries, given.k)
-    same = (rows.reshape(-1, given.k)[:, :, None] == hand(flat)[1][:, None, : given.k]).any(axis=2).mean()
-    fusion = statistics.median(cpu_seconds(lambda: round_robin(rows, scores, given.k)) for _ in range(given.repeats))
+    rows, scores = index.search(queries, args.k)
+    same = (rows.reshape(-1, args.k)[:, :, None] == hand(flat)[1][:, None, : args.k]).any(axis=2).mean()
+    fusion = statistics.median(cpu_seconds(lambda: round_robin(rows, scores, args.k)) for _ in range(args.repeats))
     search = statistics.median(ours)
     return {
         "index": index.info["factory"],
@@ -122,7 +122,7 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
         "bytes/vector": index.info["bytes"] / len(store),
         "recall": index.recall,
         "width": index.setting.width,
-        "candidates": index.setting.candidates * given.k,
+        "candidates": index.setting.candidates * args.k,
         "CPU ms/vector": 1e3 * search / len(flat),
         "by hand, CPU ms/vector": 1e3 * statistics.median(theirs) / len(flat),
         "ours / by hand": statistics.median(one / other for one, other in zip(ours, theirs, strict=True)),
@@ -133,26 +133,26 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
 
 def main() -> None:
     """Measure every index on one corpus."""
-    given = parse_arguments()
+    args = parse_arguments()
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
-    generator = np.random.default_rng(given.seed)
+    generator = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        if given.store:
-            store = DocumentStore.open(given.store)
+        folder = args.folder or Path(temporary)
+        if args.store:
+            store = DocumentStore.open(args.store)
         elif (folder / "store").is_dir():
             store = DocumentStore.open(folder / "store")
         else:
-            store = synthetic_store(folder / "store", given.rows, given.dim, generator)
-        chosen = generator.integers(0, len(store), (given.queries, given.vectors))
+            store = synthetic_store(folder / "store", args.rows, args.dim, generator)
+        chosen = generator.integers(0, len(store), (args.queries, args.vectors))
         queries = near(store.vectors(chosen), NOISE, generator)
         rows = []
-        for name in given.indexes:
-            rows.append(measure(store, name, folder / name.replace(",", "-"), queries, given))
+        for name in args.indexes:
+            rows.append(measure(store, name, folder / name.replace(",", "-"), queries, args))
             console.print(rows[-1])
-        report(given, rows)
+        report(args, rows)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Reproduction:
         return comparison_numbers(values, low, METRIC, tested=systems["AMER"])
 
 
-def claim(folder: Path, study: Study) -> None:
+def check_same_study(folder: Path, study: Study) -> None:
     """Note what data a folder is of; decoders, seeds and trainings may change, they are known by their own settings.
 
     Raises:
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Compute and draw what was asked for."""
     parsed, console, started = parse_arguments(arguments), Console(), time.perf_counter()
     work = Reproduction(load_study(parsed.dataset), parsed.output.resolve() / parsed.dataset, parsed.parallel, console)
-    claim(work.folder, work.study)
+    check_same_study(work.folder, work.study)
     wanted = ARTEFACTS if "all" in parsed.artefacts else dict.fromkeys(parsed.artefacts)
     for artefact in wanted:
         compute, draw = ARTEFACTS[artefact]

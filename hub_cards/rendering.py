@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
+from amer.hub import public_name
 from modeling_amer.publishing_amer import is_repo_id
 
 if TYPE_CHECKING:
@@ -55,20 +57,6 @@ def is_repository(name: str | None) -> bool:
     return bool(name) and is_repo_id(name)
 
 
-def public_name(name: str) -> str:
-    """What may be said of a name in public: of a path only its last part, for the rest is about somebody's disk."""
-    is_path = name.startswith((".", "/", "~", "\\")) or os.path.isdir(name) or re.match(r"[A-Za-z]:[\\/]", name)
-    return re.split(r"[\\/]", name.rstrip("\\/"))[-1] if is_path else name
-
-
-def size(count: int) -> str:
-    """Bytes as people read them, in powers of ten as the Hub counts: 812 bytes, 7.4 MB."""
-    if count < 1000:
-        return f"{count} bytes"
-    power = min(3, (len(str(count)) - 1) // 3)
-    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
-
-
 def duration(seconds: float) -> str:
     """Seconds as people read them: 41 s, 6 min 7 s, 3 h 20 min."""
     minutes, rest = divmod(round(seconds), 60)
@@ -114,6 +102,6 @@ def _environment() -> Environment:
         "number": number,
         "quoted": quoted,
         "repository": repository,
-        "size": size,
+        "size": decimal,
     }
     return environment

@@ -16,7 +16,7 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
 from amer.corpus.store import complete_encoder
 from amer.files import read_json
-from amer.locks import shared_directory
+from amer.locks import share_directory
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -96,7 +96,7 @@ def encode_queries(
         **model_identity(model),
     }
     shards = _shards(path, info)
-    with shared_directory(path, EMBEDDINGS_FILE, info):
+    with share_directory(path, EMBEDDINGS_FILE, info):
         if not (path / EMBEDDINGS_FILE).is_file():
             shards.fill(shards.of_worker(worker, num_workers), encode, "question", show_progress_bar)
             if not shards.missing():
