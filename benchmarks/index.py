@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from common import arguments_of, console, report
+from common import arguments_of, console, report, store_without_texts
 
-from amer.corpus import DocumentStore, write_store
+from amer.corpus import DocumentStore
 from amer.search import FaissIndex, round_robin
 
 BLOCK = 2**16
@@ -61,9 +60,7 @@ def synthetic_store(path: Path, rows: int, dim: int, generator: np.random.Genera
             chosen = generator.integers(0, count, min(BLOCK, rows - start))
             yield near(centres[chosen], SPREAD, generator)
 
-    ids = pa.array(np.arange(rows)).cast(pa.string())
-    empty = pa.array([""] * rows)
-    return write_store(path, pa.table({"id": ids, "title": empty, "text": empty}), blocks(), {"name": "synthetic"})
+    return store_without_texts(path, rows, blocks())
 
 
 def by_hand(store: DocumentStore, folder: Path, setting: Any, k: int) -> Callable[[np.ndarray], Any]:
