@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -121,6 +121,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What of `wanted` was recorded otherwise, in words: "k: there 10, now 100; ..."; empty where nothing differs."""
+    differing = [key for key, value in wanted.items() if recorded.get(key) != value]
+    return "; ".join(f"{key}: there {recorded.get(key)}, now {wanted[key]}" for key in differing)
 
 
 def _temporary_beside(path: Path) -> Path:

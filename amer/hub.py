@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,6 +154,12 @@ def origin(name: str, folder: Path) -> dict[str, str]:
     commit = folder.resolve().name
     known = commit if len(commit) == 40 else revision
     return {"repo_id": repo_id, **({"revision": known} if known else {})}
+
+
+def public_name(name: str) -> str:
+    """What may be said of a name in public: of a path only its last part, for the rest is about somebody's disk."""
+    is_path = name.startswith((".", "/", "~", "\\")) or os.path.isdir(name) or re.match(r"[A-Za-z]:[\\/]", name)
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1] if is_path else name
 
 
 def published_card(

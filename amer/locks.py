@@ -1,4 +1,4 @@
-"""Who is at work in a directory that is being filled, so that processes share the work and none harms another."""
+"""Locks of a directory and of its files, so that several processes fill it together and none harms another."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from amer.files import read_json, write_json
+from amer.files import differences, read_json, write_json
 
-RUN_FILE = "encoding.json"  # what an unfinished directory is becoming
+RUN_FILE = "encoding.json"  # in an unfinished directory: what it will hold
 KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
 LOCKS = ".*.lock"
 
 
 @contextmanager
-def shared_directory(
-    directory: Path, finished: str, info: Mapping[str, Any], first: Callable[[], None] | None = None
+def share_directory(
+    directory: Path, finished: str, info: Mapping[str, Any], check: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Work in a directory that is becoming what `info` says, beside other processes that do, and no others.
+    """Fill a directory together with other processes that make the same of it; refuse all others.
 
-    Everyone at work holds a lock on the directory, which the kernel takes back however its holder ends. Who gets it
-    alone knows that all temporary files are of killed processes, and removes them. Where a file system locks no
-    directories they stay: hidden, and read by nobody.
+    Each process holds a shared lock on the directory; the kernel releases it when the process ends, however it ends.
+    A process that gets the lock alone removes the temporary files that killed processes have left. On a file system
+    without locks they stay: they are hidden, and nobody reads them.
 
     Args:
-        directory: new, empty, or of the same `info`.
-        finished: name of the JSON file that makes it whole, written last; `info` is part of it.
-        info: what the directory holds, as JSON has it.
-        first: called by the first one here, before the directory is claimed, while the others wait: a check that need
-            not be made twice.
+        directory: new, empty, or one that will hold the same `info`.
+        finished: name of the JSON file that makes it whole; it is written last, and `info` is part of it.
+        info: what the directory will hold, as JSON has it.
+        check: called by the first process before it writes anything, while the others wait.
 
     Raises:
-        ValueError: the directory is, or is becoming, something else; says what differs.
+        ValueError: the directory holds, or will hold, something else; says what differs.
         FileExistsError: it holds other files.
     """
     if directory.exists() and not directory.is_dir():
@@ -42,14 +41,14 @@ def shared_directory(
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        alone = _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = _acquire(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not alone:
-            _locked(descriptor, fcntl.LOCK_SH)  # waits for the one that is alone to make its claim
-        _claim(directory, finished, info, first)
+            _acquire(descriptor, fcntl.LOCK_SH)  # waits until the first process has recorded what it makes
+        _record_or_compare(directory, finished, info, check)
         if alone:
             for leftover in _leftovers(directory):
                 leftover.unlink()
-            _locked(descriptor, fcntl.LOCK_SH)
+            _acquire(descriptor, fcntl.LOCK_SH)
         yield
         if (directory / finished).is_file():
             (directory / RUN_FILE).unlink(missing_ok=True)
@@ -59,39 +58,42 @@ def shared_directory(
 
 @contextmanager
 def try_lock(file: Path) -> Iterator[bool]:
-    """Hold the right to write `file`, which lies in a claimed directory, if no other process holds it.
+    """Lock a file that is to be written, unless another process has locked it.
 
-    It is a lock on a hidden file beside it, which the kernel takes back however its holder ends. Where a file system
-    has no locks everyone is given the right: files are written whole, so that the work is done twice and nothing else.
+    The lock is on a hidden file beside it; the kernel releases it when the process ends, however it ends. On a file
+    system without locks every process may write: files are written whole, so work is done twice and nothing else.
+
+    Args:
+        file: in a directory that processes share (`share_directory`).
 
     Yields:
-        whether the right was to be had.
+        whether this process may write the file.
     """
     lock = file.with_name(f".{file.name}.lock")
     descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
     try:
-        free = _free(descriptor)
+        acquired = _acquire_file(descriptor)
         try:
-            yield free
+            yield acquired
         finally:
-            if free:
+            if acquired:
                 lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
-def _free(descriptor: int) -> bool:
+def _acquire_file(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # no locks on this file system
         return True
-    return os.fstat(descriptor).st_nlink > 0  # else its holder was done, and removed it, after it had been opened
+    return os.fstat(descriptor).st_nlink > 0  # 0: another process was done, and removed it after it was opened here
 
 
-def _locked(descriptor: int, operation: int) -> bool:
-    """Whether the lock was to be had; not if others hold it, nor on file systems without locks."""
+def _acquire(descriptor: int, operation: int) -> bool:
+    """Whether the lock was acquired; not while others hold it, nor on file systems without locks."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError:
@@ -100,25 +102,24 @@ def _locked(descriptor: int, operation: int) -> bool:
 
 
 def _leftovers(directory: Path) -> set[Path]:
-    """What killed processes have left behind, if nobody else is at work."""
+    """What killed processes have left behind, if no other process works here."""
     return {path for pattern in (KILLED_WRITES, LOCKS) for path in directory.glob(pattern)}
 
 
-def _claim(directory: Path, finished: str, info: Mapping[str, Any], first: Callable[[], None] | None) -> None:
-    """Note in the directory what it is becoming, or check that it was becoming, or is, the same."""
-    for name in (finished, RUN_FILE, finished):  # twice: another worker may finish between the first two looks
+def _record_or_compare(
+    directory: Path, finished: str, info: Mapping[str, Any], check: Callable[[], None] | None
+) -> None:
+    """Record in the directory what it will hold, or compare with what is recorded."""
+    for name in (finished, RUN_FILE, finished):  # twice: another process may finish between the first two looks
         with suppress(FileNotFoundError):
-            return _check_same(directory / name, info)
+            return _compare(directory / name, info)
     if {*directory.iterdir()} - _leftovers(directory):
         raise FileExistsError(f"{directory} holds other files: choose a new or empty directory")
-    if first is not None:
-        first()
+    if check is not None:
+        check()
     write_json(directory / RUN_FILE, info)
 
 
-def _check_same(file: Path, info: Mapping[str, Any]) -> None:
-    recorded = read_json(file)
-    differing = [key for key, value in info.items() if recorded.get(key) != value]
-    if differing:
-        details = "; ".join(f"{key}: there {recorded.get(key)}, now {info[key]}" for key in differing)
-        raise ValueError(f"{file} is of something else ({details}): choose another directory")
+def _compare(file: Path, info: Mapping[str, Any]) -> None:
+    if different := differences(read_json(file), info):
+        raise ValueError(f"{file} is of something else ({different}): choose another directory")

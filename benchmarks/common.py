@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+import pyarrow as pa
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from amer.corpus import DocumentStore, write_store
 from amer.files import write_json
 from amer.machine import hardware, hardware_line, versions
 
@@ -49,6 +52,13 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Where and with what something was measured: processor, cores or GPU, threads, versions, date."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
     return {**hardware(device), "threads": torch.get_num_threads(), "versions": versions(), "date": date}
+
+
+def store_without_texts(path: Path, count: int, vectors: Any, **metadata: pa.Array) -> DocumentStore:
+    """A store of so many documents that have vectors, as `write_store` takes them, and metadata, but no texts."""
+    ids, empty = pa.array(np.arange(count)).cast(pa.string()), pa.array([""] * count)
+    documents = pa.table({"id": ids, "title": empty, "text": empty, **metadata})
+    return write_store(path, documents, vectors, {"name": "synthetic"})
 
 
 def timed(function: Callable[[], Any], repeats: int = 3, warm_up: int = 1) -> list[float]:

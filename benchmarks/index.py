@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from common import arguments_of, console, report
+from common import arguments_of, console, report, store_without_texts
 
-from amer.corpus import DocumentStore, write_store
+from amer.corpus import DocumentStore
 from amer.search import FaissIndex, round_robin
 
 BLOCK = 2**16
@@ -61,9 +60,7 @@ def synthetic_store(path: Path, rows: int, dim: int, generator: np.random.Genera
             chosen = generator.integers(0, count, min(BLOCK, rows - start))
             yield near(centres[chosen], SPREAD, generator)
 
-    ids = pa.array(np.arange(rows)).cast(pa.string())
-    empty = pa.array([""] * rows)
-    return write_store(path, pa.table({"id": ids, "title": empty, "text": empty}), blocks(), {"name": "synthetic"})
+    return store_without_texts(path, rows, blocks())
 
 
 def by_hand(store: DocumentStore, folder: Path, setting: Any, k: int) -> Callable[[np.ndarray], Any]:
@@ -99,21 +96,21 @@ def cpu_seconds(function: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, given: argparse.Namespace) -> dict:
+def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, args: argparse.Namespace) -> dict:
     """Build one index, then search in turn with ours and by hand, and fuse."""
     start = time.perf_counter()
-    index = FaissIndex.build(store, folder, name, given.recall, given.k, seed=given.seed)
+    index = FaissIndex.build(store, folder, name, args.recall, args.k, seed=args.seed)
     built = time.perf_counter() - start
-    hand, flat = by_hand(store, folder, index.setting, given.k), queries.reshape(-1, store.dim)
+    hand, flat = by_hand(store, folder, index.setting, args.k), queries.reshape(-1, store.dim)
     ours, theirs = [], []
-    for repeat in range(given.repeats + 1):
-        seconds = cpu_seconds(lambda: index.search(queries, given.k)), cpu_seconds(lambda: hand(flat))
+    for repeat in range(args.repeats + 1):
+        seconds = cpu_seconds(lambda: index.search(queries, args.k)), cpu_seconds(lambda: hand(flat))
         if repeat:  # the first warms up
             ours.append(seconds[0])
             theirs.append(seconds[1])
-    rows, scores = index.search(queries, given.k)
-    same = (rows.reshape(-1, given.k)[:, :, None] == hand(flat)[1][:, None, : given.k]).any(axis=2).mean()
-    fusion = statistics.median(cpu_seconds(lambda: round_robin(rows, scores, given.k)) for _ in range(given.repeats))
+    rows, scores = index.search(queries, args.k)
+    same = (rows.reshape(-1, args.k)[:, :, None] == hand(flat)[1][:, None, : args.k]).any(axis=2).mean()
+    fusion = statistics.median(cpu_seconds(lambda: round_robin(rows, scores, args.k)) for _ in range(args.repeats))
     search = statistics.median(ours)
     return {
         "index": index.info["factory"],
@@ -122,7 +119,7 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
         "bytes/vector": index.info["bytes"] / len(store),
         "recall": index.recall,
         "width": index.setting.width,
-        "candidates": index.setting.candidates * given.k,
+        "candidates": index.setting.candidates * args.k,
         "CPU ms/vector": 1e3 * search / len(flat),
         "by hand, CPU ms/vector": 1e3 * statistics.median(theirs) / len(flat),
         "ours / by hand": statistics.median(one / other for one, other in zip(ours, theirs, strict=True)),
@@ -133,26 +130,26 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
 
 def main() -> None:
     """Measure every index on one corpus."""
-    given = parse_arguments()
+    args = parse_arguments()
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
-    generator = np.random.default_rng(given.seed)
+    generator = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        if given.store:
-            store = DocumentStore.open(given.store)
+        folder = args.folder or Path(temporary)
+        if args.store:
+            store = DocumentStore.open(args.store)
         elif (folder / "store").is_dir():
             store = DocumentStore.open(folder / "store")
         else:
-            store = synthetic_store(folder / "store", given.rows, given.dim, generator)
-        chosen = generator.integers(0, len(store), (given.queries, given.vectors))
+            store = synthetic_store(folder / "store", args.rows, args.dim, generator)
+        chosen = generator.integers(0, len(store), (args.queries, args.vectors))
         queries = near(store.vectors(chosen), NOISE, generator)
         rows = []
-        for name in given.indexes:
-            rows.append(measure(store, name, folder / name.replace(",", "-"), queries, given))
+        for name in args.indexes:
+            rows.append(measure(store, name, folder / name.replace(",", "-"), queries, args))
             console.print(rows[-1])
-        report(given, rows)
+        report(args, rows)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from common import arguments_of, median_seconds, report
+from common import arguments_of, median_seconds, report, store_without_texts
 
 from amer.baselines.mmr import mmr
-from amer.corpus import DocumentStore, write_store
+from amer.corpus import DocumentStore
 
 Lists = tuple[np.ndarray, np.ndarray, DocumentStore, int, float]
 
@@ -38,9 +37,7 @@ def make_store(folder: str, arguments: argparse.Namespace) -> DocumentStore:
     """Random unit vectors in half precision."""
     vectors = np.random.default_rng(arguments.seed).standard_normal((arguments.rows, arguments.dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    names = [str(row) for row in range(arguments.rows)]
-    documents = pa.table({name: names for name in ("id", "title", "text")})
-    return write_store(Path(folder) / "store", documents, vectors, {"name": "random"})
+    return store_without_texts(Path(folder) / "store", arguments.rows, vectors)
 
 
 def make_lists(store: DocumentStore, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from common import ROOT, arguments_of, report
-
-from amer.corpus import write_store
+from common import ROOT, arguments_of, report, store_without_texts
 
 BLOCK = 2**16
 OPEN = """
@@ -48,15 +46,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_store(path: Path, rows: int, fields: int) -> None:
     """A store of so many documents and fields."""
-    ids, empty = pa.array(np.arange(rows)), pa.array([""] * rows)
-    columns = {f"field{number}": ids for number in range(fields)}
-    documents = pa.table({"id": ids.cast(pa.string()), "title": empty, "text": empty, **columns})
+    numbers = pa.array(np.arange(rows))
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, rows, BLOCK):
             yield np.tile(np.eye(4, dtype=np.float32)[0], (min(BLOCK, rows - start), 1))
 
-    write_store(path, documents, blocks(), {"name": "synthetic"})
+    store_without_texts(path, rows, blocks(), **{f"field{number}": numbers for number in range(fields)})
 
 
 def measure(rows: int, fields: int) -> dict[str, Any]:

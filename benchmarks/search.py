@@ -12,12 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
-from common import Clock, arguments_of, console, matmul_rate, measure, report, timed
+from common import Clock, arguments_of, console, matmul_rate, measure, report, store_without_texts, timed
 from torch.nn.functional import normalize
 
-from amer.corpus import write_store
 from amer.search import ExactIndex
 from amer.search.index import exact
 
@@ -67,7 +65,7 @@ def systems(
     found["matmul, topk"] = lambda: plain_search(queries, corpus, k)
     if flat := faiss_index(corpus):
         found["FAISS flat"] = lambda: torch.from_numpy(flat.search(queries.numpy(), k)[1])
-    exact = ExactIndex(make_store(corpus, Path(folder) / "store"))
+    exact = ExactIndex(store_without_texts(Path(folder) / "store", len(corpus), corpus.numpy()))
     grouped = queries.view(arguments.queries, arguments.vectors, -1)
     found["AMER, from disk"] = lambda: torch.from_numpy(exact.search(grouped, k)[0]).flatten(0, 1)
     return found
@@ -84,13 +82,6 @@ def faiss_index(corpus: torch.Tensor) -> Any | None:
     flat = faiss.IndexFlatIP(corpus.shape[1])
     flat.add(corpus.float().numpy())
     return flat
-
-
-def make_store(corpus: torch.Tensor, path: Path) -> Any:
-    """The corpus as a document store without texts."""
-    texts = [""] * len(corpus)
-    documents = pa.table({"id": [str(row) for row in range(len(corpus))], "title": texts, "text": texts})
-    return write_store(path, documents, corpus.numpy(), {"name": "random"})
 
 
 def copy_rate(device: str) -> float:

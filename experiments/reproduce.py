@@ -23,7 +23,6 @@ from amer.evaluation import (
     evaluate_run,
     low_similarity_third,
     mrecall_at_k,
-    plot_bars,
     ranking_metrics,
     target_distances,
     target_similarity,
@@ -36,6 +35,7 @@ from experiments.analysis import (
     comparison_numbers,
     comparison_table,
     draw_figure1,
+    draw_figure3,
     draw_figure4,
     draw_figure5,
     draw_figure6,
@@ -125,7 +125,7 @@ class Reproduction:
         return comparison_numbers(values, low, METRIC, tested=systems["AMER"])
 
 
-def claim(folder: Path, study: Study) -> None:
+def check_same_study(folder: Path, study: Study) -> None:
     """Note what data a folder is of; decoders, seeds and trainings may change, they are known by their own settings.
 
     Raises:
@@ -245,7 +245,7 @@ ARTEFACTS: dict[str, tuple[Callable[[Reproduction], dict[str, Any]], Callable[[d
     "table1": (table1, lambda numbers, path: statistics_table(numbers).save(path)),
     "figure1": (figure1, draw_by_dataset(draw_figure1)),
     "figure6": (figure6, picture(draw_figure6)),
-    "figure3": (figure3, picture(lambda numbers, path: plot_bars(numbers["results"], synthetic.METRICS, path))),
+    "figure3": (figure3, picture(lambda numbers, path: draw_figure3(numbers["results"], synthetic.METRICS, path))),
     "figure4": (compared, picture(draw_figure4)),
     "table2": (compared, lambda numbers, path: gain_table(gain_numbers(numbers)).save(path)),
     "table3": (table3, lambda numbers, path: gain_table(numbers).save(path)),
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Compute and draw what was asked for."""
     parsed, console, started = parse_arguments(arguments), Console(), time.perf_counter()
     work = Reproduction(load_study(parsed.dataset), parsed.output.resolve() / parsed.dataset, parsed.parallel, console)
-    claim(work.folder, work.study)
+    check_same_study(work.folder, work.study)
     wanted = ARTEFACTS if "all" in parsed.artefacts else dict.fromkeys(parsed.artefacts)
     for artefact in wanted:
         compute, draw = ARTEFACTS[artefact]

@@ -20,10 +20,11 @@ from transformers import LlamaConfig, LlamaModel
 from amer.corpus import DocumentStore
 from amer.data import load_dataset_dir
 from amer.data.synthetic import build_synthetic
-from amer.evaluation import evaluate_model, plot_bars, plot_training_curve
+from amer.evaluation import evaluate_model, plot_training_curve
 from amer.files import atomic_directory, read_json, write_json
 from amer.search import ExactIndex
 from amer.trainer import SINGLE_QUERY
+from experiments.analysis import draw_figure3
 from experiments.training_jobs import ROOT, Job, history, run_all
 from modeling_amer import AMERModel
 
@@ -134,7 +135,7 @@ def report(results: list[dict], histories: dict[str, list], arguments: argparse.
     console.print(table)
     described = json.loads(json.dumps(vars(arguments), default=str))
     write_json(arguments.output / "results.json", {"arguments": described, "results": results})
-    plot_bars(results, METRICS, arguments.output / "figure3.png")
+    draw_figure3(results, METRICS, arguments.output / "figure3.png")
     plot_training_curve(histories, "eval_mrecall@10", arguments.output / "training.png")
 
 

@@ -14,8 +14,9 @@ from huggingface_hub import DatasetCardData
 import amer.evaluation
 from amer.corpus.store import DocumentStore
 from amer.data.dataset import SPLITS
+from amer.evaluation.markdown import markdown_table
 from amer.files import read_json
-from amer.hub_cards.rendering import code, quoted, render, repository, revision, table
+from amer.hub_cards.rendering import code, quoted, render, repository, revision
 from amer.hub_cards.updating import assemble, split_card
 
 METRIC = Path(amer.evaluation.__file__).parent / "metrics" / "mrecall"
@@ -59,7 +60,7 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         "dataset",
         name=repo_id.rpartition("/")[2],
         repo_id=repo_id,
-        columns_table=table(
+        columns_table=markdown_table(
             ["Column", "Type", "What it is"],
             [[code(field.name), code(field.type), COLUMNS.get(field.name, "")] for field in schema],
             alignment="lll",
@@ -69,7 +70,9 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         example=_example(next(iter(files.values()))),
         has_vectors="query_vector" in schema.names,
         origin=list(_origin(info)),
-        arguments=table(["Argument", "Value"], ([code(k), code(v)] for k, v in info.get("arguments", {}).items())),
+        arguments=markdown_table(
+            ["Argument", "Value"], ([code(k), code(v)] for k, v in info.get("arguments", {}).items())
+        ),
         encoder=_encoder(info.get("query_vectors")),
     )
     return assemble(metadata.to_yaml(), body)
@@ -142,7 +145,7 @@ def _splits_table(counts: dict[str, int], details: dict[str, dict[str, int]]) ->
         mean = f"{targets / queries:.2f}" if targets else ""
         others = [f"{detail[key]:,}" if key in detail else "" for key in ("targets", "documents")]
         rows.append([name, f"{queries:,}", *others, mean])
-    return table(["Split", "Questions", "Targets", "Documents", "Targets a question"], rows)
+    return markdown_table(["Split", "Questions", "Targets", "Documents", "Targets a question"], rows)
 
 
 def _origin(info: dict[str, Any]) -> Iterator[str]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
+from rich.filesize import decimal
 
+from amer.evaluation.markdown import markdown_table
 from amer.files import atomic_write
 from amer.hub_cards import results
 from amer.hub_cards.images import BY_DIVERSITY, draw_images
 from amer.hub_cards.model_facts import model_facts
-from amer.hub_cards.rendering import code, is_repository, render, size, table
+from amer.hub_cards.rendering import code, is_repository, render
 from amer.hub_cards.training_facts import training_facts
 from amer.hub_cards.updating import assemble, update_card
 
@@ -147,6 +149,8 @@ def _files_table(folder: Path) -> str:
         count = sum((folder / name).stat().st_size for name in names)
         if names:
             listed = ", ".join(map(code, names)) if len(names) <= 3 else f"{code(pattern)}, {len(names)} files"
-            rows.append([listed, size(count), meaning])
+            rows.append([listed, decimal(count), meaning])
             total += count
-    return table(["File", "Size", "What it is"], [*rows, ["**in all**", f"**{size(total)}**", ""]], alignment="lrl")
+    return markdown_table(
+        ["File", "Size", "What it is"], [*rows, ["**in all**", f"**{decimal(total)}**", ""]], alignment="lrl"
+    )

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from amer.corpus.store import complete_encoder
-from amer.hub_cards.rendering import code, number, public_name, repository, revision, table
+from amer.evaluation.markdown import markdown_table
+from amer.hub_cards.rendering import code, number, public_name, repository, revision
 
 if TYPE_CHECKING:
     from modeling_amer import AMERConfig
@@ -28,7 +29,7 @@ def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | Non
         "base": config.base_model_name_or_path,
         "encoder": encoder and {**encoder, "name": public_name(encoder["name"])},
         "prompt_template": config.prompt_template,
-        "model_table": table(["", ""], _model_rows(config, training), alignment="ll"),
+        "model_table": markdown_table(["", ""], _model_rows(config, training), alignment="ll"),
     }
 
 

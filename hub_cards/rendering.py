@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
+from amer.hub import public_name
 from modeling_amer.publishing_amer import is_repo_id
 
 if TYPE_CHECKING:
@@ -36,20 +37,6 @@ def block(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[Any]], alignment: str = "") -> str:
-    """A Markdown table, empty where there are no rows.
-
-    Args:
-        titles: of the columns.
-        rows: their cells.
-        alignment: "l" or "r" for each column; by default the first to the left and numbers, the others, to the right.
-    """
-    rows = list(rows)
-    alignment = alignment or "l" + "r" * (len(titles) - 1)
-    lines = [titles, ["---:" if side == "r" else "---" for side in alignment], *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) if rows else ""
-
-
 def repository(name: str, kind: str = "") -> str:
     """A name as a link where it can be one on the Hub, as inline code where it is a folder.
 
@@ -68,20 +55,6 @@ def revision(commit: str | None) -> str:
 def is_repository(name: str | None) -> bool:
     """Whether a name is one on the Hub rather than a folder."""
     return bool(name) and is_repo_id(name)
-
-
-def public_name(name: str) -> str:
-    """What may be said of a name in public: of a path only its last part, for the rest is about somebody's disk."""
-    is_path = name.startswith((".", "/", "~", "\\")) or os.path.isdir(name) or re.match(r"[A-Za-z]:[\\/]", name)
-    return re.split(r"[\\/]", name.rstrip("\\/"))[-1] if is_path else name
-
-
-def size(count: int) -> str:
-    """Bytes as people read them, in powers of ten as the Hub counts: 812 bytes, 7.4 MB."""
-    if count < 1000:
-        return f"{count} bytes"
-    power = min(3, (len(str(count)) - 1) // 3)
-    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def duration(seconds: float) -> str:
@@ -109,10 +82,6 @@ def quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -133,6 +102,6 @@ def _environment() -> Environment:
         "number": number,
         "quoted": quoted,
         "repository": repository,
-        "size": size,
+        "size": decimal,
     }
     return environment

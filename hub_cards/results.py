@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from amer.evaluation.markdown import markdown_table
 from amer.evaluation.report import SUBSETS, metric_label
-from amer.hub_cards.rendering import LINK, public_name, table
+from amer.hub_cards.rendering import LINK, public_name
 from amer.hub_cards.updating import SOURCE
 
 TASK = ("information-retrieval", "Information Retrieval")
@@ -65,7 +66,7 @@ def results_table(report: dict[str, Any], subset: str, system: str) -> str:
         cells = [name, str(entry["searches_per_query"]), *([milliseconds(entry)] if timed else [])]
         cells += [f"{100 * entry['metrics'][metric][subset]['mean']:.2f}" for metric in metrics]
         rows.append([f"**{cell}**" if cell else "" for cell in cells] if name == system else cells)
-    return table(titles, rows)
+    return markdown_table(titles, rows)
 
 
 def comparison_table(report: dict[str, Any], system: str) -> str:
@@ -77,7 +78,7 @@ def comparison_table(report: dict[str, Any], system: str) -> str:
         for metric, subsets in report["systems"][system]["metrics"].items() if reference != system else ():
             tests = [subsets[subset]["against"][reference] for subset in SUBSETS]
             rows.append([reference, metric_label(metric), *(cell for test in tests for cell in _test(test))])
-    return table(titles, rows, alignment="llrrrr")
+    return markdown_table(titles, rows, alignment="llrrrr")
 
 
 def rival(report: dict[str, Any], system: str) -> dict[str, Any] | None:
@@ -110,7 +111,6 @@ def eval_results(report: dict[str, Any], system: str, repo_id: str) -> list[Eval
     metadata = report["metadata"]
     dataset = public_name(str(metadata.get("dataset", "unnamed")))
     identifier = metadata.get("dataset_id") or re.sub(r"[^a-z0-9.]+", "-", dataset.lower()).strip("-")
-    suffix = {"whole": "", "low_similarity": ", low similarity third"}
     return [
         EvalResult(
             task_type=TASK[0],
@@ -119,13 +119,13 @@ def eval_results(report: dict[str, Any], system: str, repo_id: str) -> list[Eval
             dataset_name=dataset,
             dataset_split=metadata.get("split"),
             metric_type=metric,
-            metric_name=f"{metric_label(metric)}{suffix[subset]}",
+            metric_name=metric_label(metric) + ("" if subset == "whole" else f", {label}"),
             metric_value=subsets[subset]["mean"],
             source_name=SOURCE,
             source_url=f"{LINK}{repo_id}",
         )
         for metric, subsets in report["systems"][system]["metrics"].items()
-        for subset in SUBSETS
+        for subset, label in SUBSETS.items()
     ]
 
 

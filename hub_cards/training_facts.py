@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from amer.evaluation.markdown import markdown_table
 from amer.evaluation.report import metric_label
 from amer.hub_cards.images import TRAINING, has_curve
-from amer.hub_cards.rendering import code, duration, number, repository, revision, table
+from amer.hub_cards.rendering import code, duration, number, repository, revision
 from amer.machine import hardware_line
 
 
@@ -24,7 +25,7 @@ def training_facts(training: dict[str, Any] | None) -> dict[str, Any]:
         "data_lines": list(_data_lines(dataset, record.get("store") or {})),
         "splits_table": _splits_table(splits),
         "process_lines": list(_process_lines(record)),
-        "settings_table": table(["Setting", "Value"], ([code(k), number(v)] for k, v in settings.items())),
+        "settings_table": markdown_table(["Setting", "Value"], ([code(k), number(v)] for k, v in settings.items())),
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
         "curve": TRAINING if has_curve(training) else None,
     }
@@ -58,7 +59,7 @@ def _splits_table(splits: dict[str, dict[str, int]]) -> str:
     rows = [
         [name, *(f"{counts[key]:,}" if key in counts else "" for key in columns)] for name, counts in splits.items()
     ]
-    return table(["Split", *(key.capitalize() for key in columns)], rows)
+    return markdown_table(["Split", *(key.capitalize() for key in columns)], rows)
 
 
 def _process_lines(record: dict[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from amer.corpus.store import (
     write_documents,
 )
 from amer.corpus.table import check_ids, checked_documents
-from amer.locks import shared_directory, try_lock
+from amer.locks import share_directory, try_lock
 
 
 class Encoder(Protocol):
@@ -79,7 +79,7 @@ def encode_corpus(
         OSError: the disk is full, or a file was damaged since it was written; names the file.
     """
     encoding = CorpusEncoding.prepare(documents, encoder, path, batch_size, shard_size, dtype)
-    with encoding.shared_directory():
+    with encoding.share_directory():
         encoding.encode(encoding.shards.of_worker(worker, num_workers), show_progress_bar)
         finished = finish_store(encoding.path, encoding.documents, encoding.info)
     return DocumentStore.open(path) if finished else None
@@ -123,13 +123,13 @@ class CorpusEncoding:
         """The embedding files."""
         return embedding_shards(self.path, self.info)
 
-    def shared_directory(self) -> AbstractContextManager[None]:
-        """What all work in the directory is done in; the first to claim it looks for ids that repeat.
+    def share_directory(self) -> AbstractContextManager[None]:
+        """Share the directory with the other processes that encode this corpus (`amer.locks.share_directory`).
 
-        That takes memory for all ids, so that not every process should do it.
+        The first one looks for ids that repeat: that takes memory for all ids, so not every process should do it.
         """
         ids = self.documents.column("id")
-        return shared_directory(self.path, STORE_FILE, self.info, first=lambda: check_ids(ids, "documents"))
+        return share_directory(self.path, STORE_FILE, self.info, check=lambda: check_ids(ids, "documents"))
 
     def encode(self, indices: Iterable[int], show_progress_bar: bool = False) -> None:
         """Encode those shards that are not there and that no other process is encoding."""
@@ -142,7 +142,7 @@ class CorpusEncoding:
 
 
 def finish_store(path: Path, documents: pa.Table, info: dict[str, Any]) -> bool:
-    """Finish a store in a claimed directory if every shard is there; whether it is finished.
+    """Finish a store, inside `share_directory`, if every shard is there; whether it is finished.
 
     Args:
         path: the store's directory.

@@ -24,7 +24,7 @@ from amer.corpus.store import STORE_FILE, DocumentStore, embedding_shards
 from amer.corpus.table import checked_documents, fingerprint
 from amer.extras import import_extra
 from amer.files import read_json
-from amer.locks import RUN_FILE, shared_directory
+from amer.locks import RUN_FILE, share_directory
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -106,7 +106,7 @@ class ShardActor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See that the shards `item` are there, and give their numbers back."""
         for shard in batch["item"].tolist():
-            with self.encoding.shared_directory():
+            with self.encoding.share_directory():
                 self.encoding.encode([shard])
                 # A process that is at it may be what is left of a lost node, and end without a result.
                 while not self.encoding.shards.file(shard).is_file():
@@ -154,7 +154,7 @@ def _finish(path: Path, documents: pa.Table) -> DocumentStore:
         info = {**read_json(path / RUN_FILE), "documents_sha256": fingerprint(documents)}
         if missing := embedding_shards(path, info).missing():
             raise OSError(f"{len(missing)} shards written on other nodes are not in {path}: share it among them")
-        with shared_directory(path, STORE_FILE, info):
+        with share_directory(path, STORE_FILE, info):
             while not finish_store(path, documents, info):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     return DocumentStore.open(path)

@@ -174,8 +174,5 @@ def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
 
 def file_checksum(file: Path) -> str:
     """sha256 of a file."""
-    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

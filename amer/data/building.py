@@ -21,7 +21,7 @@ from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, Retriever, map_gold
 from amer.data.text_lines import Place, read_objects
-from amer.files import atomic_write, read_json
+from amer.files import atomic_write, differences, read_json
 from amer.locks import KILLED_WRITES, RUN_FILE
 
 WORK = "work"  # beside the result: what a killed build goes on from
@@ -289,11 +289,9 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     if not (path / "dataset").exists():
         return False
     recorded = read_json(path / "dataset" / "dataset.json").get("arguments", {})
-    differing = [key for key, value in info["arguments"].items() if recorded.get(key) != value]
-    if differing:
-        details = "; ".join(f"{key}: there {recorded.get(key)}, now {info['arguments'][key]}" for key in differing)
+    if different := differences(recorded, info["arguments"]):
         raise FileExistsError(
-            f"{path / 'dataset'} was built with other arguments ({details}): choose another path or remove it"
+            f"{path / 'dataset'} was built with other arguments ({different}): choose another path or remove it"
         )
     remove_work(path)
     return True

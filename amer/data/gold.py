@@ -20,7 +20,7 @@ from amer.corpus.table import fingerprint
 from amer.data.answer_matching import AnswerMatcher
 from amer.data.dataset import CLUSTERS
 from amer.files import atomic_write, write_json
-from amer.locks import shared_directory
+from amer.locks import share_directory
 
 GOLD_FILE = "gold.json"
 PART = 256  # questions of a part: the most work a kill can lose, and how many share a pass over a store
@@ -104,7 +104,7 @@ def map_gold(
     }
     starts = range(0, len(questions), PART)
     files = [folder / f"gold-{index:05d}-of-{len(starts):05d}.parquet" for index in range(len(starts))]
-    with shared_directory(folder, GOLD_FILE, info):
+    with share_directory(folder, GOLD_FILE, info):
         with tqdm(total=len(questions), desc="Mapping", unit="question", disable=not show_progress_bar) as progress:
             for start, file in zip(starts, files, strict=True):
                 part = slice(start, start + PART)

@@ -14,6 +14,7 @@ from torch.nn.functional import gelu
 import amer
 from amer.corpus.store import write_store
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
+from amer.data.distances import RANDOM_QUERIES, SAME_QUERY, compare_with_random_queries
 from amer.files import atomic_directory
 
 Distribution = Literal["gaussian", "high_variance", "correlated", "uniform", "laplace"]
@@ -169,19 +170,12 @@ def distance_report(targets: np.ndarray, seed: int = 0) -> dict[str, float]:
     """
     if targets.ndim != 3 or targets.shape[0] < 2 or targets.shape[1] < 2:
         raise ValueError(f"targets are {targets.shape}: needed are (queries >= 2, m >= 2, dim)")
-    unit = _unit(targets)
-    order = np.random.default_rng(seed).permutation(len(unit))
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, 1)
-    different = ~np.eye(unit.shape[1], dtype=bool)
-    cosines = {
-        "same_query": (unit @ unit.transpose(0, 2, 1))[:, different],
-        "random_query": unit @ unit[partner].transpose(0, 2, 1),
+    distances = compare_with_random_queries(_unit(targets.astype(np.float64)), seed)
+    return {
+        f"{name}_{kind}": means[pairs]
+        for kind, means in distances.items()
+        for name, pairs in (("same_query", SAME_QUERY), ("random_query", RANDOM_QUERIES))
     }
-    report = {f"{name}_cosine": float(1 - cosine.mean()) for name, cosine in cosines.items()}
-    for name, cosine in cosines.items():
-        report[f"{name}_euclidean"] = float(np.sqrt(np.maximum(2 - 2 * cosine, 0)).mean())
-    return report
 
 
 def build_synthetic(

@@ -10,7 +10,7 @@ from amer.evaluation.diversity import (
     target_similarity,
 )
 from amer.evaluation.evaluate import SystemResult, evaluate_embeddings, evaluate_model, evaluate_run, summarise
-from amer.evaluation.plots import plot_bars, plot_by_diversity, plot_quartiles, plot_training_curve, plot_training_run
+from amer.evaluation.plots import plot_by_diversity, plot_quartiles, plot_training_curve, plot_training_run
 from amer.evaluation.ranking import ranking_metrics
 from amer.evaluation.recall import mrecall_at_k, recall_at_k
 from amer.evaluation.report import Report
@@ -31,7 +31,6 @@ __all__ = [
     "mrecall_at_k",
     "normalise_answer",
     "paired_bootstrap",
-    "plot_bars",
     "plot_by_diversity",
     "plot_quartiles",
     "plot_training_curve",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.distance import pdist
 
+from amer.data.distances import DISTANCES, mean_distances
 from amer.evaluation.recall import Targets
 
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
-
-DISTANCES = {"euclidean": "Euclidean", "cosine": "cosine"}
-"""Keys of `target_distances`, and their names."""
 
 BLOCK_QUERIES = 4_096  # queries whose target vectors are held at a time
 
@@ -47,22 +45,6 @@ def target_distances(targets: Targets, store: DocumentStore) -> dict[str, np.nda
         for unit, counts in _blocks(targets, store)
     ]
     return {kind: np.concatenate([block[kind] for block in blocks]) for kind in DISTANCES}
-
-
-def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean of each query's Euclidean distances, and of the cosine distances that they stand for.
-
-    Args:
-        euclidean: per query the distances between pairs of unit vectors, an array of any shape; it may be empty.
-
-    Returns:
-        `{"euclidean": (q,), "cosine": (q,)}` float64; 0 where there is no pair. Between unit vectors `|a - b|^2 / 2`
-        is 1 - cosine, exactly 0 for equal ones.
-    """
-    return {
-        "euclidean": np.array([pairs.mean() if pairs.size else 0.0 for pairs in euclidean]),
-        "cosine": np.array([(pairs**2).mean() / 2 if pairs.size else 0.0 for pairs in euclidean]),
-    }
 
 
 def low_similarity_third(similarity: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus
-from amer.corpus.store import complete_encoder
 from amer.search import ExactIndex, Fused, Searcher
 from amer.search.index import Index
+from amer.search.query_encoding import check_encoder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,9 +72,7 @@ class AMERSearch:
             ValueError: another document encoder than the model's, a model that reads vectors only, or a name that is
                 not of the form `organisation/model`.
         """
-        wanted, given = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
-        if wanted != given:
-            raise ValueError(f"the model was trained against the document encoder {wanted}, given was {given}")
+        check_encoder(model, encoder)
         if not model.config.reads_text:
             raise ValueError("the model reads vectors only, but mteb's questions are texts")
         if name.count("/") != 1:

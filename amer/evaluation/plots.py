@@ -1,7 +1,7 @@
 """Plots that a colour-blind reader and a black-and-white printer can tell apart: PNG, 150 dots per inch.
 
-Colours are those of Okabe and Ito without their yellow, which vanishes on white; a marker, line style or hatch says
-the same once more.
+Colours are those of Okabe and Ito without their yellow, which vanishes on white; a marker or line style says the same
+once more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
 LINES = ("-", "--", ":")  # the next one when the colours come round again
-BAR_COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7")
-HATCHES = ("", "///", "...", "xxx")  # one for each of them
-BAR_WIDTH = 0.8  # of the space between two bars
 LOSSES = {"loss": "training", "eval_loss": "validation"}
 QUARTERS = ("most diverse", "second", "third", "least diverse")
 
@@ -62,21 +59,6 @@ def plot_quartiles(
         ValueError: more systems than markers, or none.
     """
     save_figure(_diversity_figure(quartiles, metric, ranges), path)
-
-
-def plot_bars(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """The synthetic study as in paper Figure 3: one panel a metric, and in it systems and transformations by setting.
-
-    Args:
-        results: one mapping for each bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of
-            every metric; where a combination is not there, its place stays empty.
-        metrics: one or several, such as `("mrecall@100", "mrecall@10")`.
-        path: of the PNG.
-
-    Raises:
-        ValueError: nothing to draw, a field is missing, or more than four transformations.
-    """
-    save_figure(_bars_figure(results, metrics), path)
 
 
 def plot_training_curve(
@@ -122,60 +104,6 @@ def _diversity_figure(
     axes.set_ylim(bottom=0)
     _legend(axes, [means[-1] for means in quarters.values()])
     return figure
-
-
-def _bars_figure(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Figure:
-    fields = ("setting", "system", "transformation")
-    if not results or not metrics or any(name not in result for result in results for name in (*fields, *metrics)):
-        raise ValueError(
-            f"every result needs {', '.join((*fields, *metrics))}, and there must be at least one of each"
-        )
-    settings, systems, transformations = (list(dict.fromkeys(r[name] for r in results)) for name in fields)
-    if len(transformations) > len(HATCHES):
-        raise ValueError(f"up to {len(HATCHES)} transformations can be told apart, got {len(transformations)}")
-    bars = len(settings) * len(systems) * len(transformations)
-    figure, panels = new_figure(max(6.0, 1.6 + 0.5 * bars), 2.7 * len(metrics), rows=len(metrics))
-    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
-        means = {tuple(result[name] for name in fields): 100 * result[metric] for result in results}
-        _draw_bars(axes, means, settings, systems, transformations)
-        axes.set_ylabel(f"{metric_label(metric)} (%)")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(transformations), frameon=False)
-    return figure
-
-
-def _draw_bars(
-    axes: Axes, means: dict[tuple[str, ...], float], settings: list[str], systems: list[str], groups: list[str]
-) -> None:
-    """Within a setting the systems stand beside each other, and within a system the transformations."""
-    system_width = len(groups) + 0.6
-    setting_width = len(systems) * system_width + 0.8
-    centres = {
-        (setting, system): number * setting_width + place * system_width
-        for number, setting in enumerate(settings)
-        for place, system in enumerate(systems)
-    }
-    for place, group in enumerate(groups):
-        shift = place - (len(groups) - 1) / 2
-        here = [pair for pair in centres if (*pair, group) in means]
-        heights = [means[(*pair, group)] for pair in here]
-        style = {"color": BAR_COLOURS[place], "hatch": HATCHES[place], "edgecolor": "black", "linewidth": 0.8}
-        bars = axes.bar([centres[pair] + shift for pair in here], heights, BAR_WIDTH, label=group, **style)
-        axes.bar_label(bars, [_percent(height) for height in heights], padding=2, fontsize=8)
-    axes.set_xticks(list(centres.values()), [system for _, system in centres], fontsize=9)
-    axes.tick_params(axis="x", length=0)
-    axes.set_ylim(0, 112)
-    axes.set_yticks(range(0, 101, 25))
-    for number, setting in enumerate(settings):
-        middle = number * setting_width + (len(systems) - 1) * system_width / 2
-        below = {"xycoords": ("data", "axes fraction"), "xytext": (0, -22), "textcoords": "offset points"}
-        axes.annotate(setting, (middle, 0), **below, ha="center", va="top", fontweight="bold")
-        if number:
-            axes.axvline(number * setting_width - (system_width + 0.8) / 2, color="0.7", linewidth=0.8)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0f}" if value in (0, 100) else f"{value:.1f}"
 
 
 def _training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:

@@ -13,6 +13,7 @@ import numpy as np
 
 from amer.evaluation.diversity import low_similarity_third, similarity_quartiles
 from amer.evaluation.evaluate import SystemResult, summarise
+from amer.evaluation.markdown import markdown_table
 from amer.files import atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Report:
         for subset, label in SUBSETS.items():
             rows = self._rows(subset, lambda cell: f"**{cell}**")
             heading = f"## {label.capitalize()}: {self._count(subset)} queries"
-            parts += [heading, _markdown_table(self._titles(" "), rows)]
+            parts += [heading, markdown_table(self._titles(" "), rows)]
         parts.append("\n".join(f"- {note}" for note in self._notes()))
         for reference in self.references:
             parts += [f"## Against {reference}", self._comparison(reference)]
@@ -204,7 +205,7 @@ class Report:
                 tests = [self.summary[system.name][metric][subset]["against"][reference] for subset in SUBSETS]
                 cells = [cell for test in tests for cell in _test_cells(test)]
                 rows.append([system.name, metric_label(metric), *cells])
-        return _markdown_table(titles, rows)
+        return markdown_table(titles, rows)
 
 
 def metric_label(metric: str) -> str:
@@ -217,8 +218,3 @@ def _test_cells(test: dict[str, float | None]) -> list[str]:
     difference, low, high = (f"{100 * test[name]:+.2f}" for name in ("difference", "low", "high"))
     gain = "n/a" if test["gain_percent"] is None else f"{test['gain_percent']:+.1f}%"
     return [f"{difference} ({low} to {high})", gain, f"{test['p_value']:.4f}"]
-
-
-def _markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

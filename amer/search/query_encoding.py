@@ -16,7 +16,7 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
 from amer.corpus.store import complete_encoder
 from amer.files import read_json
-from amer.locks import shared_directory
+from amer.locks import share_directory
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -73,7 +73,9 @@ def encode_queries(
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     if encoder is not None:
-        _check_encoder(model, encoder, input_vectors)
+        if input_vectors is not None:
+            raise ValueError("both input_vectors and an encoder to make them were given: pass one of them")
+        check_encoder(model, encoder)
     questions, input_vectors = _checked(questions, input_vectors)
 
     def encode(rows: slice) -> np.ndarray:
@@ -96,7 +98,7 @@ def encode_queries(
         **model_identity(model),
     }
     shards = _shards(path, info)
-    with shared_directory(path, EMBEDDINGS_FILE, info):
+    with share_directory(path, EMBEDDINGS_FILE, info):
         if not (path / EMBEDDINGS_FILE).is_file():
             shards.fill(shards.of_worker(worker, num_workers), encode, "question", show_progress_bar)
             if not shards.missing():
@@ -156,12 +158,15 @@ def _shards(path: Path, info: dict[str, Any]) -> Shards:
     return Shards(path, "query_embeddings", info["count"], info["shard_size"], row_shape, "float32")
 
 
-def _check_encoder(model: AMERModel, encoder: DocumentEncoder, input_vectors: np.ndarray | None) -> None:
-    if input_vectors is not None:
-        raise ValueError("both input_vectors and an encoder to make them were given: pass one of them")
-    wanted, given = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
-    if wanted != given:
-        raise ValueError(f"the model was trained against the document encoder {wanted}, given was {given}")
+def check_encoder(model: AMERModel, encoder: DocumentEncoder) -> None:
+    """Refuse a document encoder other than the model's.
+
+    Raises:
+        ValueError: its name, revision or one of its prompts differs.
+    """
+    wanted, found = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
+    if wanted != found:
+        raise ValueError(f"the model was trained against the document encoder {wanted}, given was {found}")
 
 
 def _checked(
@@ -177,8 +182,8 @@ def _checked(
         input_vectors = np.ascontiguousarray(input_vectors, dtype=np.float32)
         if not np.isfinite(input_vectors).all():
             raise ValueError("input_vectors hold NaN or infinite values: the encoder that made them is broken")
-    given = {"questions": questions, "input_vectors": input_vectors}
-    counts = {name: len(column) for name, column in given.items() if column is not None}
+    columns = {"questions": questions, "input_vectors": input_vectors}
+    counts = {name: len(column) for name, column in columns.items() if column is not None}
     if len({*counts.values()}) != 1 or 0 in counts.values():
         raise ValueError(f"got {counts or 'no questions'}: pass at least one, and as many vectors as texts if both")
     return questions, input_vectors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from amer import __version__
 from amer.corpus.filters import Filter
+from amer.hub import public_name
 from amer.search import Searcher
 from amer.service.batching import Batcher, Found, Options
 from amer.service.clients import awaited_by_client, read_body
@@ -152,13 +152,8 @@ def _served(searcher: Searcher) -> Health:
     return Health(
         status="ok",
         version=__version__,
-        model=_public_name(config.name_or_path),
+        model=public_name(config.name_or_path),
         num_query_vectors=config.num_query_vectors,
         documents=len(searcher.store),
-        encoder=Encoder(name=_public_name(encoder["name"]), revision=encoder["revision"]),
+        encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
     )
-
-
-def _public_name(name: str) -> str:
-    """A name on the Hub as it is, of a folder the last part: where it lies is nobody's business."""
-    return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name

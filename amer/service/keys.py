@@ -22,9 +22,9 @@ def key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
         raise ValueError("the API key is empty: give one, or none at all to serve without")
     scheme = APIKeyHeader(name=HEADER, auto_error=False)
 
-    async def check(given: str | None = Security(scheme)) -> None:
+    async def check(key: str | None = Security(scheme)) -> None:
         # Headers arrive as Latin-1, whatever bytes were sent.
-        if given is None or not hmac.compare_digest(given.encode("latin-1"), api_key.encode()):
+        if key is None or not hmac.compare_digest(key.encode("latin-1"), api_key.encode()):
             challenge = {"WWW-Authenticate": "APIKey"}
             raise HTTPException(401, f"the header {HEADER} is missing or wrong", challenge)
 

@@ -8,6 +8,7 @@ from experiments.analysis.comparison_tables import comparison_table, gain_table
 from experiments.analysis.diversity_figure import draw_figure1, figure1_numbers
 from experiments.analysis.similarity import draw_figure5, draw_figure6, figure5_numbers, figure6_numbers
 from experiments.analysis.statistics import statistics_numbers, statistics_table
+from experiments.analysis.synthetic_figure import draw_figure3
 from experiments.analysis.systems import systems_numbers, systems_table
 from experiments.analysis.tables import Cell, Table
 
@@ -17,6 +18,7 @@ __all__ = [
     "comparison_numbers",
     "comparison_table",
     "draw_figure1",
+    "draw_figure3",
     "draw_figure4",
     "draw_figure5",
     "draw_figure6",

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amer.evaluation.plots import BAR_COLOURS, HATCHES
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ORANGE, BLUE, *OTHERS = BAR_COLOURS
-STYLES = tuple(zip((BLUE, ORANGE, *OTHERS, "#56B4E9", "white"), (*HATCHES, "\\\\\\", "ooo"), strict=True))
+STYLES = (  # colour and hatch of each kind of bar; colours of Okabe and Ito, as of `amer.evaluation.plots`
+    ("#0072B2", ""),
+    ("#E69F00", "///"),
+    ("#009E73", "..."),
+    ("#CC79A7", "xxx"),
+    ("#56B4E9", "\\\\\\"),
+    ("white", "ooo"),
+)
 NAME_WIDTH = 14  # characters in a line below a group
 FILLED = 0.8  # of a group's room
 LEAST_WIDTH = 6.5  # inches: room for titles and the legend where a figure has few bars or panels
@@ -32,7 +36,7 @@ def draw_bars(
     Args:
         axes: where to draw.
         groups: names below the groups.
-        bars: name in the legend -> one height for each group.
+        bars: name in the legend -> one height for each group, NaN where there is none.
         errors: the same names -> one deviation for each group, NaN where there is none.
 
     Raises:
@@ -49,7 +53,8 @@ def draw_bars(
             style |= {"yerr": errors[name], "error_kw": {"elinewidth": 1.0, "capsize": 2.5}}
         drawn = axes.bar(centres, heights, width, label=name, **style)
         if errors is None:
-            axes.bar_label(drawn, fmt="%.2f", padding=2, fontsize=8)
+            labels = ["" if np.isnan(height) else f"{height:.2f}" for height in heights]
+            axes.bar_label(drawn, labels, padding=2, fontsize=8)
     axes.set_xticks(range(len(groups)), [textwrap.fill(group, NAME_WIDTH) for group in groups], fontsize=9)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(groups) - 0.5)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from amer.evaluation.report import SUBSETS
 from amer.evaluation.significance import paired_bootstrap
-
-SUBSETS = {"whole": "whole set", "low_similarity": "low similarity set"}
 
 Values = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 """Base model -> dataset -> system -> `(seeds, q)` values of 0 to 1."""

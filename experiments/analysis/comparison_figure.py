@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amer.evaluation.plots import new_figure, save_figure
-from amer.evaluation.report import metric_label
+from amer.evaluation.report import SUBSETS, metric_label
 from experiments.analysis.bars import LEAST_WIDTH, draw_bars, legend_above, panel_width
-from experiments.analysis.comparison import SUBSETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

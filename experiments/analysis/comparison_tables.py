@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amer.evaluation.report import SIGNIFICANT, metric_label
-from experiments.analysis.comparison import SUBSETS, seed_range
+from amer.evaluation.report import SIGNIFICANT, SUBSETS, metric_label
+from experiments.analysis.comparison import seed_range
 from experiments.analysis.tables import MINUS, NOT_AVAILABLE, Cell, Table, gain_percent, highest, percent
 
 
@@ -94,4 +94,4 @@ def _of_seeds(seeds: Sequence[int]) -> str:
 
 def _of_queries(queries: Mapping[str, Mapping[str, int]]) -> str:
     counts = (f"{name} {count['whole']:,} ({count['low_similarity']:,})" for name, count in queries.items())
-    return f"Queries, and those of them in the low similarity set: {', '.join(counts)}."
+    return f"Queries, and those of them in the low similarity third: {', '.join(counts)}."

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amer.evaluation.diversity import DISTANCES, similarity_quartiles
+from amer.data.distances import DISTANCES
+from amer.evaluation.diversity import similarity_quartiles
 from amer.evaluation.plots import line_styles, new_figure, save_figure
 from amer.evaluation.report import metric_label
 from experiments.analysis.bars import LEAST_WIDTH, legend_above

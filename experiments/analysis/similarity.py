@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial.distance import cdist, pdist
 
-from amer.evaluation.diversity import DISTANCES, mean_distances
+from amer.data.distances import DISTANCES, RANDOM_QUERIES, SAME_QUERY, compare_with_random_queries
 from amer.evaluation.plots import new_figure, save_figure
 from experiments.analysis.bars import LEAST_WIDTH, draw_bars, legend_above, panel_width
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BETWEEN_TARGETS = "Between Targets"
-SAME_QUERY, RANDOM_QUERIES = "same_query", "random_queries"
 PAIRS = {SAME_QUERY: "two targets of the same query", RANDOM_QUERIES: "two targets of two random queries"}
 
 
@@ -75,8 +73,7 @@ def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> No
 def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: int = 0) -> dict[str, Any]:
     """Mean distance between two targets of the same query, and between targets of two random queries.
 
-    Every query is paired with another one, as `amer.data.synthetic.distance_report` does, which this is for queries
-    with different numbers of targets. A query counts once, however many targets it has.
+    Every query is paired with another one. A query counts once, however many targets it has.
 
     Args:
         target_vectors: dataset -> per query `(m_i, dim)`, m_i at least 2 and at least two queries; compared as unit
@@ -146,7 +143,7 @@ def _output_similarity(embeddings: np.ndarray, place: str) -> dict[str, Any]:
 
 
 def _target_distances(vectors: Sequence[np.ndarray], seed: int, place: str) -> dict[str, Any]:
-    """One dataset; a loop over queries, since a matrix product of a few vectors is faster than any gathering."""
+    """One dataset."""
     if len(vectors) < 2:
         raise ValueError(f"{place}: {len(vectors)} queries given, two random ones need at least 2")
     for query, targets in enumerate(vectors):
@@ -156,15 +153,8 @@ def _target_distances(vectors: Sequence[np.ndarray], seed: int, place: str) -> d
                 f"{np.shape(targets)}: leave out queries with a single target"
             )
     unit = [_unit(np.asarray(targets), place) for targets in vectors]
-    order = np.random.default_rng(seed).permutation(len(unit))
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, 1)
-    distances = {
-        SAME_QUERY: mean_distances([pdist(targets) for targets in unit]),
-        RANDOM_QUERIES: mean_distances([cdist(unit[i], unit[j]) for i, j in enumerate(partner)]),
-    }
-    means = {kind: {pair: float(here[kind].mean()) for pair, here in distances.items()} for kind in DISTANCES}
-    return {"queries": len(unit), "targets": sum(map(len, unit)), **means}
+    distances = compare_with_random_queries(unit, seed)
+    return {"queries": len(unit), "targets": sum(map(len, unit)), **distances}
 
 
 def _unit(vectors: np.ndarray, place: str) -> np.ndarray:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from amer.evaluation.markdown import markdown_table
 from amer.files import atomic_write
 
 MINUS = "\N{MINUS SIGN}"
 NOT_AVAILABLE = "n/a"
-MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>~$])")  # a bar is escaped where it stands in a table
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -57,11 +58,10 @@ class Table:
 
     def to_markdown(self) -> str:
         """The caption and a table; all that Markdown would take for its own is escaped."""
-        rules = ["---"] * self.names + ["---:"] * (len(self.header) - self.names)
+        titles = [_markdown(Cell(title)) for title in self.header]
         rows = [[_markdown(cell) for cell in row] for group in self.groups for row in group]
-        lines = [[_markdown(Cell(title)) for title in self.header], rules, *rows]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{_markdown(Cell(self.caption))}\n\n{table}\n"
+        alignment = "l" * self.names + "r" * (len(titles) - self.names)
+        return f"{_markdown(Cell(self.caption))}\n\n{markdown_table(titles, rows, alignment)}\n"
 
     def to_latex(self) -> str:
         r"""A `table` environment; its document needs `\usepackage{booktabs}`."""

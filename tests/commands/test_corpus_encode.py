@@ -74,7 +74,7 @@ def test_what_another_process_is_at_work_on_is_said(folder, tmp_path, capsys):
         DocumentEncoder(f"{folder}/encoder", device="cpu"),
     )
     other = CorpusEncoding.prepare(documents, encoder, output, 256, 6, "float16")
-    with other.shared_directory(), try_lock(other.shards.file(2)):
+    with other.share_directory(), try_lock(other.shards.file(2)):
         run(folder, output)
     said = " ".join(capsys.readouterr().out.split())
     assert "3 of 4 shards are there; another process is at work on the rest" in said

@@ -266,7 +266,7 @@ def test_the_same_call_made_twice_at_a_time_shares_the_work_and_does_none_twice(
 def test_who_finds_another_finishing_leaves_it_to_that_one(tmp_path, unbroken):
     path, encoder = tmp_path / "store", HashEncoder()
     prepared = CorpusEncoding.prepare(make_corpus(), encoder, path, 4, SHARD_SIZE, "float16")
-    with prepared.shared_directory():
+    with prepared.share_directory():
         prepared.encode(range(11))
         with try_lock(path / "store.json"):
             assert encode(path, HashEncoder(shards_to_live=0)) is None
@@ -329,7 +329,7 @@ def test_one_preparation_serves_any_shards_in_any_order(tmp_path, unbroken):
     encoder = HashEncoder()
     prepared = CorpusEncoding.prepare(make_corpus(), encoder, tmp_path / "store", 4, SHARD_SIZE, "float16")
     for shard in (10, 3, 3):
-        with prepared.shared_directory():
+        with prepared.share_directory():
             prepared.encode([shard])
     assert prepared.shards.missing() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert encoder.encoded == [f"text {row}" for row in (40, 41, 12, 13, 14, 15)]
@@ -341,7 +341,7 @@ def test_the_rate_is_of_what_this_run_encodes(tmp_path, monkeypatch, in_use):
     bars, path, encoder = [], tmp_path / "store", HashEncoder()
     monkeypatch.setattr(shards, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[-1])
     prepared = CorpusEncoding.prepare(make_corpus(), HashEncoder(), path, 4, SHARD_SIZE, "float16")
-    with prepared.shared_directory():
+    with prepared.share_directory():
         prepared.encode(range(3))
         with try_lock(path / "embeddings-00004-of-00011.npy") if in_use else nullcontext():
             encode(path, encoder, show_progress_bar=True)
@@ -381,7 +381,7 @@ def test_a_full_disk_is_named_and_encoding_goes_on_when_there_is_space(small_dis
 def test_a_write_that_fails_halfway_leaves_nothing(tmp_path, unbroken):
     path, (_, hard) = tmp_path / "store", resource.getrlimit(resource.RLIMIT_FSIZE)
     prepared = CorpusEncoding.prepare(make_corpus(), HashEncoder(), path, 4, SHARD_SIZE, "float16")
-    with prepared.shared_directory():
+    with prepared.share_directory():
         prepared.encode([0])
         resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))  # of the 192 bytes of a shard
         try:

@@ -8,21 +8,14 @@ pytest.importorskip("matplotlib")
 from amer.evaluation import (
     Report,
     SystemResult,
-    plot_bars,
     plot_by_diversity,
     plot_quartiles,
     plot_training_curve,
     plot_training_run,
 )
-from amer.evaluation.plots import MARKERS, _bars_figure, _diversity_figure, _run_figure, _training_figure
+from amer.evaluation.plots import MARKERS, _diversity_figure, _run_figure, _training_figure
 
 SIMILARITY = np.linspace(0, 1, 16)
-BARS = [
-    {"setting": setting, "system": system, "transformation": kind, "mrecall@100": mean, "mrecall@10": mean / 2}
-    for setting in ("Single", "OOD")
-    for system, mean in (("Single-Query", 0.2), ("AMER", 1.0))
-    for kind in ("linear", "MLP")
-]
 HISTORIES = {"a": [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 9.0}, {"step": 3, "loss": 1.0}]}
 
 
@@ -39,11 +32,9 @@ def png_size(path) -> tuple[int, int]:
 
 def test_every_plot_is_a_png_of_150_dots_per_inch(tmp_path):
     plot_by_diversity(report_of(2), "mrecall@10", tmp_path / "diversity.png")
-    plot_bars(BARS, ["mrecall@100"], tmp_path / "bars.png")
     plot_training_curve(HISTORIES, "loss", tmp_path / "curve.png")
     assert png_size(tmp_path / "diversity.png") == png_size(tmp_path / "curve.png") == (1275, 720)
-    assert png_size(tmp_path / "bars.png") == (900, 405)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_lines_are_the_quartile_means_and_thirteen_systems_look_different():
@@ -53,16 +44,6 @@ def test_lines_are_the_quartile_means_and_thirteen_systems_look_different():
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
     assert len({line.get_marker() for line in lines}) == 13
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
-
-
-def test_bars_stand_for_every_mean_without_overlap():
-    axes = _bars_figure(BARS, ["mrecall@100", "mrecall@10"]).axes
-    assert [panel.get_ylabel() for panel in axes] == ["MRecall@100 (%)", "MRecall@10 (%)"]
-    heights = {bar.get_label(): [patch.get_height() for patch in bar] for bar in axes[1].containers}
-    assert heights == {"linear": [10, 50, 10, 50], "MLP": [10, 50, 10, 50]}
-    lefts = sorted(patch.get_x() for bar in axes[1].containers for patch in bar)
-    assert min(np.diff(lefts)) > 0.8
-    assert len({patch.get_hatch() for bar in axes[0].containers for patch in bar}) == 2
 
 
 def test_a_training_curve_skips_entries_without_the_metric():
@@ -104,10 +85,6 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
         plot_by_diversity(report_of(len(MARKERS) + 1), "mrecall@10", path)
     with pytest.raises(ValueError, match="choose from mrecall@10"):
         plot_by_diversity(report_of(2), "recall@10", path)
-    with pytest.raises(ValueError, match="every result needs setting"):
-        plot_bars(BARS, ["mrecall@7"], path)
-    with pytest.raises(ValueError, match="up to 4 transformations"):
-        plot_bars([{**BARS[0], "transformation": str(i)} for i in range(5)], ["mrecall@10"], path)
     with pytest.raises(ValueError, match="never logs 'accuracy'; it logs eval_loss, loss, step"):
         plot_training_curve(HISTORIES, "accuracy", path)
     with pytest.raises(ValueError, match="neither loss nor eval_loss; it holds step"):

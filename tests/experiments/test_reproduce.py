@@ -195,7 +195,7 @@ def test_an_output_folder_of_other_data_is_refused(reproduced):
     folder, _, _ = reproduced
     other = study.load_study("tiny").model_copy(update={"encoder": "org/other", "seeds": [7]})
     with pytest.raises(ValueError, match="made with another encoder"):
-        reproduce.claim(folder, other)
+        reproduce.check_same_study(folder, other)
 
 
 def test_an_unknown_artefact_is_refused(capsys):

@@ -67,7 +67,7 @@ def test_average_gains_leave_the_reference_out_and_the_best_is_bold():
     table = gain_table(json.loads(json.dumps(gain_numbers(table_numbers(a=systems, b=systems)))))
     lines = table.to_markdown().splitlines()
     assert lines[-2:] == ["| Re-ranking | 0.00% | 0.00% |", "| AMER | **+100.00%** | **+100.00%** |"]
-    assert "(whole set) | wordnet\\_senses (low similarity set)" in lines[2]
+    assert "(whole set) | wordnet\\_senses (low similarity third)" in lines[2]
     assert "over 2 base models: a, b." in table.caption and "(n of" not in table.caption
 
 

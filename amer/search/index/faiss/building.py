@@ -23,7 +23,7 @@ MOST_TRAINED_BYTES = 2**32  # of the sample, float32
 def build_file(
     store: DocumentStore, directory: Path, factory: str, train_size: int | None, seed: int, show_progress_bar: bool
 ) -> None:
-    """Write `index.faiss` into a claimed folder, unless it is there; a trained index that was not filled is kept.
+    """Write `index.faiss` into a shared folder, unless it is there; a trained index that was not filled is kept.
 
     Raises:
         OSError: the disk is full; another process is at it.

@@ -12,7 +12,7 @@ import torch
 
 from amer.corpus.store import DocumentStore
 from amer.files import write_json
-from amer.locks import shared_directory
+from amer.locks import share_directory
 from amer.search.index.base import flat_queries
 from amer.search.index.exact import nearest_allowed
 from amer.search.index.faiss import library
@@ -121,7 +121,7 @@ class FaissIndex:
             "train_size": train_size,
             "seed": seed,
         }
-        with shared_directory(directory, INFO_FILE, info):
+        with share_directory(directory, INFO_FILE, info):
             build_file(store, directory, factory, train_size, seed, show_progress_bar)
             file = directory / INDEX_FILE
             tuned, sample = _tuned(store, file, factory, recall, k, queries, seed, show_progress_bar)
