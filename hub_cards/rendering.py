@@ -87,7 +87,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("hub_cards"),
+        loader=PackageLoader(__package__),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
