@@ -15,6 +15,8 @@ from amer.corpus import write_store
 from amer.files import read_json
 from tests.conftest import DIM, build
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RATE = 1e11  # FLOP/s
 TINY = ["--length", "12", "--prefix", "6", "--dim", "8", "--num_query_vectors", "3", "--lora_r", "2"]

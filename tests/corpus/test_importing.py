@@ -269,6 +269,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_an_export_that_finds_the_disk_full_says_so_and_leaves_nothing(store, tmp_path, kind):
     file = tmp_path / "out" / f"vectors.{kind}"

@@ -62,6 +62,7 @@ def same(one: Run, other: Run) -> bool:
 ARRAYS = ("rows", "scores", "found_by", "query_embeddings")
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_as_it_was_in_another_process(run, store, tmp_path):
     run.save(tmp_path / "run", store)
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES | {"query_embeddings.npy"}

@@ -225,6 +225,7 @@ def test_an_interrupt_begins_nothing_more(monkeypatch, tmp_path):
     assert len(begun) < 50
 
 
+@pytest.mark.slow
 def test_what_is_trained_already_is_not_trained_again(monkeypatch, tmp_path, capsys):
     """By the real launcher, with a stand-in for train.py."""
     (tmp_path / "train.py").write_text(STUB)

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from experiments import training_jobs
 
+pytestmark = pytest.mark.slow
+
 STUB = """
 import argparse, json, pathlib, sys
 parser = argparse.ArgumentParser()
