@@ -166,7 +166,7 @@ def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, 
         rows = rng.choice(len(parts.texts), size=count, replace=False).tolist()
         documents = [document for row in rows for document in {*parts.targets[row]}]
         if len({*documents}) == len(documents):
-            template = templates[count][rng.integers(len(templates[count]))]
+            template = templates[count][int(rng.integers(len(templates[count])))]
             return Compound(rows, *_fill(template, [(parts.texts[row], parts.inner[row]) for row in rows]))
     raise ValueError(
         f"a question of {count} parts needs {count} questions that have one target each, and different ones; of "
@@ -236,7 +236,7 @@ def _counts(shares: Sequence[float], count: int) -> list[int]:
     if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are {list(shares)}: of the questions of 1, 2, 3 ... parts, they must add up to 1")
     ends = np.rint(np.cumsum([0.0, *shares]) * count).astype(int)
-    return np.diff(ends).tolist()
+    return [int(number) for number in np.diff(ends)]
 
 
 def _answers(parts: Parts, rows: Iterable[int]) -> list[list[str]]:

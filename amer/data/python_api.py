@@ -38,6 +38,9 @@ NO_NETWORK = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HTTP_PROXY": NO_PROXY, "HTTPS_PROXY": NO_PROXY,
     "http_proxy": NO_PROXY, "https_proxy": NO_PROXY,
 }  # fmt: skip
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""Of the environment; the others, keys and passwords among them, are not for the packages' code."""
+
 MIN_SUMMARY, MAX_SUMMARY = 3, 30
 MIN_TEXT = 8
 MAX_SIGNATURE = 300
@@ -166,7 +169,7 @@ def _read(name: str, file: Path, time_limit: float) -> None:
 
 def _run(name: str, output: Path, home: Path, time_limit: float) -> str | None:
     """Run `amer/data/docstrings.py`; what went wrong with the package as a whole, or None."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    kept = {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
     # The seed fixes the order in which sets are printed in signatures.
     env = kept | NO_NETWORK | {"HOME": str(home), "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
     search_path = json.dumps([os.path.abspath(folder) for folder in sys.path])

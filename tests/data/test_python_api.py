@@ -148,6 +148,22 @@ def test_an_object_has_its_shortest_path_and_inherits_no_docstring(write_package
     assert dropped == []
 
 
+def test_signatures_tell_nothing_of_the_machine(write_package, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_PASSWORD", "s3cret")
+    defaults = "env=os.environ, home=os.path.expanduser('~'), module=os, it=object(), n=1, s='a', t=(1, None), k=int"
+    source = (
+        "import os\nassert 'MY_PASSWORD' not in os.environ\n"
+        + functions(60)
+        + f'def run({defaults}):\n    """Run a program of the user.\n\n    {REST.format(what="a program")}\n    """\n'
+    )
+    write_package("fake", __init__=source)
+    build_python_api(tmp_path / "set", ["fake"])
+    documents, _, dropped = read(tmp_path / "set")
+    signature = "run(env=..., home=..., module=..., it=..., n=1, s='a', t=(1, None), k=<class 'int'>)"
+    assert documents["fake.run"].partition("\n")[0] == signature
+    assert dropped == []
+
+
 def test_packages_that_misbehave_are_reported(write_package, tmp_path):
     write_package(
         "fake",
