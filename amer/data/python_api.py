@@ -90,7 +90,8 @@ def build_python_api(
     runs. `dropped.jsonl` lists the modules that raised or printed, and the packages that ran out of time.
 
     A build that is killed and called again goes on where it stopped; a finished one is left as it is. The same
-    packages give the same dataset.
+    packages give the same dataset, but for texts that a package makes of random numbers at each import (three in SciPy
+    1.17).
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
