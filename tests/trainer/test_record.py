@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState
 
+from amer.hub import origin
 from amer.trainer import AMERTrainingArguments
-from amer.trainer.record import ESSENTIAL, TrainingClock, origin, training_record
+from amer.trainer.record import ESSENTIAL, TrainingClock, training_record
 
 HISTORY = [
     {"step": 1, "loss": 3.0, "num_candidates": 40, "seconds": 10.0},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -241,15 +241,8 @@ def test_a_gpu_finds_what_the_cpu_finds(store):
 
 
 def test_a_missing_faiss_is_named(store, monkeypatch):
-    real = builtins.__import__
-
-    def without_faiss(name, *rest):
-        if name == "faiss":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_faiss)
-    with pytest.raises(ImportError, match="faiss-cpu"):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r'FaissIndex needs faiss: pip install "amer\[cpu\]"'):
         FaissIndex(store)
 
 

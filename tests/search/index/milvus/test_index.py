@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import subprocess
 import sys
 
@@ -159,14 +158,7 @@ def test_a_file_that_another_process_uses_is_refused(corpus, tmp_path):
 
 
 def test_a_missing_pymilvus_is_named(corpus, uri, index, monkeypatch):
-    real = builtins.__import__
-
-    def without_pymilvus(name, *rest):
-        if name == "pymilvus":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_pymilvus)
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(ImportError, match=r"amer\[milvus\]"):
         MilvusIndex.open(corpus, uri, "flat")
 
