@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import set_seed
+from transformers.utils import logging
 
 from amer.corpus import DocumentEncoder, DocumentStore
 from amer.data import RetrievalDataset, load_dataset_dir
@@ -17,7 +18,9 @@ from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelAr
 from amer.trainer.building import build_model, build_trainer
 from amer.trainer.parsing import parse
 from amer.trainer.record import training_record
-from amer.trainer.resuming import check_same_run, last_checkpoint
+from amer.trainer.resuming import NOTE, check_same_run, chosen_checkpoint, is_finished, settings_of
+
+logger = logging.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,10 +31,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> None:
     """Train, and save model, state and record in `args.output_dir`; an interrupted training goes on.
 
+    A training that has come to its end is left as it is.
+
     Raises:
         OSError: the dataset, the store, its encoder where that is needed, or the base model is not there.
         ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
     """
+    output, checkpoint = Path(args.output_dir), chosen_checkpoint(args)
+    settings = settings_of(model_args, data_args, args)
+    check_same_run(output, checkpoint, settings)
+    if is_finished(output, checkpoint):
+        logger.warning(
+            f"{output} holds this training, finished: nothing is left to do. For another, give another output_dir."
+        )
+        return
     store = DocumentStore.open(pull_folder(data_args.store))
     dataset = pull_folder(data_args.dataset)
     splits = load_dataset_dir(dataset)
@@ -47,12 +60,12 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTraini
         "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
         "store": {**origin(data_args.store, store.path), **store.info},
     }
-    checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir)  # an interrupted run goes on
-    check_same_run(Path(args.output_dir), checkpoint, model_args, data_args, args)
+    if trainer.is_world_process_zero():
+        write_json(output / NOTE, settings)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        write_json(Path(args.output_dir) / "training_record.json", training_record(trainer, **trainer.sources))
+        write_json(output / "training_record.json", training_record(trainer, **trainer.sources))
     trainer.save_state()
 
 

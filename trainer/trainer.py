@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import gather_candidates
@@ -17,6 +19,7 @@ from amer.trainer.epochs import EpochDataset, EpochSampler
 from amer.trainer.losses import matched_info_nce, mixture_info_nce
 from amer.trainer.publishing import PublishingTrainer
 from amer.trainer.record import TrainingClock
+from amer.trainer.resuming import TRAINER_STATE, is_trained
 from amer.trainer.sampling import prediction_probability
 from modeling_amer.staging_amer import finish_interrupted_save
 
@@ -77,8 +80,10 @@ class AMERTrainer(PublishingTrainer):
         batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
         return EpochSampler(len(dataset), batch_size, seed, lengths)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, as transformers' Trainer does; a save into the output folder that was cut short is finished first.
+
+        From a checkpoint of the last step nothing is trained: the Trainer itself would check after another step.
 
         Raises:
             OSError: what was cut short holds symbolic links, so that it is no save of this trainer.
@@ -88,7 +93,20 @@ class AMERTrainer(PublishingTrainer):
             for folder in (output, *output.glob("checkpoint-*")):
                 finish_interrupted_save(folder)
         self.accelerator.wait_for_everyone()
-        return super().train(*args, **kwargs)
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        if checkpoint and is_trained(checkpoint):
+            return self._take_over(checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _take_over(self, checkpoint: str) -> TrainOutput:
+        """Become what a training was that ended with this checkpoint."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
