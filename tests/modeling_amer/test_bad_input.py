@@ -47,7 +47,7 @@ def test_encode_query_refuses(llama, arguments, message):
     ("vectors", "message"),
     [
         (torch.ones(1, DIM + 1), rf"\(1, {DIM + 1}\), expected \(batch, {DIM}\)"),
-        (torch.ones(2, DIM), "1 texts were given with 2 query_vectors"),
+        (torch.ones(2, DIM), "1 texts were given with 2 input_vectors"),
         (torch.full((1, DIM), torch.nan), "NaN"),
         (torch.zeros(1, DIM), "zero vector"),
     ],
@@ -66,7 +66,7 @@ def test_padding_on_the_right_is_refused(llama):
 
 
 def test_an_anchored_model_asks_for_its_query_vectors(llama):
-    with pytest.raises(ValueError, match=r"pass input_vectors .*amer\.retrieval\.Searcher"):
+    with pytest.raises(ValueError, match=r"pass input_vectors .*amer\.search\.Searcher"):
         build(llama, anchored=True).encode_query(["x"])
 
 
