@@ -30,6 +30,7 @@ COLUMNS = {
     "query_vector": "the question as a vector",
     "targets": "the right answers, each a list of the ids of the documents that cover it",
     "answers": "for each target its names, where there are any",
+    "spans": "for each target the start and the end, in characters, of the part of the question that asks for it",
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 CLUSTERS = pa.list_(pa.list_(pa.string()))
+SPANS = pa.list_(pa.list_(pa.int32()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class RetrievalDataset:
         queries: the query texts; None when the queries are vectors only.
         input_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
         target_rows: `targets` as rows of a document store; None until `link`.
+        spans: per query one `[start, end]` per target: the characters of the query that ask for it, or an empty list
+            where they are not known; None when no query has any.
 
     Raises:
         ValueError: the data breaks the contract; the message names the query.
@@ -43,6 +46,7 @@ class RetrievalDataset:
     queries: list[str] | None = None
     input_vectors: np.ndarray | None = None
     target_rows: list[list[list[int]]] | None = None
+    spans: list[list[list[int]]] | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self)
@@ -53,12 +57,14 @@ class RetrievalDataset:
             _check_texts(self.query_ids, self.queries)
         if self.input_vectors is not None:
             _check_vectors(self.query_ids, self.input_vectors)
+        if self.spans is not None:
+            _check_spans(self)
 
     def __len__(self) -> int:
         return len(self.query_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One query: `index`, and `query`, `query_vector (dim,)` and `target_rows` where the split has them."""
+        """One query: `index`, and `query`, `query_vector (dim,)`, `target_rows`, `spans` where the split has them."""
         index = range(len(self))[index]
         item: dict[str, Any] = {"index": index}
         if self.queries is not None:
@@ -67,6 +73,8 @@ class RetrievalDataset:
             item["query_vector"] = self.input_vectors[index]
         if self.target_rows is not None:
             item["target_rows"] = self.target_rows[index]
+        if self.spans is not None:
+            item["spans"] = self.spans[index]
         return item
 
     def link(self, store: DocumentStore) -> RetrievalDataset:
@@ -104,6 +112,7 @@ class RetrievalDataset:
             queries=take(self.queries),
             input_vectors=None if self.input_vectors is None else self.input_vectors[chosen],
             target_rows=take(self.target_rows),
+            spans=take(self.spans),
         )
 
 
@@ -176,6 +185,8 @@ def _to_table(split: RetrievalDataset) -> pa.Table:
         columns["query_vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values), split.input_vectors.shape[1])
     columns["targets"] = pa.array(split.targets, CLUSTERS)
     columns["answers"] = pa.array(split.answers, CLUSTERS)
+    if split.spans is not None:
+        columns["spans"] = pa.array(split.spans, SPANS)
     return pa.table(columns)
 
 
@@ -191,10 +202,11 @@ def _read_split(file: Path) -> RetrievalDataset:
         query_ids = _strings(table, "query_id")
         return RetrievalDataset(
             query_ids=query_ids,
-            targets=_clusters(table, "targets"),
-            answers=_clusters(table, "answers"),
+            targets=_nested(table, "targets", CLUSTERS),
+            answers=_nested(table, "answers", CLUSTERS),
             queries=_strings(table, "query") if "query" in names else None,
             input_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
+            spans=_nested(table, "spans", SPANS) if "spans" in names else None,
         )
     except (ValueError, pa.ArrowInvalid) as error:
         raise ValueError(f"{file}: {error}") from error
@@ -207,12 +219,13 @@ def _strings(table: pa.Table, name: str) -> list[str]:
     return table[name].to_pylist()
 
 
-def _clusters(table: pa.Table, name: str) -> list[list[list[str]]]:
+def _nested(table: pa.Table, name: str, wanted: pa.DataType) -> list[list[list[Any]]]:
     try:
-        return table[name].cast(CLUSTERS).to_pylist()
+        return table[name].cast(wanted).to_pylist()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         kind = table.schema.field(name).type
-        raise ValueError(f"column {name!r} is {kind}: it must be list<list<string>>") from error
+        shown = f"list<list<{wanted.value_type.value_type}>>"
+        raise ValueError(f"column {name!r} is {kind}: it must be {shown}") from error
 
 
 def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
@@ -235,7 +248,7 @@ def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
 def _check_columns(split: RetrievalDataset) -> None:
     if split.queries is None and split.input_vectors is None:
         raise ValueError("neither queries nor input_vectors given: a query is a text, a vector or both")
-    for name in ("targets", "answers", "queries", "input_vectors", "target_rows"):
+    for name in ("targets", "answers", "queries", "input_vectors", "target_rows", "spans"):
         column = getattr(split, name)
         if column is not None and len(column) != len(split.query_ids):
             raise ValueError(f"{len(split.query_ids)} query ids but {len(column)} {name}: give one per query")
@@ -280,3 +293,22 @@ def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if bad.size:
         raise ValueError(f"query {query_ids[bad[0]]!r} has a zero vector or one with NaN or infinite numbers")
+
+
+def _check_spans(split: RetrievalDataset) -> None:
+    if split.queries is None:
+        raise ValueError("spans are given, but no queries: a span is a part of a query's text")
+    for query_id, query, targets, spans in zip(
+        split.query_ids, split.queries, split.targets, split.spans or [], strict=True
+    ):
+        if spans is None or len(spans) not in (0, len(targets)):
+            raise ValueError(
+                f"query {query_id!r} has {len(targets)} targets but spans {spans!r}: give one a target, or an empty "
+                "list"
+            )
+        for span in spans:
+            if span is None or len(span) != 2 or None in span or not 0 <= span[0] < span[1] <= len(query):
+                raise ValueError(
+                    f"query {query_id!r} has the span {span!r}: it must be the start and the end of a part of its "
+                    f"{len(query)} characters"
+                )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import amer
+from amer.data.building import twentieth
 from amer.data.dataset import SPLITS, RetrievalDataset, save_dataset_dir
 from amer.files import atomic_directory, atomic_write
 
@@ -39,8 +39,7 @@ class WordNet(NamedTuple):
 
 def split_of(lemma: str) -> str:
     """The split of a lemma, fixed by its SHA-1: "train", "validation", "test" or "reserved" (never used)."""
-    twentieth = int(hashlib.sha1(lemma.encode()).hexdigest(), 16) % 20
-    return {0: "reserved", 1: "test", 2: "validation"}.get(twentieth, "train")
+    return {0: "reserved", 1: "test", 2: "validation"}.get(twentieth(lemma), "train")
 
 
 def parse_wordnet(folder: str | os.PathLike[str]) -> WordNet:
@@ -112,12 +111,12 @@ def read_extract(folder: str | os.PathLike[str] = EXTRACT) -> WordNet:
     )
 
 
-def query_lemmas(wordnet: WordNet) -> dict[str, list[str]]:
-    """The lemmas with 2 to 8 senses over all parts of speech, sorted, by split: "train", "validation", "test"."""
+def query_lemmas(wordnet: WordNet, min_senses: int = MIN_SENSES, max_senses: int = MAX_SENSES) -> dict[str, list[str]]:
+    """The lemmas with so many senses over all parts of speech, sorted, by split: "train", "validation", "test"."""
     lemmas: dict[str, list[str]] = {split: [] for split in SPLITS}
     for lemma, ids in wordnet.senses.items():
         split = split_of(lemma)
-        if split != "reserved" and MIN_SENSES <= len(ids) <= MAX_SENSES:
+        if split != "reserved" and min_senses <= len(ids) <= max_senses:
             lemmas[split].append(lemma)
     return lemmas
 
@@ -130,6 +129,8 @@ def build_wordnet(
     num_test: int | None = None,
     corpus_size: int | None = None,
     seed: int = 0,
+    min_senses: int = MIN_SENSES,
+    max_senses: int = MAX_SENSES,
 ) -> None:
     """Write the WordNet senses benchmark: `path/dataset/` and `path/documents.parquet`, the corpus to encode.
 
@@ -144,20 +145,24 @@ def build_wordnet(
         num_test: see `num_train`.
         corpus_size: all targets of the chosen queries plus a random choice of other glosses; None for every gloss.
         seed: of both choices; the same seed gives the same bytes.
+        min_senses: senses a lemma must have; 1 with `max_senses` 1 for questions of one target (`build_compound`).
+        max_senses: senses it may have.
 
     Raises:
         FileExistsError: `path` already holds something.
         FileNotFoundError: `source` lacks a data file.
-        ValueError: more queries or documents asked for than there are, or a corpus smaller than the targets.
+        ValueError: more queries or documents asked for than there are, a corpus smaller than the targets, or numbers
+            of senses that no lemma can have.
     """
+    if not 1 <= min_senses <= max_senses:
+        raise ValueError(f"min_senses is {min_senses} and max_senses {max_senses}: needed is 1 <= min <= max")
     wordnet = read_extract() if source is None else parse_wordnet(source)
     rng = np.random.default_rng(seed)
     wanted = {"train": num_train, "validation": num_validation, "test": num_test}
-    chosen = {
-        split: _choose(lemmas, wanted[split], f"num_{split}", rng) for split, lemmas in query_lemmas(wordnet).items()
-    }
-    splits = {split: _dataset(lemmas, wordnet) for split, lemmas in chosen.items() if lemmas}
-    needed = {synset for lemmas in chosen.values() for lemma in lemmas for synset in wordnet.senses[lemma]}
+    lemmas = query_lemmas(wordnet, min_senses, max_senses)
+    chosen = {split: _choose(lemmas[split], wanted[split], f"num_{split}", rng) for split in lemmas}
+    splits = {split: _dataset(some, wordnet) for split, some in chosen.items() if some}
+    needed = {synset for some in chosen.values() for lemma in some for synset in wordnet.senses[lemma]}
     corpus = _corpus(list(wordnet.glosses), needed, corpus_size, rng)
     documents = pa.table({
         "id": pa.array(corpus, pa.string()),
@@ -169,7 +174,7 @@ def build_wordnet(
         "licence": "WordNet License",
         "builder": f"amer.data.wordnet {amer.__version__}",
         "arguments": {f"num_{split}": number for split, number in wanted.items()}
-        | {"corpus_size": corpus_size, "seed": seed},
+        | {"corpus_size": corpus_size, "seed": seed, "min_senses": min_senses, "max_senses": max_senses},
         "corpus": {"documents": len(corpus), "targets": len(needed)},
     }
     with atomic_directory(path) as folder:

@@ -84,6 +84,21 @@ def test_select_keeps_the_order_given_and_every_column():
         chosen.select([2])
 
 
+SPANS = [[[0, 5], [6, 10]], []]
+
+
+def test_spans_come_back_and_follow_their_queries(tmp_path):
+    split = make_split(spans=SPANS)
+    save_dataset_dir(tmp_path / "set", {"train": split, "test": make_split()}, {})
+    loaded = load_dataset_dir(tmp_path / "set")
+    assert (loaded["train"].spans, loaded["test"].spans) == (SPANS, None)
+    assert pq.read_schema(tmp_path / "set" / "train.parquet").names[-1] == "spans"
+    assert "spans" not in pq.read_schema(tmp_path / "set" / "test.parquet").names
+    assert split.select([1, 0]).spans == SPANS[::-1]
+    assert split.with_input_vectors(VECTORS).spans == SPANS
+    assert split[0]["spans"] == [[0, 5], [6, 10]]
+
+
 def test_query_vectors_are_checked_when_added():
     np.testing.assert_array_equal(make_split().with_input_vectors(VECTORS).input_vectors, VECTORS)
     with pytest.raises(ValueError, match="2 query ids but 1 query_vectors"):
@@ -106,6 +121,13 @@ def test_query_vectors_are_checked_when_added():
         ({"input_vectors": VECTORS * np.float32(np.nan)}, "query 'a' has a zero vector or one with NaN"),
         ({"input_vectors": VECTORS.astype(np.float64)}, "must be float32"),
         ({"queries": ["river bank"]}, "2 query ids but 1 queries"),
+        ({"spans": [[[0, 5], [6, 10]]]}, "2 query ids but 1 spans"),
+        ({"spans": [[[0, 5]], []]}, "query 'a' has 2 targets but spans"),
+        ({"spans": [[[0, 5], [6, 11]], []]}, r"query 'a' has the span \[6, 11\].*10 characters"),
+        ({"spans": [[], [[3, 3]]]}, "query 'b' has the span"),
+        ({"spans": [[], [[-1, 3]]]}, "query 'b' has the span"),
+        ({"spans": [[], [[0, 3, 5]]]}, "query 'b' has the span"),
+        ({"spans": SPANS, "queries": None, "input_vectors": VECTORS}, "spans are given, but no queries"),
     ],
 )
 def test_a_broken_split_is_refused(changes, message):
@@ -124,6 +146,8 @@ ROW = {"query_id": ["a"], "query": ["bank"], "targets": [[["d0"]]], "answers": [
         ({**ROW, "targets": [["d0"]]}, "column 'targets' is list<.*list<list<string>>"),
         ({**ROW, "targets": [[]]}, "query 'a' has no targets"),
         ({**ROW, "query_id": [1]}, "column 'query_id' is int64"),
+        ({**ROW, "spans": [[0, 4]]}, "column 'spans' is list<.*list<list<int32>>"),
+        ({**ROW, "spans": [[[0, 5]]]}, "query 'a' has the span"),
         ({**ROW, "query_vector": [[1, 2]]}, "column 'query_vector' is list<.*must be a list of float32"),
         ({**ROW, "query_vector": [[1.0, None]]}, "null numbers"),
         ({**ROW, "query_vector": [[1.0, float("nan")]]}, "query 'a' has a zero vector or one with NaN"),

@@ -171,9 +171,19 @@ def test_the_seed_decides_every_byte(tmp_path):
 
 
 @pytest.mark.usefixtures("read_once")
+def test_lemmas_of_one_sense_alone(tmp_path, wordnet):
+    build_wordnet(tmp_path / "out", **SMALL, min_senses=1, max_senses=1)
+    for split in load_dataset_dir(tmp_path / "out" / "dataset").values():
+        assert [[wordnet.senses[lemma]] for lemma in split.queries] == split.targets
+        assert {len(targets) for targets in split.targets} == {1}
+
+
+@pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"min_senses": 0}, "1 <= min <= max"),
+        ({"min_senses": 3, "max_senses": 2}, "min_senses is 3 and max_senses 2"),
         ({"corpus_size": 11}, r"corpus_size is 11, but the queries have \d+ targets"),
         ({"corpus_size": 117_660}, "117659 glosses"),
         ({"num_test": 1_226}, "num_test is 1226.*1225"),
