@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
@@ -16,7 +17,7 @@ from amer.data import RetrievalDataset, load_dataset_dir
 from amer.files import read_json, write_json
 from amer.hub import origin, pull_folder
 from amer.offline import resolve_model
-from amer.search import ExactIndex
+from amer.search import ExactIndex, locate_encoder
 from amer.trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
 from amer.trainer.record import training_record
 from modeling_amer import AMERModel
@@ -26,11 +27,29 @@ from modeling_amer import AMERModel
 class ModelArguments:
     """The decoder and how it is adapted."""
 
-    base_model: str = field(default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required."})
+    base_model: str = field(
+        default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required, but for a decoder from scratch."}
+    )
+    layers: int | None = field(
+        default=None,
+        metadata={"help": "Layers of a small decoder from scratch, which reads the encoder's token vectors: no base."},
+    )
+    width: int = field(default=192, metadata={"help": "Width of the decoder from scratch."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
     num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
+    max_query_vectors: int | None = field(
+        default=None, metadata={"help": "Most vectors of a question; num_query_vectors when not given."}
+    )
     anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
+    anchor: str | None = field(
+        default=None, metadata={"help": "vector: as `anchored`; tokens: start from the encoder's token vectors."}
+    )
+    token_vectors: bool = field(default=False, metadata={"help": "Read the encoder's token vectors."})
+    emission: str = field(
+        default="autoregressive", metadata={"help": "autoregressive: one vector after another; one_pass: at once."}
+    )
+    stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
     prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
@@ -87,10 +106,12 @@ def parse(argv: list[str]) -> Arguments:
         known = {item.name for cls in classes for item in fields(cls)}
         argv = [*as_options(read_yaml(argv[0], known)), *argv[1:]]
     arguments = HfArgumentParser(classes, description=__doc__).parse_args_into_dataclasses(args=argv)
-    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
-        if not getattr(arguments[group], name):
-            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
     model_args, _, args = arguments
+    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
+        if not getattr(arguments[group], name) and not (name == "base_model" and model_args.layers):
+            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
+    if model_args.base_model and model_args.layers:
+        raise ValueError("layers are those of a decoder from scratch: leave out base_model, or layers.")
     if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
         raise ValueError(
             f"max_targets is {args.max_targets}, so vectors after that are never trained: "
@@ -126,14 +147,29 @@ def read_yaml(path: str, known: set[str]) -> dict:
     return values
 
 
-def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
-    """A new model on the base, for the documents of the store."""
+def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool, seed: int = 0) -> AMERModel:
+    """A new model, on a base or from scratch, for the documents of the store."""
+    emission = {name: getattr(args, name) for name in ("emission", "stop_score", "max_query_vectors")}
+    anchor = "vector" if args.anchored and args.anchor is None else args.anchor
+    if args.layers:
+        torch.manual_seed(seed)
+        return AMERModel.from_scratch(
+            store.dim,
+            args.num_query_vectors,
+            args.layers,
+            args.width,
+            anchor=anchor,
+            document_encoder=store.encoder,
+            **emission,
+        )
     return AMERModel.from_base(
         args.base_model if args.base_model_revision else resolve_model(args.base_model),
         document_dim=store.dim,
         num_query_vectors=args.num_query_vectors,
         lora=args.lora,
-        anchored=args.anchored,
+        anchor=anchor,
+        token_vectors=args.token_vectors,
+        **emission,
         reads_text=reads_text,
         prompt_template=args.prompt_template,
         document_encoder=store.encoder,
@@ -228,11 +264,13 @@ def main(argv: list[str] | None = None) -> None:
     splits = load_dataset_dir(dataset)
     if "train" not in splits:
         raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
-    if model_args.anchored and any(split.input_vectors is None for split in splits.values()):
+    model = build_model(model_args, store, reads_text=splits["train"].queries is not None, seed=args.seed)
+    locate_encoder(model)
+    reads_vector = model.config.anchored and not model.config.token_vectors
+    if reads_vector and any(split.input_vectors is None for split in splits.values()):
         raise ValueError(
             f"An anchored model reads query_vector, which {data_args.dataset} lacks: see with_input_vectors."
         )
-    model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
     searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
     trainer = build_trainer(model, args, store, splits, *searched)
     trainer.sources = {

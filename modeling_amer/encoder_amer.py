@@ -210,6 +210,8 @@ def _pooling(name: str, config: Any, prompt: str) -> str:
     if config is None:
         return "mean"
     chosen = config.get("pooling_mode")
+    if isinstance(chosen, list):
+        chosen = "+".join(chosen)
     if chosen is None:
         modes = [
             key.removeprefix("pooling_mode_") for key, value in config.items() if "pooling_mode_" in key and value

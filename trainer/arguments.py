@@ -31,6 +31,16 @@ class AMERTrainingArguments(TrainingArguments):
         metadata={"help": "matched: the paper's InfoNCE, query vectors matched to targets; mixture: all explain all."},
     )
     temperature: float = field(default=0.05, metadata={"help": "tau of Eq. 1."})
+    span_weight: float = field(
+        default=0.5,
+        metadata={
+            "help": "Where the dataset has spans: vector j gets target j, and -log of its attention within the span "
+            "of part j is added to the loss with this weight (token anchors). 0: targets are matched, spans not used."
+        },
+    )
+    stop_weight: float = field(
+        default=0.5, metadata={"help": "Weight of the stop score's cross-entropy, for a model that has one."}
+    )
     scheduled_sampling: str = field(
         default="linear",
         metadata={"help": "linear: the paper's min(0.8, step / total); always_predicted; teacher_forcing."},
@@ -66,6 +76,9 @@ class AMERTrainingArguments(TrainingArguments):
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}.")
+        for name in ("span_weight", "stop_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.max_targets is not None and self.max_targets < 1:
             raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
         if self.num_random_negatives < 0:

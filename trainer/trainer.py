@@ -27,14 +27,18 @@ from amer.hub_cards import write_model_card
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import gather_candidates
 from amer.trainer.epochs import EpochDataset, EpochSampler
-from amer.trainer.losses import matched_info_nce, mixture_info_nce
+from amer.trainer.losses import matched_info_nce, mixture_info_nce, span_loss, stop_loss
 from amer.trainer.record import TrainingClock, training_record
 from amer.trainer.sampling import prediction_probability
+from modeling_amer import blank, emitted
 from modeling_amer.publishing_amer import forget_local_base
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
 # What a batch holds besides the questions.
-TARGETS = ("candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index")
+TARGETS = (
+    "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
+    "part_mask",
+)  # fmt: skip
 # What is published of an output folder: the model and its card, and nothing else that lies there.
 PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
 logger = logging.get_logger(__name__)
@@ -90,6 +94,13 @@ class AMERTrainer(Trainer):
         return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
 
     @property
+    def _num_searched(self) -> int:
+        """Vectors of a question in validation; a stop score will leave some out."""
+        config = self.model.config
+        trained = config.stop_score and self.args.objective == "matched"
+        return config.max_query_vectors if trained else config.num_query_vectors
+
+    @property
     def prediction_probability(self) -> float:
         """p of scheduled sampling at the present step."""
         return prediction_probability(self.args.scheduled_sampling, self.state.global_step, self.state.max_steps)
@@ -128,16 +139,34 @@ class AMERTrainer(Trainer):
         questions = {key: value for key, value in inputs.items() if key not in TARGETS}
         targets = self._gather_candidates(inputs)
         self._num_candidates = len(targets["candidates"])
+        options = {"temperature": self.args.temperature, "num_items": num_items_in_batch}
         if self.args.objective == "mixture":
             outputs = model(**questions)
-            objective, vectors = mixture_info_nce, outputs.query_embeddings
+            loss = mixture_info_nce(outputs.query_embeddings, **options, **targets)
         else:
             outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
-            objective, vectors = matched_info_nce, outputs.query_embeddings[:, : targets["target_index"].shape[1]]
-        loss = objective(vectors, temperature=self.args.temperature, num_items=num_items_in_batch, **targets)
+            vectors = outputs.query_embeddings[:, : targets["target_index"].shape[1]]
+            ordered = inputs.get("ordered") if self.args.span_weight else None
+            loss = matched_info_nce(vectors, **options, **targets, ordered=ordered)
+            loss = loss + self._part_losses(outputs, inputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _part_losses(
+        self,
+        outputs: Any,
+        inputs: dict[str, torch.Tensor],
+        targets: dict[str, torch.Tensor],
+        num_items: torch.Tensor | None,
+    ) -> torch.Tensor | float:
+        """Where each vector shall look and which shall be the last, where model and data say so."""
+        loss: torch.Tensor | float = 0.0
+        if outputs.attention is not None and "part_mask" in inputs and self.args.span_weight:
+            loss = loss + self.args.span_weight * span_loss(outputs.attention, inputs["part_mask"], num_items)
+        if outputs.stop_logits is not None:
+            loss = loss + self.args.stop_weight * stop_loss(outputs.stop_logits, targets["target_mask"], num_items)
+        return loss
 
     def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
@@ -165,8 +194,11 @@ class AMERTrainer(Trainer):
     ) -> Any:
         """The model's output: in training with scheduled sampling, else as at inference."""
         num_targets = targets["target_index"].shape[1]
+        config = self.model.config
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
-            return model(**questions, num_query_vectors=max(num_targets, self.model.config.num_query_vectors))
+            return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
+        if config.emission == "one_pass":
+            return model(**questions, num_query_vectors=num_targets)
         p = self._sampled_with = self.prediction_probability
         return model(
             **questions,
@@ -226,8 +258,10 @@ class AMERTrainer(Trainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
         if prediction_loss_only:
             return loss, None, None
-        count = self.model.config.num_query_vectors
-        return loss, outputs.query_embeddings[:, :count].contiguous(), inputs["query_index"]
+        query_embeddings = outputs.query_embeddings
+        if self.model.config.stop_score and self.args.objective == "matched":
+            query_embeddings = blank(query_embeddings, emitted(outputs.stop_logits))
+        return loss, query_embeddings[:, : self._num_searched].contiguous(), inputs["query_index"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what users never know: how many questions make a step, how many candidates each of them meets, and how
@@ -235,7 +269,7 @@ class AMERTrainer(Trainer):
         if "loss" in logs:
             logs["global_batch_size"] = self.global_batch_size
             logs["num_candidates"] = self._num_candidates
-            if self.args.objective == "matched":
+            if self.args.objective == "matched" and self.model.config.emission == "autoregressive":
                 logs["prediction_probability"] = self._sampled_with
         super().log(logs, start_time)
 
