@@ -111,27 +111,6 @@ class AMERCollator:
                 batch["part_mask"] = _part_mask(tokens, [draw.spans for draw in draws], batch["target_ids"].shape[1])
         return batch
 
-    def _tokens_of(self, examples: list[dict[str, Any]]) -> list[TokenVectors]:
-        if "tokens" in examples[0]:
-            return [example["tokens"] for example in examples]
-        if "query" not in examples[0]:
-            raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
-        return self.model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
-
-
-def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_targets: int) -> torch.Tensor:
-    """`(batch, num_targets, length)` bool, True for tokens that share a character with the target's span.
-
-    Tokens stand on the right, as `pad_tokens` puts them.
-    """
-    length = max(len(question.offsets) for question in tokens)
-    mask = torch.zeros(len(tokens), num_targets, length, dtype=torch.bool)
-    for row, (question, own) in enumerate(zip(tokens, spans, strict=True)):
-        start, end = question.offsets.T
-        for part, (first, last) in enumerate(own):
-            mask[row, part, length - len(start) :] = (start < last) & (end > first) & (start < end)
-    return mask
-
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """One question's targets in random order, its share of the negatives, and its random numbers."""
         rng = np.random.default_rng([self.seed, example.get("epoch", 0), example["index"]])
