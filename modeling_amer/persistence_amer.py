@@ -345,6 +345,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 return
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(folder)
+            if self.tokenizer is not None or self.config.token_vectors:
                 self._save_sentence_transformers(folder)
             if adapter:
                 self._save_peft(folder / "adapter", load_file(folder / WEIGHTS_FILE))

@@ -48,7 +48,6 @@ class AMERCollator:
         store: the documents.
         num_random_negatives: documents of the whole store that each question brings; all questions share them.
         max_targets: at most so many targets a row, drawn anew each time; 1 is the Single-Query baseline (paper §5.2).
-            Never more than the query tokens of a model that emits in one pass.
         seed: of all draws.
 
     Raises:
@@ -81,8 +80,6 @@ class AMERCollator:
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
         self.reads_vectors, self.token_vectors = config.reads_vectors, config.token_vectors
         self.model = model if config.token_vectors else None  # its encoder
-        if config.emission == "one_pass":
-            max_targets = min(max_targets or config.max_query_vectors, config.max_query_vectors)
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets

@@ -195,6 +195,11 @@ class AMERTrainer(Trainer):
         """The model's output: in training with scheduled sampling, else as at inference."""
         num_targets = targets["target_index"].shape[1]
         config = self.model.config
+        if config.emission == "one_pass" and num_targets > config.max_query_vectors:
+            raise ValueError(
+                f"A question has {num_targets} targets, the model {config.max_query_vectors} query tokens: set "
+                f"max_targets to at most {config.max_query_vectors}, or build it with more max_query_vectors."
+            )
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
             return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
         if config.emission == "one_pass":

@@ -234,3 +234,16 @@ def test_what_cannot_be_encoded_is_refused(tiny_encoder, arguments, message):
 def test_padding_of_tokens_on_the_right_is_refused(tiny_encoder):
     with pytest.raises(ValueError, match="padded on the left"):
         build_mini(tiny_encoder)(input_vectors=torch.ones(1, 2, DIM), input_mask=torch.tensor([[1, 0]]))
+
+
+def test_sentence_transformers_opens_it_and_gets_the_vectors_it_chooses(tiny_encoder, tmp_path):
+    pytest.importorskip("sentence_transformers", minversion="6.0")
+    from sentence_transformers import MultiVectorEncoder
+
+    model = build_mini(tiny_encoder)
+    model.stop_projection.weight.data.normal_(std=5)
+    model.save_pretrained(tmp_path / "model")
+    opened = MultiVectorEncoder(str(tmp_path / "model"), device="cpu", trust_remote_code=True)
+    query_embeddings, mask = model.encode_query(QUESTIONS[:3], num_query_vectors="auto")
+    for found, vectors, own in zip(opened.encode_query(QUESTIONS[:3]), query_embeddings, mask, strict=True):
+        torch.testing.assert_close(torch.as_tensor(found), vectors[own], atol=1e-5, rtol=0)

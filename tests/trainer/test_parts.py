@@ -85,12 +85,6 @@ def test_fewer_targets_are_drawn_in_the_order_of_their_parts(parts):
     assert len(seen) > 2
 
 
-def test_a_model_of_few_query_tokens_draws_no_more_targets(parts):
-    model = build_mini(parts.encoder, num_query_vectors=2, max_query_vectors=2)
-    batch = AMERCollator(model, parts.store, 2)([parts.dataset[row] for row in (3, 7)])
-    assert batch["target_ids"].shape == (2, 2) and len(batch["other_positives"]) == 4
-
-
 def test_vectors_from_the_cache_give_the_batch_of_the_encoder(parts, tmp_path):
     model = build_mini(parts.encoder)
     cache = TokenCache.build(tmp_path, model.document_encoder, parts.dataset.queries)
@@ -217,6 +211,14 @@ def test_without_a_span_weight_targets_are_matched_and_attention_is_free(parts, 
     targets = trainer._gather_candidates(batch)
     expected = matched_info_nce(outputs.query_embeddings, temperature=trainer.args.temperature, **targets)
     torch.testing.assert_close(loss, expected)
+
+
+def test_more_targets_than_query_tokens_are_refused(parts, tmp_path):
+    trainer, _, _ = train(parts, tmp_path, max_steps=1)
+    trainer.model.config.max_query_vectors = 3
+    batch = trainer.data_collator([parts.dataset[3]])
+    with pytest.raises(ValueError, match="4 targets, the model 3 query tokens: set max_targets"):
+        trainer.compute_loss(trainer.model, batch)
 
 
 @pytest.mark.parametrize("name", ["span_weight", "stop_weight"])
