@@ -14,6 +14,7 @@ from amer.data import RetrievalDataset, load_dataset_dir
 from amer.data.question_vectors import add_question_vectors
 from amer.files import read_json, write_json
 from amer.hub import origin, pull_folder
+from amer.search import locate_encoder
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.building import build_model, build_trainer
 from amer.trainer.parsing import parse
@@ -50,12 +51,14 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTraini
     splits = load_dataset_dir(dataset)
     if "train" not in splits:
         raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
-    if model_args.anchored:
+    reads_text = splits["train"].queries is not None
+    if (model_args.anchored or model_args.anchor == "vector") and not (model_args.token_vectors or model_args.layers):
         splits = _with_anchors(splits, store, data_args, args)
     set_seed(args.seed)  # what was loaded before, such as an encoder, may have drawn random numbers
-    model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
+    model = build_model(model_args, store, reads_text)
+    locate_encoder(model)
     searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
-    trainer = build_trainer(model, args, store, splits, *searched)
+    trainer = build_trainer(model, args, store, splits, *searched, data_args.token_cache)
     trainer.sources = {
         "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
         "store": {**origin(data_args.store, store.path), **store.info},
