@@ -58,10 +58,10 @@ $(STAMP_DEV): $(STAMP)
 # The packages of 4-bit weights stand in for the models on the Hub, so that no hub need be reached.
 quickstart: export AMER_OFFLINE_MODELS = 1
 quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
-	$(BIN)/python scripts/quickstart.py
+	$(BIN)/python -m scripts.quickstart
 
 synthetic: $(STAMP) ## the synthetic study of the paper
-	$(BIN)/python experiments/synthetic.py
+	$(BIN)/python -m experiments.synthetic
 
 test test-long test-min test-wheel: export HF_HUB_OFFLINE = 1
 test test-long test-min test-wheel: export AMER_OFFLINE_MODELS = 1

@@ -23,7 +23,7 @@ export PYTHONPATH=. PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 mkdir -p "$OUT" "$WORK"
 exec > >(tee -a "$WORK/log.txt") 2>&1
 SECONDS=0
-timeout --signal INT --kill-after 20 "$LIMIT" "$PYTHON" experiments/synthetic.py --settings single multi ood --parallel 3 \
+timeout --signal INT --kill-after 20 "$LIMIT" "$PYTHON" -m experiments.synthetic --settings single multi ood --parallel 3 \
     --dim "$DIM" --num_train "$NUM_TRAIN" --num_test "$NUM_TEST" --corpus_size "$CORPUS" --config "$CONFIG" --output "$WORK"
 status=$?
 echo "== $SECONDS s in this piece"

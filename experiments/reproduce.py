@@ -1,4 +1,4 @@
-"""Figures and tables of the paper, from nothing to the picture: `experiments/reproduce.py figure1 table8`, or `all`.
+"""Figures and tables of the paper: `python -m experiments.reproduce figure1 table8`, or `all`.
 
 Everything on the way is kept in the output folder and not done again: data, trainings, and every run as a file. What
 is drawn comes from the numbers in the JSON file beside it.

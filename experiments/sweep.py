@@ -1,6 +1,6 @@
 """Train a grid of settings and keep the one of the lowest validation loss (paper A.5, A.6).
 
-`python experiments/sweep.py SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
+`python -m experiments.sweep SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
 - `config`: the configuration of `amer train` that the runs start from, relative to the file;
 - `grid`: fields of `amer train`, each with a list of values;
 - `processes` (1 if not given): how many share a batch where the configuration is trained. Here one process has all of

@@ -45,6 +45,8 @@ def _model_rows(config: AMERConfig, training: dict[str, Any] | None) -> Iterator
     yield from _encoder_rows(config)
     yield "Reads", _reads(config)
     vectors = "one unit vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} unit vectors"
+    if config.stop_score:
+        vectors = f"one to {config.max_query_vectors} unit vectors, as many as its stop score says"
     yield "Writes", f"{vectors} of {config.document_dim} values"
     if config.lora or training:
         yield "Trained weights", _weights(config, training or {})
@@ -71,6 +73,10 @@ def _encoder_rows(config: AMERConfig) -> Iterator[tuple[str, str]]:
 
 
 def _reads(config: AMERConfig) -> str:
+    if config.token_vectors:
+        text = "the question's text and " if config.reads_text else ""
+        use = {"tokens": ", which its vectors start from", "vector": ", which its vectors start from the mean of"}
+        return f"{text}the document encoder's own vectors of the question's tokens{use.get(config.anchor, '')}"
     if not config.reads_text:
         return "the question as a vector"
     if config.anchored:

@@ -2,10 +2,13 @@
 
 from transformers import AutoConfig, AutoModel
 
+from .anchors_amer import WordWeight
 from .configuration_amer import AMERConfig
+from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 from .modeling_amer import AMERModel, AMEROutput
 from .probe_amer import Probe, ProbeReport
 from .prompting_amer import default_prompt_template, tokenize_queries
+from .stopping_amer import QueryEmbeddings, blank, emitted
 
 AutoConfig.register("amer", AMERConfig)
 AutoModel.register(AMERConfig, AMERModel)
@@ -18,6 +21,13 @@ __all__ = [
     "AMEROutput",
     "Probe",
     "ProbeReport",
+    "QueryEmbeddings",
+    "QuestionEncoder",
+    "TokenVectors",
+    "WordWeight",
+    "blank",
     "default_prompt_template",
+    "emitted",
+    "pad_tokens",
     "tokenize_queries",
 ]

@@ -11,6 +11,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from .staging_amer import place_of_save
 
 OBJECTIVES = ("matched", "mixture")
+ANCHORS = (None, "vector", "tokens")
+EMISSIONS = ("autoregressive", "one_pass")
 # What a downloaded configuration may choose: any other name would make transformers fetch a kernel from the Hub.
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
@@ -30,8 +32,17 @@ class AMERConfig(PreTrainedConfig):
         document_encoder: identity of the documents' encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
         lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
         weights: "adapter" if a saved model holds LoRA and projections only, "full" if it holds every weight.
-        anchored: each output is `normalise(query_vector + output_projection(h))`, where `query_vector` is the
-            document encoder's own embedding of the question; untrained, the model *is* that encoder.
+        anchor: what the document encoder gives each output to start from: untrained, the model *is* that encoder.
+            "vector": `normalise(v + W h_j)`, v being the encoder's vector of the whole question;
+            "tokens": `normalise(sum_t a_jt v_t + W h_j)`, v_t being its vectors of the question's tokens (see
+            [`TokenAnchor`]), so that each output can stand for a part of the question; None: `normalise(W h_j)`.
+        token_vectors: the decoder reads the encoder's token vectors, one position each, where it would otherwise read
+            one vector of the question, or none. Always so with token anchors.
+        emission: "autoregressive": each output is read before the next is made (the paper's); "one_pass": learned
+            query tokens follow the question, and all outputs are made at once.
+        max_query_vectors: most outputs of a question: what "auto" stops at, and the number of learned query tokens;
+            `num_query_vectors` where it is not given.
+        stop_score: after each output the model says whether it was the last, so that it can choose m ("auto").
         objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
@@ -39,7 +50,8 @@ class AMERConfig(PreTrainedConfig):
         initializer_range: standard deviation of the untrained projections.
 
     Raises:
-        ValueError: a size below one, an unknown `weights` or `objective`, or a template without exactly one `{query}`.
+        ValueError: a size below one, an unknown choice, more `num_query_vectors` than query tokens, or a template
+            without exactly one `{query}`.
     """
 
     model_type = "amer"
@@ -56,7 +68,11 @@ class AMERConfig(PreTrainedConfig):
         document_encoder: dict[str, Any] | None = None,
         lora: dict[str, Any] | None = None,
         weights: str = "full",
-        anchored: bool = False,
+        anchor: str | None = None,
+        token_vectors: bool = False,
+        emission: str = "autoregressive",
+        max_query_vectors: int | None = None,
+        stop_score: bool = False,
         objective: str = "matched",
         loss_temperature: float = 0.05,
         checksums: dict[str, str] | None = None,
@@ -75,7 +91,12 @@ class AMERConfig(PreTrainedConfig):
         self.document_encoder = document_encoder
         self.lora = lora
         self.weights = weights
-        self.anchored = anchored
+        # Up to 0.1.0 there was one anchor, and `anchored` said whether the model has it.
+        self.anchor = "vector" if kwargs.pop("anchored", False) and anchor is None else anchor
+        self.token_vectors = token_vectors or anchor == "tokens"
+        self.emission = emission
+        self.max_query_vectors = num_query_vectors if max_query_vectors is None else max_query_vectors
+        self.stop_score = stop_score
         self.objective = objective
         self.loss_temperature = loss_temperature
         self.checksums = checksums
@@ -89,9 +110,14 @@ class AMERConfig(PreTrainedConfig):
         return self.prompt_template is not None
 
     @property
+    def anchored(self) -> bool:
+        """Whether the outputs start from vectors of the document encoder."""
+        return self.anchor is not None
+
+    @property
     def reads_vectors(self) -> bool:
-        """Whether a question reaches the decoder as a vector, alone or after its text."""
-        return self.anchored or not self.reads_text
+        """Whether a question reaches the decoder as a vector or as token vectors, alone or after its text."""
+        return self.anchored or self.token_vectors or not self.reads_text
 
     @classmethod
     def get_config_dict(
@@ -116,14 +142,19 @@ class AMERConfig(PreTrainedConfig):
         return fields
 
     def _check(self) -> None:
-        for name in ("document_dim", "num_query_vectors"):
+        for name in ("document_dim", "num_query_vectors", "max_query_vectors"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
         if self.weights not in ("adapter", "full"):
             raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
+        for name, allowed in (("objective", OBJECTIVES), ("anchor", ANCHORS), ("emission", EMISSIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}.")
+        if self.emission == "one_pass" and self.max_query_vectors < self.num_query_vectors:
+            raise ValueError(
+                f"num_query_vectors is {self.num_query_vectors}: max_query_vectors cannot be {self.max_query_vectors}."
+            )
         if (self.weights == "adapter") != (self.lora is not None):
             raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:

@@ -2,6 +2,8 @@
 
 - two linear projections join the space of the documents and the space of the decoder (paper §4)
 - each emitted vector is fed back as the next input; the KV cache is kept
+- or learned query tokens follow the question, and all vectors are emitted in one pass
+- anchored, a vector starts from the document encoder's own: of the question, or of those of its tokens it attends to
 - in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
 - the prompt that all questions share is read once for the whole batch
 - a saved adapter holds LoRA and projections only; the frozen base is fetched from where it always was
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import nn
@@ -23,9 +25,12 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 
+from .anchors_amer import TokenAnchor, WordWeight, word_weights
 from .configuration_amer import AMERConfig
+from .encoder_amer import QuestionEncoder, pad_tokens
 from .persistence_amer import AMERPreTrainedModel
-from .prompting_amer import tokenize_queries
+from .prompting_amer import check_texts, tokenize_queries
+from .stopping_amer import QueryEmbeddings, blank, emitted
 
 if TYPE_CHECKING:
     # Never run. Of a local folder, transformers below 5.10 takes along only what this very file names; and the one for
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 # What libraries pass to every model and this one does not need: the Trainer, and sentence-transformers its `task`.
 IGNORED_ARGUMENTS = frozenset({"num_items_in_batch", "return_loss", "task"})
 TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
+ANCHOR_SIZE = 64  # of the space in which decoder states and token vectors meet
 
 
 class _Teacher(NamedTuple):
@@ -64,15 +70,26 @@ class _Teacher(NamedTuple):
         return self.choose(predict(), 0)
 
 
+class _Source(NamedTuple):
+    """What the outputs start from: vectors `(batch, length, dim)`, one for a vector anchor, and their mask."""
+
+    vectors: torch.Tensor
+    mask: torch.Tensor
+
+
 @dataclass
 class AMEROutput(ModelOutput):
     """Output of [`AMERModel`].
 
     Args:
         query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
+        stop_logits: `(batch, m)` log-odds that a vector is the question's last, of a model with a stop score.
+        attention: `(batch, m, length)` weight of each token vector in each anchor, of a model with token anchors.
     """
 
     query_embeddings: torch.FloatTensor | None = None
+    stop_logits: torch.FloatTensor | None = None
+    attention: torch.FloatTensor | None = None
 
 
 class Projection(nn.Linear):
@@ -86,7 +103,12 @@ class Projection(nn.Linear):
 class AMERModel(AMERPreTrainedModel):
     """Autoregressive Multi-Embedding Retriever (paper §4): question in, m query embeddings out.
 
-    Build a new one with [`AMERModel.from_base`], load a trained one with `from_pretrained`.
+    Build a new one with [`AMERModel.from_base`] or, small, [`AMERModel.from_scratch`]; load a trained one with
+    `from_pretrained`.
+
+    Attributes:
+        document_encoder_path: folder of the document encoder's weights, where they are not to come from the Hub; to be
+            set before the first question.
     """
 
     def __init__(
@@ -103,7 +125,16 @@ class AMERModel(AMERPreTrainedModel):
         self.scale = hidden_size**0.5  # hidden states are that long; a step of Adam must not throw a unit anchor over
         self.input_projection = Projection(config.document_dim, hidden_size)
         self.output_projection = Projection(hidden_size, config.document_dim)
+        if config.anchor == "tokens":
+            self.token_anchor = TokenAnchor(hidden_size, config.document_dim, ANCHOR_SIZE)
+        if config.emission == "one_pass":
+            self.query_tokens = nn.Embedding(config.max_query_vectors, hidden_size)
+        if config.stop_score:
+            self.stop_projection = Projection(hidden_size, 1)
         self.tokenizer = tokenizer
+        self.document_encoder_path: str | None = None
+        self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
+        self._encoder_options: dict[str, Any] = {}
         self.post_init()
         if config.weights == "adapter":
             self._add_lora()  # after post_init, which would fill lora_B with noise
@@ -117,20 +148,23 @@ class AMERModel(AMERPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         prefix_ids: torch.LongTensor | None = None,
         input_vectors: torch.FloatTensor | None = None,
+        input_mask: torch.Tensor | None = None,
         num_query_vectors: int | None = None,
         teacher_vectors: torch.FloatTensor | None = None,
         teacher_mask: torch.BoolTensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> AMEROutput | tuple[torch.Tensor, ...]:
-        """Emit `num_query_vectors` query embeddings, each fed back as the next input (paper §4.1, §4.2).
+        """Emit `num_query_vectors` query embeddings (paper §4.1, §4.2), one after another or in one pass.
 
         Args:
             input_ids: `(batch, length)` token ids, padded on the left.
             attention_mask: `(batch, length)`, 0 on padding; all ones if not given.
             prefix_ids: `(1, prefix)` token ids that come before every row of `input_ids`, read once for the batch.
             input_vectors: `(batch, dim)` the question as a vector, projected into the decoder as one more position
-                after the text; the anchor of an anchored model, the whole question in the synthetic study.
+                after the text; the anchor of an anchored model, the whole question in the synthetic study. Or, where
+                the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
+            input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
             num_query_vectors: m; the configuration's by default.
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
             teacher_mask: `(batch, >= m - 1)` bool, True where the teacher's vector is fed instead of the prediction.
@@ -139,50 +173,84 @@ class AMERModel(AMERPreTrainedModel):
             kwargs: what libraries pass to every model (`IGNORED_ARGUMENTS`); it has no effect.
 
         Returns:
-            `query_embeddings (batch, m, dim)`, unit length, float32.
+            `query_embeddings (batch, m, dim)`, unit length, float32; and what else the model has of `AMEROutput`.
 
         Raises:
             TypeError: an argument of another name.
-            ValueError: m < 1, not the inputs this model reads, vectors of another size than the documents', or
-                padding on the right.
+            ValueError: m < 1 or more than the query tokens, not the inputs this model reads, vectors of another size
+                than the documents', or padding on the right.
         """
         if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
             raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
         num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
-        self._check_inputs(input_ids, attention_mask, input_vectors, num_query_vectors)
-        if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, num_query_vectors):
+        self._check_inputs(input_ids, attention_mask, input_vectors, input_mask, num_query_vectors)
+        if input_vectors is not None and input_mask is None:
+            input_mask = torch.ones(input_vectors.shape[:-1], dtype=torch.long, device=input_vectors.device)
+            input_mask = input_mask if self.config.token_vectors else input_mask[:, None]
+        positions = num_query_vectors - 1 + (0 if input_mask is None else input_mask.shape[1])
+        if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, positions):
             input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
             prefix_ids = None
-        inputs, mask = self._embed(input_ids, attention_mask, input_vectors)
-        anchor = normalize(input_vectors.float(), dim=-1)[:, None] if self.config.anchored else 0
-        teacher = _Teacher(teacher_vectors, teacher_mask)
-        if self.training and not self._gradients_may_pass_the_cache():
-            questions = {"input_ids": input_ids, "attention_mask": attention_mask, "input_vectors": input_vectors}
-            fed = None
-            if num_query_vectors > 1:
-                fed = self._roll_out_anew(num_query_vectors - 1, teacher, prefix_ids=prefix_ids, **questions)
-            query_embeddings = self._read_at_once(prefix_ids, inputs, mask, fed, anchor)
+        inputs, mask = self._embed(input_ids, attention_mask, input_vectors, input_mask)
+        source = self._source(input_vectors, input_mask)
+        if self.config.emission == "one_pass":
+            if teacher_vectors is not None:
+                raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
+            tokens = self.query_tokens.weight[:num_query_vectors].to(inputs.dtype).expand(len(inputs), -1, -1)
+            hidden = self._read_at_once(prefix_ids, inputs, mask, tokens)[:, 1:]
         else:
-            cache = DynamicCache(config=self.backbone.config)
-            mask = self._read_prefix(prefix_ids, mask, cache)
-            first = self._emit(self._read(inputs, mask, cache)[:, -1:], anchor)
-            decode = self._roll_out if self.training else self._decode
-            query_embeddings = decode(first, num_query_vectors, mask, cache, anchor, teacher)
-        if self.training and num_query_vectors == 1 and input_vectors is None:
-            # A single vector feeds nothing back, but distributed training waits for a gradient of every parameter.
+            questions = {"input_ids": input_ids, "attention_mask": attention_mask}
+            if input_vectors is not None:
+                questions |= {"input_vectors": input_vectors}
+            if self.config.token_vectors:
+                questions |= {"input_mask": input_mask}
+            teacher = _Teacher(teacher_vectors, teacher_mask)
+            hidden = self._autoregress(num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions)
+        query_embeddings, attention = self._emit(hidden, source)
+        if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
+            # Nothing is fed back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
-        output = AMEROutput(query_embeddings=query_embeddings)
+        stop_logits = self.stop_projection(hidden)[:, :, 0] if self.config.stop_score else None
+        output = AMEROutput(query_embeddings=query_embeddings, stop_logits=stop_logits, attention=attention)
         return output if return_dict is not False else output.to_tuple()
+
+    def _autoregress(
+        self,
+        count: int,
+        prefix_ids: torch.Tensor | None,
+        inputs: torch.Tensor,
+        mask: torch.Tensor,
+        source: _Source | None,
+        teacher: _Teacher,
+        questions: dict[str, torch.Tensor | None],
+    ) -> torch.Tensor:
+        """Hidden states `(batch, count, hidden)`; all but the first have read the vector made of the one before."""
+        if self.training and not self._gradients_may_pass_the_cache():
+            fed = None
+            if count > 1:
+                fed = self._project(self._roll_out_anew(count - 1, teacher, prefix_ids=prefix_ids, **questions))
+            return self._read_at_once(prefix_ids, inputs, mask, fed)
+        cache = DynamicCache(config=self.backbone.config)
+        mask = self._read_prefix(prefix_ids, mask, cache)
+        first = self._read(inputs, mask, cache)[:, -1:]
+        decode = self._roll_out if self.training else self._decode
+        return decode(first, count, mask, cache, source, teacher)
 
     def _check_inputs(
         self,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         input_vectors: torch.Tensor | None,
+        input_mask: torch.Tensor | None,
         num_query_vectors: int,
     ) -> None:
         if not isinstance(num_query_vectors, Integral) or num_query_vectors < 1:
             raise ValueError(f"num_query_vectors must be an integer of at least 1, got {num_query_vectors!r}.")
+        if self.config.emission == "one_pass" and num_query_vectors > self.config.max_query_vectors:
+            raise ValueError(
+                f"This model has {self.config.max_query_vectors} query tokens (max_query_vectors): it cannot emit "
+                f"{num_query_vectors} vectors."
+            )
         if (input_ids is not None) != self.config.reads_text:
             raise ValueError(
                 "This model reads its questions as text: pass input_ids."
@@ -200,29 +268,51 @@ class AMERModel(AMERPreTrainedModel):
             raise ValueError(
                 "attention_mask ends in 0: the decoder reads on from the last position, so pad on the left."
             )
-        if input_vectors is not None and input_vectors.shape[1:] != (self.config.document_dim,):
-            raise ValueError(
-                f"input_vectors have shape {tuple(input_vectors.shape)}, expected (batch, {self.config.document_dim})."
-            )
+        if input_vectors is None:
+            return
+        tokens, dim = self.config.token_vectors, self.config.document_dim
+        if input_vectors.dim() != 2 + tokens or input_vectors.shape[-1] != dim:
+            expected = f"(batch, {'length, ' if tokens else ''}{dim})"
+            raise ValueError(f"input_vectors have shape {tuple(input_vectors.shape)}, expected {expected}.")
+        if input_mask is not None and (input_mask.shape != input_vectors.shape[:2] or not input_mask[:, -1].all()):
+            raise ValueError("input_mask must be (batch, length) of the token vectors, padded on the left.")
 
     def _embed(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, input_vectors: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        input_vectors: torch.Tensor | None,
+        input_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vector, or both."""
+        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vectors, or both."""
         parts, masks = [], []
         if input_ids is not None:
             parts.append(self.get_input_embeddings()(input_ids))
             masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
         if input_vectors is not None:
-            vector = self.input_projection(input_vectors)
-            parts.append(vector.to(self.get_input_embeddings().weight.dtype)[:, None])
-            masks.append(torch.ones(len(vector), 1, dtype=torch.long, device=vector.device))
-        return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+            parts.append(self._project(input_vectors if self.config.token_vectors else input_vectors[:, None]))
+            masks.append(input_mask)
+        inputs, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+        if len(parts) == 2 and self.config.token_vectors:  # no padding between text and vectors
+            order = mask.argsort(dim=1, stable=True)
+            inputs, mask = inputs.gather(1, order[:, :, None].expand_as(inputs)), mask.gather(1, order)
+        return inputs, mask
 
-    def _window_ends_within(self, prefix_ids: torch.Tensor, input_ids: torch.Tensor, num_query_vectors: int) -> bool:
+    def _source(self, input_vectors: torch.Tensor | None, input_mask: torch.Tensor | None) -> _Source | None:
+        """What the outputs of an anchored model start from."""
+        if self.config.anchor is None:
+            return None
+        vectors = input_vectors.float()
+        if self.config.anchor == "vector":
+            if self.config.token_vectors:
+                vectors = (vectors * input_mask[:, :, None]).sum(dim=1)
+            vectors, input_mask = normalize(vectors, dim=-1)[:, None], input_mask[:, -1:]
+        return _Source(vectors, input_mask)
+
+    def _window_ends_within(self, prefix_ids: torch.Tensor, input_ids: torch.Tensor, further: int) -> bool:
         """Whether some layers do not see all of a prompt: their window counts padding, so none may lie inside."""
         window = getattr(self.config.text_config, "sliding_window", None)
-        length = prefix_ids.shape[1] + input_ids.shape[1] + self.config.anchored + num_query_vectors - 1
+        length = prefix_ids.shape[1] + input_ids.shape[1] + further
         return window is not None and window < length
 
     def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
@@ -244,9 +334,15 @@ class AMERModel(AMERPreTrainedModel):
             use_cache=cache is not None,
         ).last_hidden_state
 
-    def _emit(self, hidden: torch.Tensor, anchor: torch.Tensor | int) -> torch.Tensor:
-        """Hidden states `(batch, n, hidden)` -> query embeddings `(batch, n, dim)`."""
-        return normalize(self.output_projection(hidden / self.scale) + anchor, dim=-1)
+    def _emit(self, hidden: torch.Tensor, source: _Source | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Hidden states `(batch, n, hidden)` -> query embeddings `(batch, n, dim)`, and weights of a token anchor."""
+        correction = self.output_projection(hidden / self.scale)
+        if source is None:
+            return normalize(correction, dim=-1), None
+        anchor, weights = source.vectors, None
+        if self.config.anchor == "tokens":
+            anchor, weights = self.token_anchor(hidden, *source)
+        return normalize(correction + anchor, dim=-1), weights
 
     def _project(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors `(batch, n, dim)` -> inputs of the decoder `(batch, n, hidden)`."""
@@ -258,16 +354,16 @@ class AMERModel(AMERPreTrainedModel):
         count: int,
         mask: torch.Tensor,
         cache: DynamicCache,
-        anchor: torch.Tensor | int,
+        source: _Source | None,
         teacher: _Teacher,
     ) -> torch.Tensor:
-        """One vector after another, each read before the next: `(batch, 1, dim)` -> `(batch, count, dim)`."""
-        outputs = [first]
+        """One vector after another, each read before the next: `(batch, 1, hidden)` -> `(batch, count, hidden)`."""
+        states = [first]
         for step in range(count - 1):
-            fed = self._project(teacher.choose(outputs[-1], step))
+            predicted, _ = self._emit(states[-1], source)
             mask = _extended(mask, 1)
-            outputs.append(self._emit(self._read(fed, mask, cache), anchor))
-        return torch.cat(outputs, dim=1)
+            states.append(self._read(self._project(teacher.choose(predicted, step)), mask, cache))
+        return torch.cat(states, dim=1)
 
     def _roll_out(
         self,
@@ -275,18 +371,21 @@ class AMERModel(AMERPreTrainedModel):
         count: int,
         mask: torch.Tensor,
         cache: DynamicCache,
-        anchor: torch.Tensor | int,
+        source: _Source | None,
         teacher: _Teacher,
     ) -> torch.Tensor:
         """As `_decode`, for training: predictions are made without gradient, then all that is fed is read at once."""
         if count == 1:
             return first
+
+        def predict() -> torch.Tensor:
+            states = self._decode(first, count - 1, mask, _detached(cache), source, teacher)
+            return self._emit(states, source)[0]
+
         with torch.no_grad():
-            fed = teacher.feed(
-                count - 1, lambda: self._decode(first, count - 1, mask, _detached(cache), anchor, teacher)
-            )
+            fed = teacher.feed(count - 1, predict)
         rest = self._read(self._project(fed), _extended(mask, count - 1), cache)
-        return torch.cat([first, self._emit(rest, anchor)], dim=1)
+        return torch.cat([first, rest], dim=1)
 
     def _gradients_may_pass_the_cache(self) -> bool:
         """Not under gradient checkpointing, whose layers drop the cache without a word; nor where weights are sharded
@@ -312,23 +411,21 @@ class AMERModel(AMERPreTrainedModel):
         return fed
 
     def _read_at_once(
-        self,
-        prefix_ids: torch.Tensor | None,
-        inputs: torch.Tensor,
-        mask: torch.Tensor,
-        fed: torch.Tensor | None,
-        anchor: torch.Tensor | int,
+        self, prefix_ids: torch.Tensor | None, inputs: torch.Tensor, mask: torch.Tensor, appended: torch.Tensor | None
     ) -> torch.Tensor:
-        """Questions and what is fed back in one pass without a cache: a query embedding after each."""
-        count = 0 if fed is None else fed.shape[1]
+        """Questions and what is appended, `(batch, n, hidden)`, in one pass without a cache.
+
+        Returns:
+            the states `(batch, 1 + n, hidden)` at the question's end and at each appended input.
+        """
+        count = 0 if appended is None else appended.shape[1]
         parts, mask = [inputs], _extended(mask, count)
         if prefix_ids is not None:
             parts.insert(0, self.get_input_embeddings()(prefix_ids).expand(len(mask), -1, -1))
             mask = torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
-        if fed is not None:
-            parts.append(self._project(fed))
-        hidden = self._read(torch.cat(parts, dim=1), mask, None)
-        return self._emit(hidden[:, -count - 1 :], anchor)
+        if appended is not None:
+            parts.append(appended)
+        return self._read(torch.cat(parts, dim=1), mask, None)[:, -count - 1 :]
 
     # ---------------------------------------------------------------------------------------------------- encoding
 
@@ -338,7 +435,24 @@ class AMERModel(AMERPreTrainedModel):
             raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
         return tokenize_queries(self.tokenizer, self.config.prompt_template, texts)
 
-    @torch.no_grad()
+    @property
+    def document_encoder(self) -> QuestionEncoder:
+        """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
+        """
+        if self._encoder is None:
+            identity = self.config.document_encoder
+            if not identity:
+                raise ValueError("The configuration names no document encoder: pass input_vectors.")
+            self._encoder = QuestionEncoder.from_identity(
+                identity, self.document_encoder_path, **self._encoder_options
+            )
+        return self._encoder.to(self.device)
+
+    @overload
     def encode_query(
         self,
         texts: str | Sequence[str] | None = None,
@@ -346,26 +460,56 @@ class AMERModel(AMERPreTrainedModel):
         batch_size: int = 64,
         show_progress_bar: bool = False,
         input_vectors: Any = None,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor: ...
+
+    @overload
+    def encode_query(
+        self,
+        texts: str | Sequence[str] | None = None,
+        num_query_vectors: Literal["auto"] = ...,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        input_vectors: Any = None,
+    ) -> QueryEmbeddings: ...
+
+    @torch.no_grad()
+    def encode_query(
+        self,
+        texts: str | Sequence[str] | None = None,
+        num_query_vectors: int | Literal["auto"] | None = None,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        input_vectors: Any = None,
+    ) -> torch.Tensor | QueryEmbeddings:
         """Query embeddings of many questions: batched by length, cached, in the order given.
 
         Args:
             texts: the questions; one string gives one question without the batch axis.
-            num_query_vectors: m; the configuration's by default.
+            num_query_vectors: m; the configuration's by default. "auto": as many as the stop score says, at least one
+                and at most the configuration's `max_query_vectors`.
             batch_size: questions decoded at a time.
             show_progress_bar: show how many batches are done.
-            input_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
+            input_vectors: the same questions as vectors, `(n, dim)`, for an anchored or a vector-only model; for one
+                that reads token vectors a sequence of n arrays `(length, dim)`. Not needed where the configuration
+                names the document encoder: the model then makes them.
 
         Returns:
-            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string.
+            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string. With "auto", those and their
+            mask: see [`QueryEmbeddings`].
 
         Raises:
-            ValueError: an empty question, none at all, m or batch_size < 1, not what this model reads, or vectors
-                that are not finite, zero, or of another size or count.
+            OSError: the document encoder is needed and not there.
+            ValueError: an empty question, none at all, m or batch_size < 1, "auto" for a model without a stop score,
+                not what this model reads, or vectors that are not finite, zero, or of another size or count.
         """
         if isinstance(texts, str):
-            return self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)[0]
-        input_vectors = _checked_questions(texts, input_vectors, batch_size)
+            one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
+            return QueryEmbeddings(*(part[0] for part in one)) if isinstance(one, QueryEmbeddings) else one[0]
+        auto = num_query_vectors == "auto"
+        if auto and not self.config.stop_score:
+            raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
+        m = self.config.max_query_vectors if auto else num_query_vectors
+        input_vectors = _checked_questions(texts, input_vectors, batch_size, self.config.token_vectors)
         count = len(input_vectors) if texts is None else len(texts)
         batches = logging.tqdm(
             self._batches(texts, input_vectors, batch_size),
@@ -373,39 +517,103 @@ class AMERModel(AMERPreTrainedModel):
             desc="Encoding",
             disable=not show_progress_bar,
         )
-        was_training, order, encoded = self.training, [], []
+        was_training, order, encoded, masks = self.training, [], [], []
         self.eval()
         try:
             for rows, batch in batches:
                 batch = {name: value.to(self.device) for name, value in batch.items()}
+                output = self(**batch, num_query_vectors=m)
                 order.append(rows)
-                encoded.append(self(**batch, num_query_vectors=num_query_vectors).query_embeddings.cpu())
+                encoded.append(output.query_embeddings.cpu())
+                if auto:
+                    masks.append(emitted(output.stop_logits).cpu())
         finally:
             self.train(was_training)
-        return torch.cat(encoded)[torch.cat(order).argsort()]
+        back = torch.cat(order).argsort()
+        query_embeddings = torch.cat(encoded)[back]
+        if not auto:
+            return query_embeddings
+        mask = torch.cat(masks)[back]
+        most = int(mask.sum(dim=1).max())
+        return QueryEmbeddings(blank(query_embeddings, mask)[:, :most], mask[:, :most])
+
+    @torch.no_grad()
+    def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
+        """Which words of a question each of its query vectors stands for, of a model with token anchors.
+
+        Args:
+            question: one question.
+            num_query_vectors: m; by default what the stop score says, or the configuration's number without one.
+
+        Returns:
+            for each query vector its weight on each word that the encoder read, in the order of the question.
+
+        Raises:
+            OSError: the document encoder is not there.
+            ValueError: an empty question, or a model without token anchors.
+        """
+        if self.config.anchor != "tokens":
+            raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
+        _checked_questions([question], None, 1, True)
+        tokens = self.document_encoder.encode_tokens([question])[0]
+        m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
+        ((_, batch),) = self._batches([question], [tokens.vectors], 1)
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        was_training = self.training
+        try:
+            output = self.eval()(**batch, num_query_vectors=self.config.max_query_vectors if auto else m)
+        finally:
+            self.train(was_training)
+        weights = output.attention[0, :, -len(tokens.vectors) :].cpu()
+        if auto:
+            weights = weights[emitted(output.stop_logits)[0].cpu()]
+        return [word_weights(question, own, tokens.offsets, tokens.words) for own in weights]
 
     def _batches(
-        self, texts: Sequence[str] | None, input_vectors: torch.Tensor | None, batch_size: int
+        self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
 
         Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
         """
         count = len(input_vectors) if texts is None else len(texts)
-        if texts is None:
-            for rows in torch.arange(count).split(batch_size):
-                yield rows, {"input_vectors": input_vectors[rows]}
-            return
-        by_text = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
-        for stretch in by_text.split(TOKENISED_BATCHES * batch_size):
-            questions = self.tokenize([texts[row] for row in stretch.tolist()])
+        lengths = torch.zeros(count) if texts is None else torch.tensor([len(text) for text in texts])
+        if texts is None and self.config.token_vectors:
+            lengths = torch.tensor([len(rows) for rows in input_vectors])
+        for stretch in lengths.argsort(descending=True, stable=True).split(TOKENISED_BATCHES * batch_size):
+            questions, vectors = {}, None
+            if input_vectors is not None:
+                vectors = [input_vectors[row] for row in stretch.tolist()]
+            if texts is not None:
+                own = [texts[row] for row in stretch.tolist()]
+                encodes = self.config.anchored or self.config.token_vectors
+                if vectors is None and encodes and self.config.document_encoder:
+                    vectors = self._encode_own(own, batch_size)
+                if self.config.reads_text or vectors is None:
+                    questions = self.tokenize(own)
             shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
-            lengths = questions["attention_mask"].sum(dim=1)
-            for places in lengths.argsort(descending=True, stable=True).split(batch_size):
-                batch = {name: ids[places, -int(lengths[places[0]]) :] for name, ids in questions.items()}
-                if input_vectors is not None:
-                    batch["input_vectors"] = input_vectors[stretch[places]]
+            sizes = torch.zeros(len(stretch))
+            if questions:
+                sizes = questions["attention_mask"].sum(dim=1)
+            elif self.config.token_vectors:
+                sizes = torch.tensor([len(tokens) for tokens in vectors])
+            for places in sizes.argsort(descending=True, stable=True).split(batch_size):
+                batch = {}
+                if questions:
+                    batch = {name: ids[places, -int(sizes[places[0]]) :] for name, ids in questions.items()}
+                if vectors is not None:
+                    chosen = [vectors[place] for place in places.tolist()]
+                    if self.config.token_vectors:
+                        batch["input_vectors"], batch["input_mask"] = pad_tokens(chosen)
+                    else:
+                        batch["input_vectors"] = torch.stack(chosen)
                 yield stretch[places], {**shared, **batch}
+
+    def _encode_own(self, texts: list[str], batch_size: int) -> Sequence[torch.Tensor]:
+        """The questions by the document encoder: token vectors `(length, dim)` each, or one vector each."""
+        if self.config.token_vectors:
+            return [tokens.vectors for tokens in self.document_encoder.encode_tokens(texts, batch_size)]
+        return self.document_encoder.encode(texts, batch_size)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -417,6 +625,11 @@ class AMERModel(AMERPreTrainedModel):
         super()._init_weights(module)
         if self.config.anchored and module is self.output_projection:
             init.zeros_(module.weight)  # untrained, the output is the anchor
+        if self.config.anchor == "tokens":
+            if module is self.token_anchor.query:
+                init.zeros_(module.weight)  # untrained, the anchor is the mean of the tokens
+            if module is self.token_anchor.key:
+                init.normal_(module.weight, std=module.in_features**-0.5)
 
 
 def _with_prefix(
@@ -444,21 +657,30 @@ def _detached(cache: DynamicCache) -> DynamicCache:
     return twin
 
 
-def _checked_questions(texts: Sequence[str] | None, input_vectors: Any, batch_size: int) -> torch.Tensor | None:
-    """The query vectors as a float32 tensor `(n, dim)`, once questions and batch size are in order."""
+def _checked_questions(
+    texts: Sequence[str] | None, input_vectors: Any, batch_size: int, token_vectors: bool
+) -> torch.Tensor | list[torch.Tensor] | None:
+    """The vectors as float32, `(n, dim)` or n times `(length, dim)`, once questions and batch size are in order."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if texts is None and input_vectors is None:
         raise ValueError("No question was given: pass texts, input_vectors, or both.")
     if len(texts if texts is not None else input_vectors) == 0:
         raise ValueError("No questions were given; pass at least one.")
+    check_texts(texts or [])
     if input_vectors is None:
         return None
-    input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
-    if not torch.isfinite(input_vectors).all() or (input_vectors == 0).all(dim=-1).any():
-        raise ValueError(
-            "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
-        )
+    if token_vectors:
+        input_vectors = [torch.as_tensor(tokens, dtype=torch.float32) for tokens in input_vectors]
+        if any(tokens.dim() != 2 or not len(tokens) for tokens in input_vectors):
+            raise ValueError("input_vectors must be one array (length, dim) of token vectors for each question.")
+    else:
+        input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
+    for vectors in input_vectors if token_vectors else [input_vectors]:
+        if not torch.isfinite(vectors).all() or (vectors == 0).all(dim=-1).any():
+            raise ValueError(
+                "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
+            )
     if texts is not None and len(texts) != len(input_vectors):
         raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors.")
     return input_vectors

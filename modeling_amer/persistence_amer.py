@@ -24,7 +24,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file, extract_commit_hash
 
 from .checksums_amer import check_sha256, check_weights_name, sha256
@@ -35,10 +35,14 @@ from .publishing_amer import card_for_push, check_names, files_in, forget_local_
 from .staging_amer import REPLACED, place_of_save, staged
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
+# Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
+EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score")
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+OWN_PARTS = ("input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection")
+HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
@@ -53,7 +57,7 @@ class AMERPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = ["input_projection", "output_projection"]  # noqa: RUF012  (a list: 5.0 drops a set)
+    _keep_in_fp32_modules_strict = [*OWN_PARTS]  # noqa: RUF012  (a list: 5.0 drops a set)
 
     # ------------------------------------------------------------------------------------------------- building
 
@@ -64,7 +68,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         document_dim: int,
         num_query_vectors: int = 5,
         lora: dict[str, Any] | None = None,
-        anchored: bool = False,
+        anchor: str | None = None,
         reads_text: bool = True,
         prompt_template: str | None = None,
         document_encoder: dict[str, Any] | None = None,
@@ -78,12 +82,13 @@ class AMERPreTrainedModel(PreTrainedModel):
             document_dim: size of the document embeddings.
             num_query_vectors: m at inference.
             lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
-            anchored: see [`AMERConfig`].
+            anchor: see [`AMERConfig`].
             reads_text: False for questions that are vectors only (the synthetic study, paper §5).
             prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+            kwargs: `token_vectors`, `emission`, `max_query_vectors` and `stop_score` of [`AMERConfig`]; all others are
+                passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
             OSError: the base model is not there, or not in safetensors.
@@ -91,6 +96,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         """
         if kwargs.pop("trust_remote_code", False):
             raise ValueError("A base model that needs its own code is not supported: leave out trust_remote_code.")
+        fields = {name: kwargs.pop(name) for name in EMISSION_FIELDS if name in kwargs}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         commit = _commit(base_model_name_or_path, revision, hub_options)
         backbone = _load_base(base_model_name_or_path, revision=commit, **kwargs)
@@ -109,9 +115,65 @@ class AMERPreTrainedModel(PreTrainedModel):
             document_encoder=document_encoder,
             lora=lora,
             weights="full" if lora is None else "adapter",
-            anchored=anchored,
+            anchor=anchor,
+            **fields,
         )
         return cls(config, backbone, tokenizer)._place_projections().eval()
+
+    @classmethod
+    def from_scratch(
+        cls,
+        document_dim: int,
+        num_query_vectors: int = 4,
+        layers: int = 2,
+        width: int = 192,
+        anchor: str | None = "tokens",
+        emission: str = "one_pass",
+        stop_score: bool = True,
+        max_query_vectors: int | None = None,
+        document_encoder: dict[str, Any] | None = None,
+    ) -> AMERPreTrainedModel:
+        """AMER-mini: a new model whose decoder is small, untrained, and reads the encoder's token vectors.
+
+        Args:
+            document_dim: size of the document embeddings.
+            num_query_vectors: m at inference, where the stop score does not choose it.
+            layers: of the decoder.
+            width: of the decoder, a multiple of 32.
+            anchor: see [`AMERConfig`], as for all that follow.
+            emission: how vectors are made.
+            stop_score: whether the model can choose m.
+            max_query_vectors: the most it may choose.
+            document_encoder: identity of the document encoder.
+
+        Raises:
+            ValueError: a width that is not a multiple of 32, and what [`AMERConfig`] refuses.
+        """
+        if width < HEAD_SIZE or width % HEAD_SIZE:
+            raise ValueError(f"width must be a multiple of {HEAD_SIZE}, got {width}.")
+        decoder = AutoConfig.for_model(
+            "llama",
+            vocab_size=1,  # it reads vectors only
+            bos_token_id=None,
+            eos_token_id=None,
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // HEAD_SIZE,
+            num_key_value_heads=width // HEAD_SIZE,
+        )
+        config = AMERConfig(
+            text_config=decoder,
+            document_dim=document_dim,
+            num_query_vectors=num_query_vectors,
+            anchor=anchor,
+            token_vectors=True,
+            emission=emission,
+            stop_score=stop_score,
+            max_query_vectors=max_query_vectors,
+            document_encoder=document_encoder,
+        )
+        return cls(config).eval()
 
     def _add_lora(self) -> None:
         start = self.config.lora.get("init_lora_weights", True)
@@ -138,8 +200,9 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     def _place_projections(self) -> AMERPreTrainedModel:
         device = self.get_input_embeddings().weight.device
-        self.input_projection.to(device)
-        self.output_projection.to(device)
+        for name in OWN_PARTS:
+            if hasattr(self, name):
+                getattr(self, name).to(device)
         return self
 
     # -------------------------------------------------------------------------------------------------- loading
@@ -154,6 +217,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         subfolder: str = "",
         verify: bool = False,
         output_loading_info: bool = False,
+        document_encoder_path: str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> AMERPreTrainedModel | tuple[AMERPreTrainedModel, dict[str, Any]]:
         """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
@@ -171,6 +235,8 @@ class AMERPreTrainedModel(PreTrainedModel):
         Args:
             verify: read every weights file again, whatever is remembered of it (see `checksums_amer.py`); encode the
                 model's probe and refuse a model that does not reproduce it (see [`Probe`]).
+            document_encoder_path: folder of the document encoder's weights, which an anchored model needs for
+                questions given as text; by default they come from the Hub, at the first such question.
 
         Raises:
             OSError: a file of the model or its base is not there, or not what was saved; names the file.
@@ -203,6 +269,8 @@ class AMERPreTrainedModel(PreTrainedModel):
             model = cls._on_base(config, saved, hub_options, {**hub_options, **kwargs, **decoder_options})
             info = model._load_adapter(cached_file(where, WEIGHTS_FILE, **place, **hub_options))
         config.name_or_path = str(where)
+        model.document_encoder_path = None if document_encoder_path is None else str(document_encoder_path)
+        model._encoder_options = hub_options
         if config.prompt_template is not None:
             options = {**place, **hub_options, "config": config.text_config}
             model.tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -289,6 +357,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 return
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(folder)
+            if self.tokenizer is not None or self.config.token_vectors:
                 self._save_sentence_transformers(folder)
             if state_dict is None and not any(isinstance(parameter, DTensor) for parameter in self.parameters()):
                 Probe.take(self).save(folder / PROBE_FILE)

@@ -23,6 +23,7 @@ from .configuration_amer import AMERConfig
 from .staging_amer import place_of_save
 
 PROBE_FILE = "probe.json"
+TOKENS = 6  # of each question, for a model that reads token vectors
 QUESTIONS = ["bank", "Which actors played the same part in films of different decades?"]
 TOLERANCE = {"float32": 5e-3}  # kernels differ in the last bits; a wrong base or a lost weight differs by far more
 TOLERANCE_HALF = 0.15  # of bfloat16 and float16, whose roundings add up over layers and steps
@@ -95,14 +96,15 @@ class Probe:
 
     Args:
         questions: the questions as text; None for a model that reads vectors only.
-        input_vectors: the questions as vectors, `(n, dim)`; None for a model that reads text only. They are fixed
-            random vectors, so that a probe can be taken without the document encoder.
+        input_vectors: the questions as vectors, `(n, dim)`, or as token vectors, `(n, length, dim)`; None for a model
+            that reads text only. They are fixed random vectors, so that a probe can be taken without the document
+            encoder.
         query_embeddings: what the model made of them, `(n, m, dim)`.
         environment: versions, device and precision.
     """
 
     questions: list[str] | None
-    input_vectors: list[list[float]] | None
+    input_vectors: list[Any] | None
     query_embeddings: list[list[list[float]]]
     environment: dict[str, str]
 
@@ -116,7 +118,9 @@ class Probe:
         config, vectors = model.config, None
         if config.reads_vectors:
             generator = torch.Generator().manual_seed(0)
-            vectors = normalize(torch.randn(len(QUESTIONS), config.document_dim, generator=generator), dim=-1)
+            lengths = (TOKENS,) if config.token_vectors else ()
+            vectors = torch.randn(len(QUESTIONS), *lengths, config.document_dim, generator=generator)
+            vectors = normalize(vectors, dim=-1)
         questions = QUESTIONS if config.reads_text else None
         query_embeddings = model.encode_query(questions, input_vectors=vectors)
         if not torch.isfinite(query_embeddings).all():
@@ -166,7 +170,9 @@ class Probe:
             raise ValueError(f"The probe has vectors {tuple(there.shape)}, the model gives {tuple(here.shape)}.")
         contribution = torch.ones(())
         if model.config.anchored:
-            anchors = normalize(torch.tensor(self.input_vectors), dim=-1)[:, None]
+            anchors = torch.tensor(self.input_vectors)
+            anchors = anchors.mean(dim=1) if model.config.token_vectors else anchors
+            anchors = normalize(anchors, dim=-1)[:, None]
             contribution = (there - anchors).norm(dim=-1).mean().clamp(min=LEAST_CORRECTION)
         deviation = ((here - there).norm(dim=-1).max() / contribution).item()
         sides = (self.environment, _environment(model))

@@ -40,11 +40,7 @@ def tokenize_queries(
     """
     if len(texts) == 0:
         raise ValueError("No questions were given; pass at least one.")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"Question {position} is a {type(text).__name__}; questions are strings.")
-        if not text.strip():
-            raise ValueError(f"Question {position} is empty ({text!r}); a question needs at least one token.")
+    check_texts(texts)
     head, tail = prompt_template.split("{query}")
     prefix = head.rstrip(" ")  # byte-level vocabularies keep a word and the space before it in one token
     space = head[len(prefix) :]
@@ -60,3 +56,12 @@ def tokenize_queries(
         prefix_ids = tokenizer(prefix, add_special_tokens=False)["input_ids"]
         encoded["prefix_ids"] = torch.tensor([prefix_ids], dtype=torch.long)
     return encoded
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """TypeError for a question that is not a string, ValueError for one that is empty; names its position."""
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"Question {position} is a {type(text).__name__}; questions are strings.")
+        if not text.strip():
+            raise ValueError(f"Question {position} is empty ({text!r}); a question needs at least one token.")

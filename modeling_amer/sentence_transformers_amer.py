@@ -34,7 +34,7 @@ class AMERModule(InputModule):
     """The only module of an AMER `MultiVectorEncoder`: questions in, query vectors out.
 
     Args:
-        model: an `AMERModel` that reads text.
+        model: an `AMERModel` that reads text, or the document encoder's token vectors of it.
         encoder_options: how an anchored model's document encoder is fetched: `token`, `cache_folder`,
             `local_files_only` of `SentenceTransformer`.
     """
@@ -66,7 +66,7 @@ class AMERModule(InputModule):
             inputs: the questions.
             prompt: none.
             task: "query".
-            num_query_vectors: m; the configuration's by default.
+            num_query_vectors: m; by default what the stop score says, or the configuration's number without one.
 
         Raises:
             ValueError: documents, texts that are not said to be questions, or a prompt.
@@ -82,15 +82,18 @@ class AMERModule(InputModule):
         """Encode what `preprocess` gives.
 
         Returns:
-            `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`, all ones.
+            `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`: all ones, but where
+            the model chose fewer vectors.
         """
         texts, num_query_vectors = features["texts"], features["num_query_vectors"]
-        input_vectors = self._embed(texts) if self.model.config.anchored else None
-        query_embeddings = self.model.encode_query(
-            texts, num_query_vectors, batch_size=len(texts), input_vectors=input_vectors
-        ).to(self.model.device)
-        mask = torch.ones(query_embeddings.shape[:2], dtype=torch.long, device=self.model.device)
-        return {"token_embeddings": query_embeddings, "attention_mask": mask}
+        config = self.model.config
+        input_vectors = self._embed(texts) if config.anchored and not config.token_vectors else None
+        m = "auto" if num_query_vectors is None and config.stop_score else num_query_vectors
+        found = self.model.encode_query(texts, m, batch_size=len(texts), input_vectors=input_vectors)
+        if m != "auto":
+            found = found, torch.ones(found.shape[:2])
+        query_embeddings, mask = (part.to(self.model.device) for part in found)
+        return {"token_embeddings": query_embeddings, "attention_mask": mask.long()}
 
     @cached_property
     def document_encoder(self) -> SentenceTransformer:

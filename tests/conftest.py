@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from importlib.util import find_spec
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from amer import offline
@@ -18,6 +19,7 @@ os.environ.setdefault("AMER_OFFLINE_MODELS", "1")  # the processes that tests st
 
 DIM = 8
 SERVERS = {"hub", "milvus_server"}  # fixtures
+OLD_POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max", "lasttoken": "lasttoken"}
 LORA = {
     "r": 4,
     "lora_alpha": 8,
@@ -98,6 +100,58 @@ def smollm2(tmp_path_factory) -> str:
         folder = offline.resolve_model(offline.SMOLLM2)
     yield folder
     shutil.rmtree(cache)
+
+
+def save_tiny_encoder(folder, pooling: str = "mean", **sizes) -> str:
+    """A random BERT of DIM values as sentence-transformers saves its models; it reads letters, digits and marks."""
+    torch.manual_seed(2)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    alphabet = "abcdefghijklmnopqrstuvwxyz0123456789?,;."
+    vocab = [*special, *alphabet, *(f"##{sign}" for sign in alphabet)]
+    core = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    config = AutoConfig.for_model(
+        "bert",
+        **{"hidden_size": DIM, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, **sizes},
+        vocab_size=len(vocab),
+        initializer_range=0.5,
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    modules = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    kinds = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(modules.items())
+    ]
+    pools = {f"pooling_mode_{old}": new == pooling for old, new in OLD_POOLINGS.items()}
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": DIM, **pools}))
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> str:
+    """Folder of a tiny random document encoder that pools by the mean."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def build_mini(encoder: str, **kwargs) -> AMERModel:
+    """A tiny model from scratch that reads the token vectors of the tiny encoder, its heads no longer at zero."""
+    torch.manual_seed(1)
+    options = {"num_query_vectors": 3, "layers": 1, "width": 32, "max_query_vectors": 4, **kwargs}
+    model = AMERModel.from_scratch(DIM, document_encoder={"name": encoder}, **options)
+    with torch.no_grad():
+        model.output_projection.weight.normal_(std=0.2)
+        if model.config.anchor == "tokens":
+            model.token_anchor.query.weight.normal_(std=0.5)
+    return model
 
 
 def build(base: str, **kwargs) -> AMERModel:

@@ -299,13 +299,43 @@ def test_a_record_of_the_training_is_written(unbroken, data):
     assert written["log_history"] == history(unbroken)
 
 
-def test_a_finished_run_that_is_started_again_keeps_its_record(unbroken, llama, data, tmp_path):
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of every file."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("options", [{}, {"lr_scheduler_type": "constant", "save_total_limit": 1}])
+def test_a_finished_run_that_is_started_again_trains_nothing_and_writes_nothing(llama, data, tmp_path, options):
+    arguments = command(tmp_path / "out", llama, data.text, **options)
+    run.main(arguments)
+    before = files_of(tmp_path / "out")
+    for again in (arguments, [*arguments, "--resume_from_checkpoint", "True"]):
+        run.main(again)
+        assert files_of(tmp_path / "out") == before
+
+
+def test_a_run_killed_behind_its_last_checkpoint_is_only_saved(unbroken, llama, data, tmp_path):
     shutil.copytree(unbroken, tmp_path / "out")
-    trained = history(unbroken / "checkpoint-6")[-1]["seconds"]
+    for file in ("model.safetensors", "training_record.json", "trainer_state.json"):
+        (tmp_path / "out" / file).unlink()
     run.main(command(tmp_path / "out", llama, data.text))
+    assert weights(tmp_path / "out") == weights(unbroken)
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == sorted(
+        path.name for path in unbroken.glob("checkpoint-*")
+    )
     again = record(tmp_path / "out")
-    assert trained <= again["seconds"] < trained + 1 and again["steps"] == 6
+    assert again["steps"] == 6 and again["seconds"] == history(unbroken / "checkpoint-6")[-1]["seconds"]
     assert [entry["step"] for entry in again["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("True", "holds no checkpoint that was written whole"), ("False", "another output_dir")]
+)
+def test_going_on_where_that_cannot_be_is_refused(llama, data, tmp_path, value, message):
+    with pytest.raises(ValueError, match=message):
+        run.main([*command(tmp_path / "out", llama, data.text), "--resume_from_checkpoint", value])
+    assert not (tmp_path / "out").exists()
 
 
 def test_dataset_and_store_may_be_names_on_the_hub(llama, data, tmp_path, monkeypatch):

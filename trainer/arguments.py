@@ -18,11 +18,29 @@ SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 class ModelArguments:
     """The decoder and how it is adapted."""
 
-    base_model: str = field(default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required."})
+    base_model: str = field(
+        default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required, but for a decoder from scratch."}
+    )
+    layers: int | None = field(
+        default=None,
+        metadata={"help": "Layers of a small decoder from scratch, which reads the encoder's token vectors: no base."},
+    )
+    width: int = field(default=192, metadata={"help": "Width of the decoder from scratch."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
     num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
+    max_query_vectors: int | None = field(
+        default=None, metadata={"help": "Most vectors of a question; num_query_vectors when not given."}
+    )
     anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
+    anchor: str | None = field(
+        default=None, metadata={"help": "vector: as `anchored`; tokens: start from the encoder's token vectors."}
+    )
+    token_vectors: bool = field(default=False, metadata={"help": "Read the encoder's token vectors."})
+    emission: str = field(
+        default="autoregressive", metadata={"help": "autoregressive: one vector after another; one_pass: at once."}
+    )
+    stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
     prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
@@ -49,6 +67,13 @@ class DataArguments:
     store: str = field(default="", metadata={"help": "Document store: a directory, or a name on the Hub. Required."})
     max_eval_queries: int | None = field(
         default=None, metadata={"help": "Use the first so many validation questions."}
+    )
+    token_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for the questions' token vectors, for a model that reads them: made once (30 MB for 1,000 "
+            "questions of MiniLM), and then read from there in every epoch."
+        },
     )
     eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
     eval_search_device: str | None = field(
@@ -80,6 +105,16 @@ class AMERTrainingArguments(TrainingArguments):
         metadata={"help": "matched: the paper's InfoNCE, query vectors matched to targets; mixture: all explain all."},
     )
     temperature: float = field(default=0.05, metadata={"help": "tau of Eq. 1."})
+    span_weight: float = field(
+        default=0.5,
+        metadata={
+            "help": "Where the dataset has spans: vector j gets target j, and -log of its attention within the span "
+            "of part j is added to the loss with this weight (token anchors). 0: targets are matched, spans not used."
+        },
+    )
+    stop_weight: float = field(
+        default=0.5, metadata={"help": "Weight of the stop score's cross-entropy, for a model that has one."}
+    )
     scheduled_sampling: str = field(
         default="linear",
         metadata={"help": "linear: the paper's min(0.8, step / total); always_predicted; teacher_forcing."},
@@ -115,6 +150,9 @@ class AMERTrainingArguments(TrainingArguments):
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}.")
+        for name in ("span_weight", "stop_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.max_targets is not None and self.max_targets < 1:
             raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
         if self.num_random_negatives < 0:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
+from amer.data.token_cache import TokenCache, TokenDataset
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -16,13 +20,27 @@ from modeling_amer import AMERModel
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
-    """A new model on the base, for the documents of the store."""
+    """A new model, on a base or from scratch, for the documents of the store."""
+    emission = {name: getattr(args, name) for name in ("emission", "stop_score", "max_query_vectors")}
+    anchor = "vector" if args.anchored and args.anchor is None else args.anchor
+    if args.layers:
+        return AMERModel.from_scratch(
+            store.dim,
+            args.num_query_vectors,
+            args.layers,
+            args.width,
+            anchor=anchor,
+            document_encoder=store.encoder,
+            **emission,
+        )
     return AMERModel.from_base(
         args.base_model if args.base_model_revision else resolve_model(args.base_model),
         document_dim=store.dim,
         num_query_vectors=args.num_query_vectors,
         lora=args.lora,
-        anchored=args.anchored,
+        anchor=anchor,
+        token_vectors=args.token_vectors,
+        **emission,
         reads_text=reads_text,
         prompt_template=args.prompt_template,
         document_encoder=store.encoder,
@@ -39,6 +57,7 @@ def build_trainer(
     max_eval_queries: int | None = None,
     eval_ks: tuple[int, ...] = (10, 100),
     eval_search_device: str | None = None,
+    token_cache: str | None = None,
 ) -> AMERTrainer:
     """A trainer on the `train` split, validated on the `validation` split if there is one."""
     validation = splits.get("validation")
@@ -51,8 +70,19 @@ def build_trainer(
     return AMERTrainer(
         model=model,
         args=args,
-        train_dataset=splits["train"].link(store),
-        eval_dataset=validation,
+        train_dataset=_with_tokens(splits["train"].link(store), model, args, token_cache),
+        eval_dataset=None if validation is None else _with_tokens(validation, model, args, token_cache),
         data_collator=collator,
         compute_metrics=metrics,
     )
+
+
+def _with_tokens(
+    split: RetrievalDataset, model: AMERModel, args: AMERTrainingArguments, token_cache: str | None
+) -> RetrievalDataset | TokenDataset:
+    """The split with the cached token vectors of its questions, for a model that reads them."""
+    if token_cache is None or not model.config.token_vectors:
+        return split
+    folder = Path(token_cache, hashlib.sha256(json.dumps(split.queries).encode()).hexdigest()[:16])
+    with args.main_process_first():
+        return TokenDataset(split, TokenCache.build(folder, model.document_encoder, split.queries))

@@ -10,13 +10,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from amer.corpus.store import DocumentStore
-from modeling_amer import AMERModel, tokenize_queries
+from modeling_amer import AMERModel, TokenVectors, pad_tokens, tokenize_queries
 
 
 class _Draw(NamedTuple):
     """What chance decides of one question."""
 
     targets: np.ndarray
+    spans: list[list[int]]
     negatives: np.ndarray
     sampling_uniforms: np.ndarray
 
@@ -24,18 +25,23 @@ class _Draw(NamedTuple):
 class AMERCollator:
     """Batches the rows of a linked `RetrievalDataset`, whatever their numbers of targets.
 
-    Each row's targets are shuffled (they have no order) and one document is drawn from each cluster; every document
-    enters the candidates once. A question's draws follow from the seed, the epoch and its row in the dataset alone, so
-    that the questions of a step bring the same documents however they are dealt to processes and data-loading workers,
-    in a resumed run and in a second evaluation.
+    Each row's targets are shuffled (they have no order, but where spans give them one) and one document is drawn from
+    each cluster; every document enters the candidates once. A question's draws follow from the seed, the epoch and its
+    row in the dataset alone, so that the questions of a step bring the same documents however they are dealt to
+    processes and data-loading workers, in a resumed run and in a second evaluation.
 
-    The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `input_vectors`), and
+    The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `input_vectors`, `input_mask`),
+    and
         - `candidates (n, dim)`: the targets and the random negatives, in the precision of the store;
         - `candidate_ids (n,)`: their rows in the store, ascending;
         - `target_ids (batch, m)`: the targets as rows of the store, -1 where a question has fewer;
         - `other_positives (pairs, 2)`: row of the batch, and a document that answers it without being its target;
         - `sampling_uniforms (batch, m)`: uniform in [0, 1), for scheduled sampling;
-        - `query_index (batch,)`: the rows of the dataset.
+        - `query_index (batch,)`: the rows of the dataset;
+        - of a dataset with spans, `ordered (batch,)`: the rows whose targets are in the order of their spans; and for
+          a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
+
+    Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the model's document encoder.
 
     Args:
         model: says what a question looks like: text, a vector, or both.
@@ -72,7 +78,8 @@ class AMERCollator:
         self.tokenize = None
         if config.reads_text:  # not the model's own method, which would carry the model into data-loading workers
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
-        self.reads_vectors = config.reads_vectors
+        self.reads_vectors, self.token_vectors = config.reads_vectors, config.token_vectors
+        self.model = model if config.token_vectors else None  # its encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets
@@ -85,8 +92,9 @@ class AMERCollator:
         for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
             answers = {document for cluster in example["target_rows"] for document in cluster}
             known += [(row, document) for document in sorted(answers.difference(draw.targets.tolist()))]
-        return {
-            **self._read_questions(examples),
+        questions, tokens = self._read_questions(examples)
+        batch = {
+            **questions,
             "candidates": torch.from_numpy(self.store.vectors(documents).astype(self.store.dtype, copy=False)),
             "candidate_ids": torch.from_numpy(documents),
             "target_ids": pad_sequence([torch.from_numpy(draw.targets) for draw in draws], True, padding_value=-1),
@@ -94,23 +102,59 @@ class AMERCollator:
             "sampling_uniforms": pad_sequence([torch.from_numpy(draw.sampling_uniforms) for draw in draws], True),
             "query_index": torch.tensor([example["index"] for example in examples]),
         }
+        if "spans" in examples[0]:
+            batch["ordered"] = torch.tensor([bool(draw.spans) for draw in draws])
+            if tokens:
+                batch["part_mask"] = _part_mask(tokens, [draw.spans for draw in draws], batch["target_ids"].shape[1])
+        return batch
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """One question's targets in random order, its share of the negatives, and its random numbers."""
         rng = np.random.default_rng([self.seed, example.get("epoch", 0), example["index"]])
-        clusters = example["target_rows"]
-        order = rng.permutation(len(clusters))[: self.max_targets]
-        drawn = [clusters[i][rng.integers(len(clusters[i]))] for i in order]
-        targets = np.array(list(dict.fromkeys(drawn)), dtype=np.int64)  # one document may answer for two clusters
+        clusters, spans = example["target_rows"], example.get("spans")
+        order = rng.permutation(len(clusters))[: self.max_targets].tolist()
+        if spans:
+            order.sort(key=spans.__getitem__)
+        drawn = {}  # one document may answer for two clusters
+        for i in order:
+            drawn.setdefault(clusters[i][rng.integers(len(clusters[i]))], i)
+        targets = np.array(list(drawn), dtype=np.int64)
         negatives = rng.choice(len(self.store), self.num_random_negatives, replace=False, shuffle=False)
-        return _Draw(targets, negatives, rng.random(len(targets), dtype=np.float32))
+        own_spans = [spans[i] for i in drawn.values()] if spans else []
+        return _Draw(targets, own_spans, negatives, rng.random(len(targets), dtype=np.float32))
 
-    def _read_questions(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = {}
+    def _read_questions(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[TokenVectors]]:
+        """What the model reads; and the tokens of each question, of a model that reads token vectors."""
+        batch: dict[str, torch.Tensor] = {}
         if self.tokenize is not None:
             batch.update(self.tokenize([example["query"] for example in examples]))
+        if self.token_vectors:
+            tokens = self._tokens_of(examples)
+            batch["input_vectors"], batch["input_mask"] = pad_tokens([question.vectors for question in tokens])
+            return batch, tokens
         if self.reads_vectors:
             if "query_vector" not in examples[0]:
                 raise ValueError("The model reads query vectors and the dataset holds none; see with_input_vectors.")
             batch["input_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
-        return batch
+        return batch, []
+
+    def _tokens_of(self, examples: list[dict[str, Any]]) -> list[TokenVectors]:
+        if "tokens" in examples[0]:
+            return [example["tokens"] for example in examples]
+        if "query" not in examples[0]:
+            raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
+        return self.model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
+
+
+def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_targets: int) -> torch.Tensor:
+    """`(batch, num_targets, length)` bool, True for tokens that share a character with the target's span.
+
+    Tokens stand on the right, as `pad_tokens` puts them.
+    """
+    length = max(len(question.offsets) for question in tokens)
+    mask = torch.zeros(len(tokens), num_targets, length, dtype=torch.bool)
+    for row, (question, own) in enumerate(zip(tokens, spans, strict=True)):
+        start, end = question.offsets.T
+        for part, (first, last) in enumerate(own):
+            mask[row, part, length - len(start) :] = (start < last) & (end > first) & (start < end)
+    return mask

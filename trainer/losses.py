@@ -1,4 +1,4 @@
-"""The two training objectives, as pure functions of tensors: no model and no process group inside.
+"""The two training objectives, and what is added for spans and stop scores, as pure functions of tensors.
 
 Both score every query vector against the same candidates, `candidates (n, dim)`, each document once: the targets
 of the whole batch and the random negatives. What is a positive for a row without being its target is ignored there.
@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from amer.trainer.matching import match
 
 BLOCK = 8192  # candidates scored at a time
+TINY = 1e-12  # least attention whose logarithm is taken
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -88,6 +90,7 @@ def matched_info_nce(
     temperature: float = 0.05,
     masked_candidates: torch.Tensor | None = None,
     num_items: torch.Tensor | int | None = None,
+    ordered: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """InfoNCE of the query vectors optimally matched to the unordered targets (paper §4.1, Eq. 1 and 2).
 
@@ -100,6 +103,7 @@ def matched_info_nce(
         masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
         num_items: how many matched pairs the mean is over; those of this batch if not given. Where a batch is a part
             of a larger one, over processes or accumulated, it is the number of the whole.
+        ordered: `(batch,)` bool, rows whose vector j belongs to target j; none if not given.
 
     Returns:
         The sum over the matched pairs of this batch, divided by `num_items`; a scalar.
@@ -108,6 +112,9 @@ def matched_info_nce(
         query_embeddings, candidates, target_index, temperature, masked_candidates
     )
     assignment = match(-log_probabilities, target_mask)
+    if ordered is not None:
+        own = torch.arange(assignment.shape[1], device=assignment.device)
+        assignment = torch.where(ordered[:, None], own, assignment)
     matched = log_probabilities.gather(2, assignment[:, :, None]).squeeze(2)  # (batch, m)
     return _mean(-matched, target_mask, num_items)
 
@@ -134,6 +141,45 @@ def mixture_info_nce(
     )
     mixture = log_probabilities.logsumexp(dim=1) - math.log(query_embeddings.shape[1])
     return _mean(-mixture, target_mask, num_items)
+
+
+def span_loss(
+    attention: torch.Tensor, part_mask: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """-log of the attention that query vector j gives to the tokens of part j.
+
+    Args:
+        attention: `(batch, m, length)` weights over the tokens of the question.
+        part_mask: `(batch, t, length)` bool, t <= m, the tokens of each part; a part without any is passed over.
+        num_items: see `matched_info_nce`.
+
+    Returns:
+        The sum over the parts of this batch, divided by `num_items`; a scalar.
+    """
+    within = (attention[:, : part_mask.shape[1]].float() * part_mask).sum(dim=2)
+    return _mean(-within.clamp(min=TINY).log(), part_mask.any(dim=2), num_items)
+
+
+def stop_loss(
+    stop_logits: torch.Tensor, target_mask: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Binary cross-entropy of "this vector is the last", at each of a question's targets.
+
+    What comes after the last target is never reached when the model is right, and not trained.
+
+    Args:
+        stop_logits: `(batch, m)` log-odds.
+        target_mask: `(batch, t)` bool, t <= m; True for real targets, which come first.
+        num_items: see `matched_info_nce`.
+
+    Returns:
+        The sum over the targets of this batch, divided by `num_items`; a scalar.
+    """
+    last = target_mask.clone()
+    last[:, :-1] &= ~target_mask[:, 1:]
+    logits = stop_logits[:, : target_mask.shape[1]].float()
+    losses = binary_cross_entropy_with_logits(logits, last.float(), reduction="none")
+    return _mean(losses, target_mask, num_items)
 
 
 def _mean(losses: torch.Tensor, mask: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:

@@ -6,7 +6,7 @@ from transformers import EvalPrediction
 
 from amer.data import RetrievalDataset
 from amer.evaluation import evaluate_run
-from amer.search import trained_fusion
+from amer.search import search_lists, trained_fusion
 from amer.search.index import Index
 from amer.trainer.arguments import AMERTrainingArguments
 
@@ -33,14 +33,18 @@ class RetrievalMetrics:
         self.fuse = trained_fusion(args.objective, args.temperature)
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Means over the questions; `predictions (n, m, dim)` query vectors, `label_ids (n,)` dataset rows."""
+        """Means over the questions.
+
+        Args:
+            prediction: `predictions (n, m, dim)` query vectors, zeros for none; `label_ids (n,)` dataset rows.
+        """
         if len(prediction.label_ids) != len(self.targets):
             raise ValueError(
                 f"{len(prediction.label_ids)} questions were evaluated, these metrics know the targets of "
                 f"{len(self.targets)}: they belong to one dataset, make others for another."
             )
         depth, query_embeddings = max(self.ks), prediction.predictions
-        rows, scores = self.index.search(query_embeddings, depth)
+        rows, scores = search_lists(self.index, query_embeddings, depth)
         fused = self.fuse(rows, scores, depth, query_embeddings, self.index.store)
         targets = [self.targets[row] for row in prediction.label_ids]
         return {name: float(values.mean()) for name, values in evaluate_run(fused.rows, targets, self.ks).items()}

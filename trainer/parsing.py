@@ -33,10 +33,12 @@ def parse(argv: Sequence[str]) -> Arguments:
     if argv and argv[0].endswith((".yaml", ".yml")):
         argv = [*as_options(read_yaml(argv[0], FIELDS)), *argv[1:]]
     arguments = parser().parse_args_into_dataclasses(args=list(argv))
-    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
-        if not getattr(arguments[group], name):
-            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
     model_args, _, args = arguments
+    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
+        if not getattr(arguments[group], name) and not (name == "base_model" and model_args.layers):
+            raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
+    if model_args.base_model and model_args.layers:
+        raise ValueError("layers are those of a decoder from scratch: leave out base_model, or layers.")
     if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
         raise ValueError(
             f"max_targets is {args.max_targets}, so vectors after that are never trained: "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
-from amer.files import read_json, write_json
+from amer.files import read_json
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 
+TRAINER_STATE = "trainer_state.json"
 NOTE = "run.json"  # in the output folder: the settings of the run
 
 # Of the Trainer's own arguments, those that decide what a run ends in.
@@ -22,8 +25,62 @@ DECISIVE = {
 
 def last_checkpoint(folder: str) -> str | None:
     """The latest checkpoint that was written whole: the Trainer writes its state last."""
-    whole = [file.parent for file in Path(folder).glob("checkpoint-*/trainer_state.json") if _is_json(file)]
+    whole = [file.parent for file in Path(folder).glob(f"checkpoint-*/{TRAINER_STATE}") if _is_json(file)]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def chosen_checkpoint(args: AMERTrainingArguments) -> str | None:
+    """Where a training goes on: the folder that is asked for, or the last whole checkpoint of the output folder.
+
+    As in the scripts of transformers, `--resume_from_checkpoint True` means the last checkpoint, which must be there.
+    Without the option there need be none.
+
+    Raises:
+        ValueError: `True` in a folder without a checkpoint, or `False`.
+    """
+    asked, last = args.resume_from_checkpoint, last_checkpoint(args.output_dir)
+    if asked is None or str(asked).lower() not in ("true", "false"):
+        return asked or last
+    if str(asked).lower() == "false":
+        raise ValueError(
+            "resume_from_checkpoint is False, but an interrupted training goes on by itself: for a new one, give "
+            "another output_dir"
+        )
+    if last is None:
+        raise ValueError(
+            f"resume_from_checkpoint is True, but {args.output_dir} holds no checkpoint that was written whole: leave "
+            "the option out, or give the folder of a checkpoint"
+        )
+    return last
+
+
+def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
+    """The steps that were trained when the Trainer's state was saved there, and those that the training has in all.
+
+    Raises:
+        FileNotFoundError: there is no state.
+        ValueError: it is not the state of a training.
+    """
+    file = Path(folder, TRAINER_STATE)
+    state = read_json(file)
+    try:
+        return int(state["global_step"]), int(state["max_steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not the state of a training ({error!r}): remove its folder") from error
+
+
+def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
+    """Whether the checkpoint is of the last step."""
+    done, wanted = steps_of(checkpoint)
+    return done >= wanted
+
+
+def is_finished(output: Path, checkpoint: str | None) -> bool:
+    """Whether the training came to its end and everything was saved: the state of the last step is written last."""
+    saved = (output / TRAINER_STATE).is_file() and any(output.glob("model*.safetensors"))
+    if checkpoint is None or not saved or not is_trained(checkpoint):
+        return False
+    return steps_of(output)[0] >= steps_of(checkpoint)[0]
 
 
 def _is_json(file: Path) -> bool:
@@ -35,37 +92,31 @@ def _is_json(file: Path) -> bool:
     return True
 
 
-def check_same_run(
-    folder: Path,
-    checkpoint: str | None,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AMERTrainingArguments,
-) -> None:
-    """Note what is trained here; a checkpoint of something else is not gone on with.
+def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:
+    """What decides a run, as JSON holds it. How many processes share a batch may change, the batch may not."""
+    own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    values = args.to_dict()
+    chosen = {name: values[name] for name in sorted(own | DECISIVE)}
+    batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
+    data = {"dataset": data_args.dataset, "store": data_args.store}
+    return {**asdict(model_args), **data, **batch, **chosen}
 
-    How many processes share a batch may change, the batch may not.
+
+def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any]) -> None:
+    """Refuse to go on with a checkpoint of something else.
 
     Raises:
         ValueError: the folder holds a checkpoint of other settings; names them.
     """
-    own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
-    given = args.to_dict()
-    chosen = {name: given[name] for name in sorted(own | DECISIVE)}
-    batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
-    data = {"dataset": data_args.dataset, "store": data_args.store}
-    settings = {**asdict(model_args), **data, **batch, **chosen}
-    note = folder / NOTE
-    if checkpoint is not None and note.is_file():
-        before = read_json(note)
-        differing = [
-            f"{name} (was {before.get(name)!r}, now {value!r})"
-            for name, value in settings.items()
-            if before.get(name) != value
-        ]
-        if differing:
-            raise ValueError(
-                f"{folder} holds a checkpoint of other settings: {', '.join(differing)}; use another output_dir."
-            )
-    if args.process_index == 0:
-        write_json(note, settings)
+    if checkpoint is None or not (output / NOTE).is_file():
+        return
+    before = read_json(output / NOTE)
+    differing = [
+        f"{name} (was {before.get(name)!r}, now {value!r})"
+        for name, value in settings.items()
+        if before.get(name) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{output} holds a checkpoint of other settings: {', '.join(differing)}; use another output_dir."
+        )

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import set_seed
+from transformers.utils import logging
 
 from amer.corpus import DocumentEncoder, DocumentStore
 from amer.data import RetrievalDataset, load_dataset_dir
 from amer.data.question_vectors import add_question_vectors
 from amer.files import read_json, write_json
 from amer.hub import origin, pull_folder
+from amer.search import locate_encoder
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.building import build_model, build_trainer
 from amer.trainer.parsing import parse
 from amer.trainer.record import training_record
-from amer.trainer.resuming import check_same_run, last_checkpoint
+from amer.trainer.resuming import NOTE, check_same_run, chosen_checkpoint, is_finished, settings_of
+
+logger = logging.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,31 +32,43 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> None:
     """Train, and save model, state and record in `args.output_dir`; an interrupted training goes on.
 
+    A training that has come to its end is left as it is.
+
     Raises:
         OSError: the dataset, the store, its encoder where that is needed, or the base model is not there.
         ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
     """
+    output, checkpoint = Path(args.output_dir), chosen_checkpoint(args)
+    settings = settings_of(model_args, data_args, args)
+    check_same_run(output, checkpoint, settings)
+    if is_finished(output, checkpoint):
+        logger.warning(
+            f"{output} holds this training, finished: nothing is left to do. For another, give another output_dir."
+        )
+        return
     store = DocumentStore.open(pull_folder(data_args.store))
     dataset = pull_folder(data_args.dataset)
     splits = load_dataset_dir(dataset)
     if "train" not in splits:
         raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
-    if model_args.anchored:
+    reads_text = splits["train"].queries is not None
+    if (model_args.anchored or model_args.anchor == "vector") and not (model_args.token_vectors or model_args.layers):
         splits = _with_anchors(splits, store, data_args, args)
     set_seed(args.seed)  # what was loaded before, such as an encoder, may have drawn random numbers
-    model = build_model(model_args, store, reads_text=splits["train"].queries is not None)
+    model = build_model(model_args, store, reads_text)
+    locate_encoder(model)
     searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
-    trainer = build_trainer(model, args, store, splits, *searched)
+    trainer = build_trainer(model, args, store, splits, *searched, data_args.token_cache)
     trainer.sources = {
         "dataset": {**origin(data_args.dataset, dataset), **read_json(dataset / "dataset.json")},
         "store": {**origin(data_args.store, store.path), **store.info},
     }
-    checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir)  # an interrupted run goes on
-    check_same_run(Path(args.output_dir), checkpoint, model_args, data_args, args)
+    if trainer.is_world_process_zero():
+        write_json(output / NOTE, settings)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        write_json(Path(args.output_dir) / "training_record.json", training_record(trainer, **trainer.sources))
+        write_json(output / "training_record.json", training_record(trainer, **trainer.sources))
     trainer.save_state()
 
 

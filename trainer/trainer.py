@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,25 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import gather_candidates
 from amer.trainer.epochs import EpochDataset, EpochSampler
-from amer.trainer.losses import matched_info_nce, mixture_info_nce
+from amer.trainer.losses import matched_info_nce, mixture_info_nce, span_loss, stop_loss
 from amer.trainer.publishing import PublishingTrainer
 from amer.trainer.record import TrainingClock
+from amer.trainer.resuming import TRAINER_STATE, is_trained
 from amer.trainer.sampling import prediction_probability
+from modeling_amer import blank, emitted
 from modeling_amer.staging_amer import finish_interrupted_save
 
 # What a batch holds besides the questions.
-TARGETS = ("candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index")
+TARGETS = (
+    "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
+    "part_mask",
+)  # fmt: skip
 
 
 class AMERTrainer(PublishingTrainer):
@@ -65,6 +72,13 @@ class AMERTrainer(PublishingTrainer):
         return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
 
     @property
+    def _num_searched(self) -> int:
+        """Vectors of a question in validation; a stop score will leave some out."""
+        config = self.model.config
+        trained = config.stop_score and self.args.objective == "matched"
+        return config.max_query_vectors if trained else config.num_query_vectors
+
+    @property
     def prediction_probability(self) -> float:
         """p of scheduled sampling at the present step."""
         return prediction_probability(self.args.scheduled_sampling, self.state.global_step, self.state.max_steps)
@@ -77,8 +91,10 @@ class AMERTrainer(PublishingTrainer):
         batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
         return EpochSampler(len(dataset), batch_size, seed, lengths)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, as transformers' Trainer does; a save into the output folder that was cut short is finished first.
+
+        From a checkpoint of the last step nothing is trained: the Trainer itself would check after another step.
 
         Raises:
             OSError: what was cut short holds symbolic links, so that it is no save of this trainer.
@@ -88,7 +104,20 @@ class AMERTrainer(PublishingTrainer):
             for folder in (output, *output.glob("checkpoint-*")):
                 finish_interrupted_save(folder)
         self.accelerator.wait_for_everyone()
-        return super().train(*args, **kwargs)
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        if checkpoint and is_trained(checkpoint):
+            return self._take_over(checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _take_over(self, checkpoint: str) -> TrainOutput:
+        """Become what a training was that ended with this checkpoint."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
@@ -116,16 +145,34 @@ class AMERTrainer(PublishingTrainer):
         questions = {key: value for key, value in inputs.items() if key not in TARGETS}
         targets = self._gather_candidates(inputs)
         self._num_candidates = len(targets["candidates"])
+        options = {"temperature": self.args.temperature, "num_items": num_items_in_batch}
         if self.args.objective == "mixture":
             outputs = model(**questions)
-            objective, vectors = mixture_info_nce, outputs.query_embeddings
+            loss = mixture_info_nce(outputs.query_embeddings, **options, **targets)
         else:
             outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
-            objective, vectors = matched_info_nce, outputs.query_embeddings[:, : targets["target_index"].shape[1]]
-        loss = objective(vectors, temperature=self.args.temperature, num_items=num_items_in_batch, **targets)
+            vectors = outputs.query_embeddings[:, : targets["target_index"].shape[1]]
+            ordered = inputs.get("ordered") if self.args.span_weight else None
+            loss = matched_info_nce(vectors, **options, **targets, ordered=ordered)
+            loss = loss + self._part_losses(outputs, inputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _part_losses(
+        self,
+        outputs: Any,
+        inputs: dict[str, torch.Tensor],
+        targets: dict[str, torch.Tensor],
+        num_items: torch.Tensor | None,
+    ) -> torch.Tensor | float:
+        """Where each vector shall look and which shall be the last, where model and data say so."""
+        loss: torch.Tensor | float = 0.0
+        if outputs.attention is not None and "part_mask" in inputs and self.args.span_weight:
+            loss = loss + self.args.span_weight * span_loss(outputs.attention, inputs["part_mask"], num_items)
+        if outputs.stop_logits is not None:
+            loss = loss + self.args.stop_weight * stop_loss(outputs.stop_logits, targets["target_mask"], num_items)
+        return loss
 
     def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
@@ -153,8 +200,16 @@ class AMERTrainer(PublishingTrainer):
     ) -> Any:
         """The model's output: in training with scheduled sampling, else as at inference."""
         num_targets = targets["target_index"].shape[1]
+        config = self.model.config
+        if config.emission == "one_pass" and num_targets > config.max_query_vectors:
+            raise ValueError(
+                f"A question has {num_targets} targets, the model {config.max_query_vectors} query tokens: set "
+                f"max_targets to at most {config.max_query_vectors}, or build it with more max_query_vectors."
+            )
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
-            return model(**questions, num_query_vectors=max(num_targets, self.model.config.num_query_vectors))
+            return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
+        if config.emission == "one_pass":
+            return model(**questions, num_query_vectors=num_targets)
         p = self._sampled_with = self.prediction_probability
         return model(
             **questions,
@@ -214,8 +269,10 @@ class AMERTrainer(PublishingTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
         if prediction_loss_only:
             return loss, None, None
-        count = self.model.config.num_query_vectors
-        return loss, outputs.query_embeddings[:, :count].contiguous(), inputs["query_index"]
+        query_embeddings = outputs.query_embeddings
+        if self.model.config.stop_score and self.args.objective == "matched":
+            query_embeddings = blank(query_embeddings, emitted(outputs.stop_logits))
+        return loss, query_embeddings[:, : self._num_searched].contiguous(), inputs["query_index"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what users never know: how many questions make a step, how many candidates each of them meets, and how
@@ -223,7 +280,7 @@ class AMERTrainer(PublishingTrainer):
         if "loss" in logs:
             logs["global_batch_size"] = self.global_batch_size
             logs["num_candidates"] = self._num_candidates
-            if self.args.objective == "matched":
+            if self.args.objective == "matched" and self.model.config.emission == "autoregressive":
                 logs["prediction_probability"] = self._sampled_with
         super().log(logs, start_time)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from amer.data import RetrievalDataset
 from amer.evaluation.diversity import low_similarity_third
@@ -15,6 +16,7 @@ from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_rank
 from amer.evaluation.significance import paired_bootstrap
 from amer.search.fusion import Fused, Fusion, round_robin, trained_fusion
 from amer.search.index import Index
+from amer.search.lists import search_lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class SystemResult:
     Attributes:
         name: as it stands in tables and plots.
         values: metric name -> `(q,)` values, one per query.
-        searches_per_query: query vectors sent to the index for one query.
+        searches_per_query: query vectors sent to the index for one query; a mean, where the model chooses m.
         seconds_per_query: encoding, search and fusion together; None where it was not measured.
 
     Raises:
@@ -33,7 +35,7 @@ class SystemResult:
 
     name: str
     values: dict[str, np.ndarray]
-    searches_per_query: int
+    searches_per_query: float
     seconds_per_query: float | None = None
 
     def __post_init__(self) -> None:
@@ -102,14 +104,14 @@ def evaluate_embeddings(
     elapsed = time.perf_counter() - started
     values = evaluate_run(fused.rows, linked.linked_rows, ks)
     seconds = None if encoding_seconds is None else encoding_seconds + elapsed / len(dataset)
-    return SystemResult(name, values, int(query_embeddings.shape[1]), seconds)
+    return SystemResult(name, values, _searches(query_embeddings), seconds)
 
 
 def evaluate_model(
     model: Any,
     dataset: RetrievalDataset,
     index: Index,
-    num_query_vectors: int | None,
+    num_query_vectors: int | Literal["auto"] | None,
     name: str,
     ks: Sequence[int] = (10, 100),
     batch_size: int = 64,
@@ -123,7 +125,8 @@ def evaluate_model(
         model: an `AMERModel`; text, vectors or both are taken from the dataset as its configuration says.
         dataset: one split; an anchored model needs `with_input_vectors` of the document encoder's embeddings.
         index: over a store of the model's own document encoder.
-        num_query_vectors: m; None for the model's own.
+        num_query_vectors: m; "auto" as many as the model's stop score says; None for that where the model has one, and
+            else for the model's own number.
         name: of the system.
         ks: cut-offs.
         batch_size: queries encoded at a time.
@@ -138,14 +141,17 @@ def evaluate_model(
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     inputs = _model_inputs(model.config, dataset)
     started = time.perf_counter()
+    m = "auto" if num_query_vectors is None and getattr(model.config, "stop_score", False) else num_query_vectors
     query_embeddings = model.encode_query(
-        **inputs, num_query_vectors=num_query_vectors, batch_size=batch_size, show_progress_bar=show_progress_bar
+        **inputs, num_query_vectors=m, batch_size=batch_size, show_progress_bar=show_progress_bar
     )
+    if m == "auto":
+        query_embeddings = query_embeddings.query_embeddings
     fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
     fused = _search(query_embeddings, index, max(ks), fusion)
     seconds = encoding_seconds + (time.perf_counter() - started) / len(dataset)
     values = evaluate_run(fused.rows, linked.linked_rows, ks)
-    return SystemResult(name, values, int(query_embeddings.shape[1]), seconds)
+    return SystemResult(name, values, _searches(query_embeddings), seconds)
 
 
 def summarise(
@@ -182,8 +188,14 @@ def summarise(
 
 
 def _search(query_embeddings: Any, index: Index, depth: int, fusion: Fusion) -> Fused:
-    rows, scores = index.search(query_embeddings, depth)
+    rows, scores = search_lists(index, query_embeddings, depth)
     return fusion(rows, scores, depth, query_embeddings, index.store)
+
+
+def _searches(query_embeddings: Any) -> float:
+    """Query vectors a question, vectors of zeros left out."""
+    active = (torch.as_tensor(query_embeddings) != 0).any(dim=-1)
+    return int(active.shape[1]) if active.all() else round(float(active.sum() / len(active)), 2)
 
 
 def _compare(values: np.ndarray, reference: np.ndarray, resamples: int, seed: int) -> dict[str, float | None]:
@@ -196,8 +208,11 @@ def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
     """What the model reads of the dataset, as arguments of `encode_query`."""
     if not len(dataset):
         raise ValueError("the dataset has no queries: give a split with at least one")
-    if config.reads_text and dataset.queries is None:
+    token_vectors = getattr(config, "token_vectors", False)
+    if (config.reads_text or token_vectors) and dataset.queries is None:
         raise ValueError("the model reads text, but the dataset's queries are vectors only")
+    if token_vectors:  # which it makes itself
+        return {"texts": dataset.queries}
     if config.reads_vectors and dataset.input_vectors is None:
         raise ValueError(
             "the model reads the queries as vectors, which the dataset lacks: "

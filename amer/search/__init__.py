@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from amer.search.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin, trained_fusion
 from amer.search.index import ExactIndex, FaissIndex, Index, MilvusIndex, open_index
+from amer.search.lists import search_lists
 from amer.search.query_encoding import encode_queries, load_query_embeddings
-from amer.search.searcher import Hit, Searcher
+from amer.search.searcher import Hit, Searcher, locate_encoder
 
 __all__ = [
     "ExactIndex",
@@ -17,10 +18,12 @@ __all__ = [
     "Searcher",
     "encode_queries",
     "load_query_embeddings",
+    "locate_encoder",
     "max_score",
     "mixture",
     "open_index",
     "reciprocal_rank",
     "round_robin",
+    "search_lists",
     "trained_fusion",
 ]

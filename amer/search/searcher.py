@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,11 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.filters import Filter
 from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
+from amer.offline import resolve_model
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
+from amer.search.lists import search_lists
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -52,7 +54,7 @@ class Searcher:
         model: has `encode_query` and an `AMERConfig`.
         index: searches the store.
         store: the index's, where the documents are.
-        encoder: embeds the questions for an anchored model; None for another.
+        encoder: embeds the questions for a model that reads its vectors; a model of token vectors embeds them itself.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Searcher:
         Args:
             model: an `AMERModel`, or anything with its `encode_query` and configuration.
             index: an `ExactIndex`, `FaissIndex`, `MilvusIndex` or the like.
-            encoder: the document encoder, for an anchored model.
+            encoder: the document encoder, for an anchored model that does not read token vectors.
 
         Raises:
             ValueError: another document encoder or dim than the store's; an anchored model without its encoder.
@@ -80,7 +82,7 @@ class Searcher:
         self.store.check_encoder(config.document_encoder)
         if config.document_dim != self.store.dim:
             raise ValueError(f"the model's vectors have {config.document_dim} values, the store's {self.store.dim}")
-        if config.anchored and encoder is None:
+        if _reads_encoder(config) and encoder is None:
             raise ValueError(f"an anchored model reads the question's embedding: pass encoder ({self.store.encoder})")
         if encoder is not None:
             self.store.check_encoder(encoder.identity)
@@ -124,7 +126,7 @@ class Searcher:
         if index is None or isinstance(index, str | os.PathLike):
             index = open_index(store, index, device, collection, timeout=timeout)
         encoder = None
-        if opened.config.anchored:
+        if _reads_encoder(opened.config):
             encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
         return cls(opened, index, encoder)
 
@@ -175,7 +177,7 @@ class Searcher:
         self,
         questions: str | Sequence[str],
         k: int = 10,
-        num_query_vectors: int | None = None,
+        num_query_vectors: int | Literal["auto"] | None = None,
         fusion: str | Fusion | None = None,
         batch_size: int = 64,
         filter: str | None = None,
@@ -185,7 +187,8 @@ class Searcher:
         Args:
             questions: one or several.
             k: documents a question, and length of the list searched for each query vector.
-            num_query_vectors: m; the model's own by default.
+            num_query_vectors: m; "auto": as many as the model's stop score says, the default where it has one; else
+                the model's own number.
             fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
                 `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
                 trained for, `round_robin` or `mixture`.
@@ -206,7 +209,7 @@ class Searcher:
         self,
         questions: Iterable[str],
         k: int = 10,
-        num_query_vectors: int | None = None,
+        num_query_vectors: int | Literal["auto"] | None = None,
         fusion: str | Fusion | None = None,
         batch_size: int = 64,
         filter: str | None = None,
@@ -221,7 +224,7 @@ class Searcher:
         self,
         questions: str | Sequence[str],
         k: int = 10,
-        num_query_vectors: int | None = None,
+        num_query_vectors: int | Literal["auto"] | None = None,
         fusion: str | Fusion | None = None,
         batch_size: int = 64,
         filter: str | None = None,
@@ -239,7 +242,7 @@ class Searcher:
         self,
         questions: Iterable[str],
         k: int,
-        num_query_vectors: int | None,
+        num_query_vectors: int | Literal["auto"] | None,
         fusion: str | Fusion | None,
         batch_size: int,
         filter: str | None,
@@ -253,7 +256,7 @@ class Searcher:
             Filter(filter, self.store.metadata)
 
         def found(query_embeddings: np.ndarray) -> Found:
-            rows, scores = self.index.search(query_embeddings, k, filter)
+            rows, scores = search_lists(self.index, query_embeddings, k, filter)
             return finish(fuse(rows, scores, k, query_embeddings, self.store))
 
         return _overlapped(_groups(questions), lambda group: self._encode(group, num_query_vectors, batch_size), found)
@@ -267,11 +270,19 @@ class Searcher:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)} or a function, got {fusion!r}")
         return FUSIONS[fusion]
 
-    def _encode(self, questions: list[str], num_query_vectors: int | None, batch_size: int) -> np.ndarray:
-        anchors = self.encoder.encode_queries(questions, batch_size) if self.model.config.anchored else None
+    def _encode(
+        self, questions: list[str], num_query_vectors: int | Literal["auto"] | None, batch_size: int
+    ) -> np.ndarray:
+        """`(q, m, dim)`, zeros in the place of vectors that the model did not emit."""
+        config, anchors = self.model.config, None
+        if _reads_encoder(config):
+            anchors = self.encoder.encode_queries(questions, batch_size)
+        m = "auto" if num_query_vectors is None and getattr(config, "stop_score", False) else num_query_vectors
         query_embeddings = self.model.encode_query(
-            questions, input_vectors=anchors, num_query_vectors=num_query_vectors, batch_size=batch_size
+            questions, input_vectors=anchors, num_query_vectors=m, batch_size=batch_size
         )
+        if m == "auto":
+            query_embeddings = query_embeddings.query_embeddings
         return torch.as_tensor(query_embeddings).detach().to("cpu", torch.float32).numpy()
 
     def _hits(self, fused: Fused) -> list[list[Hit]]:
@@ -293,11 +304,25 @@ def _device(device: str | torch.device | None) -> str:
 def _open_model(
     model: str | os.PathLike[str] | AMERModel, device: str, revision: str | None, token: str | None
 ) -> AMERModel:
-    if not isinstance(model, str | os.PathLike):
-        return model
-    from modeling_amer import AMERModel
+    if isinstance(model, str | os.PathLike):
+        from modeling_amer import AMERModel
 
-    return AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
+        model = AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
+    locate_encoder(model)
+    return model
+
+
+def locate_encoder(model: AMERModel) -> None:
+    """Tell a model that embeds its questions itself where the document encoder lies on this machine."""
+    encoder = model.config.document_encoder
+    if getattr(model.config, "token_vectors", False) and encoder and model.document_encoder_path is None:
+        where = resolve_model(encoder["name"])
+        model.document_encoder_path = where if where != encoder["name"] else None
+
+
+def _reads_encoder(config: Any) -> bool:
+    """Whether the model wants one vector of each question, from outside."""
+    return config.anchored and not getattr(config, "token_vectors", False)
 
 
 def _table_of_texts(texts: Sequence[str]) -> pa.Table:

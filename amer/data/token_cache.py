@@ -1,0 +1,129 @@
+"""Token vectors of many questions on disk: the frozen encoder reads each question once, not in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers.utils import logging
+
+from amer.data.dataset import RetrievalDataset
+from amer.files import atomic_write, read_json, write_json
+from modeling_amer import QuestionEncoder, TokenVectors
+
+INFO_FILE = "tokens.json"
+CACHE_FILE = "cache.json"  # what an unfinished cache is of
+QUESTIONS_A_FILE = 1_024
+
+
+class TokenCache:
+    """The token vectors of a list of questions, in float16, read from disk as they are asked for.
+
+    `cache[i]` is what `QuestionEncoder.encode_tokens` gives of question i, but for its precision.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open a finished cache.
+
+        Raises:
+            FileNotFoundError: it is not there, or not finished: call `build` again, which goes on where it stopped.
+        """
+        self.path = Path(path)
+        self.count = read_json(self.path / INFO_FILE)["count"]
+        parts = range(0, self.count, QUESTIONS_A_FILE)
+        self._vectors = [np.load(_file(self.path, "vectors", start), mmap_mode="r") for start in parts]
+        self._places = [np.load(_file(self.path, "places", start)) for start in parts]
+        self._bounds = [np.load(_file(self.path, "bounds", start)) for start in parts]
+
+    @classmethod
+    def build(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: QuestionEncoder,
+        questions: Sequence[str],
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+    ) -> TokenCache:
+        """Encode the questions, unless that is done; files of an interrupted call are kept.
+
+        Args:
+            path: a folder that is new, or left by a call with the same questions and encoder.
+            encoder: pools by the mean.
+            questions: the texts.
+            batch_size: questions encoded at a time.
+            show_progress_bar: show how many files are done.
+
+        Raises:
+            ValueError: the folder is of other questions or another encoder.
+        """
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()
+        info = {"encoder": encoder.name, "prompt": encoder.prompt, "questions_sha256": digest}
+        if not (path / CACHE_FILE).is_file():
+            write_json(path / CACHE_FILE, info)
+        if (found := read_json(path / CACHE_FILE)) != info:
+            raise ValueError(f"{path} holds token vectors of other questions or another encoder: {found}, not {info}.")
+        starts = range(0, len(questions), QUESTIONS_A_FILE)
+        for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):
+            if not _file(path, "bounds", start).is_file():  # written last
+                tokens = encoder.encode_tokens(questions[start : start + QUESTIONS_A_FILE], batch_size)
+                _write(path, start, tokens)
+        write_json(path / INFO_FILE, {**info, "count": len(questions)})
+        return cls(path)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> TokenVectors:
+        part, place = divmod(range(self.count)[index], QUESTIONS_A_FILE)
+        rows = slice(*self._bounds[part][place : place + 2])
+        vectors = torch.from_numpy(np.array(self._vectors[part][rows]))
+        places = torch.from_numpy(self._places[part][rows].astype(np.int64))
+        return TokenVectors(vectors, places[:, :2], places[:, 2])
+
+
+class TokenDataset(Dataset[dict[str, Any]]):
+    """A split whose items carry the token vectors of their question as `tokens`.
+
+    Raises:
+        ValueError: the cache holds another number of questions.
+    """
+
+    def __init__(self, dataset: RetrievalDataset, cache: TokenCache) -> None:
+        if len(dataset) != len(cache):
+            raise ValueError(
+                f"The split has {len(dataset)} questions, the cache {len(cache)}: it is of another split."
+            )
+        self.dataset = dataset
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], "tokens": self.cache[index]}
+
+
+def _file(path: Path, kind: str, start: int) -> Path:
+    return path / f"{kind}-{start:08d}.npy"
+
+
+def _write(path: Path, start: int, tokens: Sequence[TokenVectors]) -> None:
+    """One file of vectors `(tokens, dim)`, of places `(tokens, 3)` and of where each question begins."""
+    columns = [torch.cat([question.offsets, question.words[:, None]], dim=1) for question in tokens]
+    arrays = {
+        "vectors": torch.cat([question.vectors for question in tokens]).to(torch.float16).numpy(),
+        "places": torch.cat(columns).to(torch.int32).numpy(),
+        "bounds": np.cumsum([0, *(len(question.vectors) for question in tokens)]),
+    }
+    for kind, array in arrays.items():
+        with atomic_write(_file(path, kind, start)) as temporary:
+            np.save(temporary, array, allow_pickle=False)
