@@ -76,7 +76,7 @@ def _reads(config: AMERConfig) -> str:
     if config.token_vectors:
         text = "the question's text and " if config.reads_text else ""
         use = {"tokens": ", which its vectors start from", "vector": ", which its vectors start from the mean of"}
-        return f"{text}the document encoder's own vectors of the question's tokens{use.get(config.anchor, '')}"
+        return f"{text}the document encoder's own vectors of the question's tokens{use.get(config.anchor or '', '')}"
     if not config.reads_text:
         return "the question as a vector"
     if config.anchored:

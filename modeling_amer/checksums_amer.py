@@ -34,7 +34,7 @@ def check_sha256(file: str | os.PathLike[str], expected: str, remember: bool) ->
     """
     path = Path(file).resolve()
     state = path.stat()
-    stamp = [state.st_size, state.st_mtime_ns, state.st_ino, expected]
+    stamp: list[int | str] = [state.st_size, state.st_mtime_ns, state.st_ino, expected]
     remember = remember and state.st_size > LARGE
     if remember and _remembered().get(str(path)) == stamp:
         return

@@ -189,8 +189,8 @@ def pad_tokens(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-def _read_json(where: str, file: str, options: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]] | None:
-    """A file of the encoder, or None where it has none."""
+def _read_json(where: str, file: str, options: dict[str, Any]) -> Any:
+    """What a JSON file of the encoder holds, or None where it has none."""
     path = cached_file(
         where,
         file,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, overload
 
 import torch
 from torch import nn
@@ -70,6 +70,16 @@ class _Teacher(NamedTuple):
         return self.choose(predict(), 0)
 
 
+class _Questions(TypedDict, total=False):
+    """What `AMERModel.forward` reads of the questions."""
+
+    input_ids: torch.Tensor | None
+    attention_mask: torch.Tensor | None
+    prefix_ids: torch.Tensor | None
+    input_vectors: torch.Tensor | None
+    input_mask: torch.Tensor | None
+
+
 class _Source(NamedTuple):
     """What the outputs start from: vectors `(batch, length, dim)`, one for a vector anchor, and their mask."""
 
@@ -87,9 +97,9 @@ class AMEROutput(ModelOutput):
         attention: `(batch, m, length)` weight of each token vector in each anchor, of a model with token anchors.
     """
 
-    query_embeddings: torch.FloatTensor | None = None
-    stop_logits: torch.FloatTensor | None = None
-    attention: torch.FloatTensor | None = None
+    query_embeddings: torch.Tensor | None = None
+    stop_logits: torch.Tensor | None = None
+    attention: torch.Tensor | None = None
 
 
 class Projection(nn.Linear):
@@ -144,14 +154,14 @@ class AMERModel(AMERPreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        prefix_ids: torch.LongTensor | None = None,
-        input_vectors: torch.FloatTensor | None = None,
+        prefix_ids: torch.Tensor | None = None,
+        input_vectors: torch.Tensor | None = None,
         input_mask: torch.Tensor | None = None,
         num_query_vectors: int | None = None,
-        teacher_vectors: torch.FloatTensor | None = None,
-        teacher_mask: torch.BoolTensor | None = None,
+        teacher_vectors: torch.Tensor | None = None,
+        teacher_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> AMEROutput | tuple[torch.Tensor, ...]:
@@ -188,7 +198,11 @@ class AMERModel(AMERPreTrainedModel):
             input_mask = torch.ones(input_vectors.shape[:-1], dtype=torch.long, device=input_vectors.device)
             input_mask = input_mask if self.config.token_vectors else input_mask[:, None]
         positions = num_query_vectors - 1 + (0 if input_mask is None else input_mask.shape[1])
-        if prefix_ids is not None and self._window_ends_within(prefix_ids, input_ids, positions):
+        if (
+            prefix_ids is not None
+            and input_ids is not None
+            and self._window_ends_within(prefix_ids, input_ids, positions)
+        ):
             input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
             prefix_ids = None
         inputs, mask = self._embed(input_ids, attention_mask, input_vectors, input_mask)
@@ -199,11 +213,15 @@ class AMERModel(AMERPreTrainedModel):
             tokens = self.query_tokens.weight[:num_query_vectors].to(inputs.dtype).expand(len(inputs), -1, -1)
             hidden = self._read_at_once(prefix_ids, inputs, mask, tokens)[:, 1:]
         else:
-            questions = {"input_ids": input_ids, "attention_mask": attention_mask}
+            questions: _Questions = {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "prefix_ids": prefix_ids,
+            }
             if input_vectors is not None:
-                questions |= {"input_vectors": input_vectors}
+                questions["input_vectors"] = input_vectors
             if self.config.token_vectors:
-                questions |= {"input_mask": input_mask}
+                questions["input_mask"] = input_mask
             teacher = _Teacher(teacher_vectors, teacher_mask)
             hidden = self._autoregress(num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions)
         query_embeddings, attention = self._emit(hidden, source)
@@ -222,13 +240,13 @@ class AMERModel(AMERPreTrainedModel):
         mask: torch.Tensor,
         source: _Source | None,
         teacher: _Teacher,
-        questions: dict[str, torch.Tensor | None],
+        questions: _Questions,
     ) -> torch.Tensor:
         """Hidden states `(batch, count, hidden)`; all but the first have read the vector made of the one before."""
         if self.training and not self._gradients_may_pass_the_cache():
             fed = None
             if count > 1:
-                fed = self._project(self._roll_out_anew(count - 1, teacher, prefix_ids=prefix_ids, **questions))
+                fed = self._project(self._roll_out_anew(count - 1, teacher, questions))
             return self._read_at_once(prefix_ids, inputs, mask, fed)
         cache = DynamicCache(config=self.backbone.config)
         mask = self._read_prefix(prefix_ids, mask, cache)
@@ -289,7 +307,7 @@ class AMERModel(AMERPreTrainedModel):
         if input_ids is not None:
             parts.append(self.get_input_embeddings()(input_ids))
             masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
-        if input_vectors is not None:
+        if input_vectors is not None and input_mask is not None:  # the one goes with the other
             parts.append(self._project(input_vectors if self.config.token_vectors else input_vectors[:, None]))
             masks.append(input_mask)
         inputs, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
@@ -300,7 +318,7 @@ class AMERModel(AMERPreTrainedModel):
 
     def _source(self, input_vectors: torch.Tensor | None, input_mask: torch.Tensor | None) -> _Source | None:
         """What the outputs of an anchored model start from."""
-        if self.config.anchor is None:
+        if self.config.anchor is None or input_vectors is None or input_mask is None:
             return None
         vectors = input_vectors.float()
         if self.config.anchor == "vector":
@@ -394,12 +412,17 @@ class AMERModel(AMERPreTrainedModel):
         sharded = any(kind.__name__ == "FSDPModule" for kind in type(self).__mro__)
         return not checkpointing and not sharded
 
-    def _roll_out_anew(self, count: int, teacher: _Teacher, **questions: torch.Tensor | None) -> torch.Tensor:
+    def _roll_out_anew(self, count: int, teacher: _Teacher, questions: _Questions) -> torch.Tensor:
         """What is fed back, `(batch, count, dim)`, predicted in evaluation mode, where there is a cache."""
 
         def predict() -> torch.Tensor:
-            options = {"teacher_vectors": teacher.vectors, "teacher_mask": teacher.mask}
-            return self.forward(**questions, num_query_vectors=count, **options).query_embeddings
+            return self.forward(
+                **questions,
+                num_query_vectors=count,
+                teacher_vectors=teacher.vectors,
+                teacher_mask=teacher.mask,
+                return_dict=False,
+            )[0]
 
         self.eval()
         try:
@@ -581,7 +604,8 @@ class AMERModel(AMERPreTrainedModel):
         if texts is None and self.config.token_vectors:
             lengths = torch.tensor([len(rows) for rows in input_vectors])
         for stretch in lengths.argsort(descending=True, stable=True).split(TOKENISED_BATCHES * batch_size):
-            questions, vectors = {}, None
+            questions: dict[str, torch.Tensor] = {}
+            vectors: list[torch.Tensor] | None = None
             if input_vectors is not None:
                 vectors = [input_vectors[row] for row in stretch.tolist()]
             if texts is not None:
@@ -595,7 +619,7 @@ class AMERModel(AMERPreTrainedModel):
             sizes = torch.zeros(len(stretch))
             if questions:
                 sizes = questions["attention_mask"].sum(dim=1)
-            elif self.config.token_vectors:
+            elif self.config.token_vectors and vectors is not None:
                 sizes = torch.tensor([len(tokens) for tokens in vectors])
             for places in sizes.argsort(descending=True, stable=True).split(batch_size):
                 batch = {}
@@ -609,11 +633,11 @@ class AMERModel(AMERPreTrainedModel):
                         batch["input_vectors"] = torch.stack(chosen)
                 yield stretch[places], {**shared, **batch}
 
-    def _encode_own(self, texts: list[str], batch_size: int) -> Sequence[torch.Tensor]:
+    def _encode_own(self, texts: list[str], batch_size: int) -> list[torch.Tensor]:
         """The questions by the document encoder: token vectors `(length, dim)` each, or one vector each."""
         if self.config.token_vectors:
             return [tokens.vectors for tokens in self.document_encoder.encode_tokens(texts, batch_size)]
-        return self.document_encoder.encode(texts, batch_size)
+        return list(self.document_encoder.encode(texts, batch_size))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -653,7 +677,8 @@ def _detached(cache: DynamicCache) -> DynamicCache:
     twin = copy(cache)
     twin.layers = [copy(layer) for layer in cache.layers]
     for layer in twin.layers:
-        layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+        for name in ("keys", "values"):
+            setattr(layer, name, getattr(layer, name).detach())
     return twin
 
 

@@ -11,11 +11,11 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 from huggingface_hub import CommitInfo
@@ -23,8 +23,16 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import cached_file, extract_commit_hash
 
 from .checksums_amer import check_sha256, check_weights_name, sha256
@@ -32,7 +40,7 @@ from .configuration_amer import AMERConfig, check_attention
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
 from .publishing_amer import card_for_push, check_names, files_in, forget_local_base, is_public, push_files
-from .staging_amer import REPLACED, place_of_save, staged
+from .staging_amer import REPLACED, place_of_save, saved_file, staged
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 # Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
@@ -59,6 +67,21 @@ class AMERPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = [*OWN_PARTS]  # noqa: RUF012  (a list: 5.0 drops a set)
 
+    # Of AMERModel, which every model is.
+    config: AMERConfig
+    backbone: PreTrainedModel
+    input_projection: nn.Linear
+    output_projection: nn.Linear
+    tokenizer: PreTrainedTokenizerBase | None
+    document_encoder_path: str | None
+    encode_query: Callable[..., Any]
+    _encoder_options: dict[str, Any]
+
+    if TYPE_CHECKING:
+
+        def to(self, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]  # transformers' wrapper hides its type
+            ...
+
     # ------------------------------------------------------------------------------------------------- building
 
     @classmethod
@@ -74,7 +97,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         document_encoder: dict[str, Any] | None = None,
         revision: str | None = None,
         **kwargs: Any,
-    ) -> AMERPreTrainedModel:
+    ) -> Self:
         """A new AMER model on a pretrained decoder, its projections untrained.
 
         Args:
@@ -132,7 +155,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         stop_score: bool = True,
         max_query_vectors: int | None = None,
         document_encoder: dict[str, Any] | None = None,
-    ) -> AMERPreTrainedModel:
+    ) -> Self:
         """AMER-mini: a new model whose decoder is small, untrained, and reads the encoder's token vectors.
 
         Args:
@@ -176,20 +199,21 @@ class AMERPreTrainedModel(PreTrainedModel):
         return cls(config).eval()
 
     def _add_lora(self) -> None:
-        start = self.config.lora.get("init_lora_weights", True)
+        lora = self.config.lora or {}
+        start = lora.get("init_lora_weights", True)
         if start not in EXACT_LORA_STARTS:
             raise ValueError(
                 f"init_lora_weights={start!r} changes the base's weights, which an adapter does not hold: choose "
                 f"one of {EXACT_LORA_STARTS}."
             )
         self.backbone.requires_grad_(False)
-        self.backbone.add_adapter(LoraConfig(**self.config.lora))
+        self.backbone.add_adapter(LoraConfig(**lora))
         for name, parameter in self.backbone.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
             elif parameter.requires_grad:
                 raise ValueError(
-                    f"With lora={self.config.lora} the decoder's {name} would be trained, but an adapter holds LoRA "
+                    f"With lora={lora} the decoder's {name} would be trained, but an adapter holds LoRA "
                     "matrices only: leave out `bias` and `modules_to_save`, or train the whole decoder (lora=None)."
                 )
 
@@ -198,7 +222,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         frozen = (key for key in self.state_dict() if key.startswith("backbone.") and "lora_" not in key)
         self._keys_to_ignore_on_save = set(frozen) if self.config.weights == "adapter" else set()
 
-    def _place_projections(self) -> AMERPreTrainedModel:
+    def _place_projections(self) -> Self:
         device = self.get_input_embeddings().weight.device
         for name in OWN_PARTS:
             if hasattr(self, name):
@@ -207,19 +231,44 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     # -------------------------------------------------------------------------------------------------- loading
 
+    @overload  # type: ignore[override]  # transformers takes any configuration, and does not say what it gives
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        config: AMERConfig | None = None,
+        revision: str | None = None,
+        subfolder: str = "",
+        verify: bool = False,
+        output_loading_info: Literal[False] = False,
+        document_encoder_path: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *model_args: Any,
         config: AMERConfig | None = None,
         revision: str | None = None,
         subfolder: str = "",
         verify: bool = False,
         output_loading_info: bool = False,
-        document_encoder_path: str | os.PathLike | None = None,
+        document_encoder_path: str | os.PathLike[str] | None = None,
         **kwargs: Any,
-    ) -> AMERPreTrainedModel | tuple[AMERPreTrainedModel, dict[str, Any]]:
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
 
         Nothing is written, but what is remembered of large files in the user's cache. In a folder where a save was
@@ -245,9 +294,11 @@ class AMERPreTrainedModel(PreTrainedModel):
         """
         _check_options(config, kwargs)
         where = pretrained_model_name_or_path
-        place = {"revision": revision, "subfolder": place_of_save(where, subfolder)}
+        place: dict[str, Any] = {"revision": revision, "subfolder": place_of_save(where, subfolder)}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        decoder_options = {key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs}
+        decoder_options: dict[str, Any] = {
+            key: kwargs.pop(key) for key in ("dtype", "attn_implementation") if key in kwargs
+        }
         attention = getattr(config, "_attn_implementation_internal", None)
         if attention is not None:  # AutoModel keeps the choice in the configuration
             decoder_options.setdefault("attn_implementation", attention)
@@ -263,11 +314,12 @@ class AMERPreTrainedModel(PreTrainedModel):
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
             options |= {"use_safetensors": True, "output_loading_info": True}
             options |= {"ignore_mismatched_sizes": True}  # to refuse them by name
-            model, info = super().from_pretrained(where, *model_args, config=config, **options)
+            loading: Any = super().from_pretrained(where, *model_args, config=config, **options)
+            model, info = loading  # not the model alone, as transformers annotates it
             _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         else:
             model = cls._on_base(config, saved, hub_options, {**hub_options, **kwargs, **decoder_options})
-            info = model._load_adapter(cached_file(where, WEIGHTS_FILE, **place, **hub_options))
+            info = model._load_adapter(saved_file(where, WEIGHTS_FILE, **place, **hub_options))
         config.name_or_path = str(where)
         model.document_encoder_path = None if document_encoder_path is None else str(document_encoder_path)
         model._encoder_options = hub_options
@@ -281,7 +333,7 @@ class AMERPreTrainedModel(PreTrainedModel):
     @classmethod
     def _on_base(
         cls, config: AMERConfig, saved: dict[str, Any], hub_options: dict[str, Any], options: dict[str, Any]
-    ) -> AMERPreTrainedModel:
+    ) -> Self:
         """The model of a configuration on its base, which may be another than the saved one; its LoRA untrained."""
         base, commit = config.base_model_name_or_path, config.base_model_revision
         if base != saved.get("base_model_name_or_path") and commit == saved.get("base_model_revision"):
@@ -298,7 +350,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 f"{file} is truncated or not a safetensors file ({error}): fetch or save it again."
             ) from error
         own = self.state_dict()
-        missing = [key for key in own if key not in state and key not in self._keys_to_ignore_on_save]
+        missing = [key for key in own if key not in state and key not in (self._keys_to_ignore_on_save or ())]
         unexpected = [key for key in state if key not in own]
         mismatched = [key for key in state if key in own and state[key].shape != own[key].shape]
         _refuse(file, missing, unexpected, mismatched)
@@ -307,9 +359,9 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     # --------------------------------------------------------------------------------------------------- saving
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # arguments without effect here are taken by name only
         self,
-        save_directory: str | os.PathLike,
+        save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: dict[str, torch.Tensor] | None = None,
         push_to_hub: bool = False,
@@ -397,7 +449,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 f"{directory} holds a saved model, which transformers would load as its base with adapter_config.json "
                 "beside it: choose another directory, such as its subfolder adapter."
             )
-        config = copy.deepcopy(self.backbone.peft_config["default"])
+        config = copy.deepcopy(vars(self.backbone)["peft_config"]["default"])
         config.base_model_name_or_path = self.config.base_model_name_or_path
         config.revision = self.config.base_model_revision
         config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
@@ -423,7 +475,7 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     # ----------------------------------------------------------------------------------------------- publishing
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # `public` is ours, and all but the name is given by name
         self,
         repo_id: str,
         *,
@@ -493,7 +545,7 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     # -------------------------------------------------------------------------------------------------- merging
 
-    def merge_and_unload(self) -> AMERPreTrainedModel:
+    def merge_and_unload(self) -> Self:
         """Fold LoRA into the decoder: a plain model that holds every weight.
 
         Raises:
@@ -578,7 +630,7 @@ def _check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: b
         check_weights_name(name)
     for name, checksum in checksums.items():
         remember = saved.get("weights") == "full" and not verify
-        check_sha256(cached_file(where, name, **options), checksum, remember)
+        check_sha256(saved_file(where, name, **options), checksum, remember)
 
 
 def _indexed_files(index: Path) -> set[Any]:
@@ -604,7 +656,9 @@ def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:
         )
 
 
-def _refuse(where: str | os.PathLike, missing, unexpected, mismatched) -> None:
+def _refuse(
+    where: str | os.PathLike[str], missing: Iterable[Any], unexpected: Iterable[Any], mismatched: Iterable[Any]
+) -> None:
     """An AMER model with random weights in it looks like a working one, so what does not fit is an error."""
     if missing or unexpected or mismatched:
         raise ValueError(

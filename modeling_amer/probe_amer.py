@@ -17,10 +17,9 @@ import torch
 import transformers
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
 
 from .configuration_amer import AMERConfig
-from .staging_amer import place_of_save
+from .staging_amer import place_of_save, saved_file
 
 PROBE_FILE = "probe.json"
 TOKENS = 6  # of each question, for a model that reads token vectors
@@ -141,7 +140,7 @@ class Probe:
             ValueError: the file is not a probe.
         """
         options["subfolder"] = place_of_save(pretrained_model_name_or_path, options.get("subfolder") or "")
-        file = cached_file(pretrained_model_name_or_path, PROBE_FILE, **options)
+        file = saved_file(pretrained_model_name_or_path, PROBE_FILE, **options)
         try:
             with open(file, encoding="utf-8") as stream:
                 fields = json.load(stream)

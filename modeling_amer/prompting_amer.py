@@ -19,7 +19,7 @@ def default_prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
     if tokenizer.chat_template is None:
         return f"{tokenizer.bos_token or ''}{INSTRUCTION}\nQuery: {{query}}\n"
     messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": "{query}"}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def tokenize_queries(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
@@ -16,6 +17,13 @@ from .configuration_amer import AMERConfig
 MAIN = "main"
 CARD = "README.md"
 HIDDEN = (".*", "*/.*")  # .gitattributes among them: never deleted
+
+
+class _Repository(TypedDict):
+    """What all calls of the Hub's client are told."""
+
+    repo_id: str
+    repo_type: str
 
 
 def push_files(
@@ -64,10 +72,10 @@ def push_files(
     api = HfApi(token=True if token is None else token)  # True: nobody logged in is an error
     sdk = "gradio" if repo_type == "space" else None
     url = api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk)
-    repo = {"repo_id": url.repo_id, "repo_type": repo_type}
+    repo: _Repository = {"repo_id": url.repo_id, "repo_type": repo_type}
     _prepare_refs(api, repo, branch, tag)
     head = api.repo_info(**repo, revision=branch)
-    there = [file.rfilename for file in head.siblings]
+    there = [file.rfilename for file in getattr(head, "siblings", None) or ()]  # a kernel has none
     files = dict(files)
     if card is not None:
         text = card(url.repo_id, _read_card(api, repo, head.sha) if CARD in there else None)
@@ -75,12 +83,11 @@ def push_files(
     stale = filter_repo_objects(
         [name for name in there if name not in files], allow_patterns=list(replaced), ignore_patterns=list(HIDDEN)
     )
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationDelete(name) for name in stale]
+    operations += [CommitOperationAdd(name, content) for name, content in files.items()]
     commit = api.create_commit(
         **repo,
-        operations=[
-            *(CommitOperationDelete(name) for name in stale),
-            *(CommitOperationAdd(name, content) for name, content in files.items()),
-        ],
+        operations=operations,
         commit_message=commit_message,
         commit_description=commit_description,
         revision=branch,
@@ -108,7 +115,7 @@ def files_in(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str | None, tag: str | None) -> None:
+def _prepare_refs(api: HfApi, repo: _Repository, branch: str | None, tag: str | None) -> None:
     """Refuse a tag that exists, then create the branch if it is missing."""
     if tag is None and (branch is None or branch.startswith("refs/pr/")):
         return
@@ -122,7 +129,7 @@ def _prepare_refs(api: HfApi, repo: dict[str, str], branch: str | None, tag: str
             api.create_branch(**repo, branch=branch)
 
 
-def _read_card(api: HfApi, repo: dict[str, str], commit: str) -> str:
+def _read_card(api: HfApi, repo: _Repository, commit: str | None) -> str:
     return Path(api.hf_hub_download(**repo, filename=CARD, revision=commit)).read_bytes().decode("utf-8")
 
 
@@ -163,7 +170,7 @@ def card_for_push(config: AMERConfig, repo_id: str, there: str | None, tags: Seq
     if not tags:
         return None
     card = ModelCard(there)
-    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *tags]))
+    card.data["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), *tags]))
     return str(card)
 
 

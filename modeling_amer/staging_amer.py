@@ -15,6 +15,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
 
 PENDING = ".amer-save"  # a complete save whose files are on their way to their places
 UNFINISHED = ".amer-saving-"
@@ -76,6 +79,23 @@ def place_of_save(folder: str | os.PathLike[str], subfolder: str = "") -> str:
     """
     pending = os.path.join(subfolder, PENDING)
     return pending if os.path.isdir(os.path.join(folder, pending)) else subfolder
+
+
+def saved_file(where: str | os.PathLike[str], name: str, **options: Any) -> str:
+    """The path of one file of a folder or of a repository on the Hub.
+
+    Args:
+        where: a folder, or the name of a repository.
+        name: of the file.
+        options: `revision`, `subfolder`, `token`, ... of transformers' `cached_file`.
+
+    Raises:
+        OSError: it is not there.
+    """
+    file = cached_file(where, name, **options)
+    if file is None:
+        raise OSError(f"{where} has no {name}: save or fetch the model again.")
+    return file
 
 
 def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:

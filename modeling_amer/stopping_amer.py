@@ -19,7 +19,7 @@ class QueryEmbeddings(NamedTuple):
     mask: torch.Tensor
 
 
-def emitted(stop_logits: torch.Tensor) -> torch.BoolTensor:
+def emitted(stop_logits: torch.Tensor) -> torch.Tensor:
     """Which vectors come before the stop: `(batch, m)` log-odds that a vector is the last -> `(batch, m)` bool."""
     stopped = (stop_logits > 0).cumsum(dim=1)
     before = torch.cat([torch.zeros_like(stopped[:, :1]), stopped[:, :-1]], dim=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
@@ -119,6 +119,9 @@ class AMERTrainingArguments(TrainingArguments):
         default="linear",
         metadata={"help": "linear: the paper's min(0.8, step / total); always_predicted; teacher_forcing."},
     )
+
+    if TYPE_CHECKING:
+        output_dir: str = ""  # TrainingArguments chooses one where none is given
 
     # Parameters that control the data
     max_targets: int | None = field(

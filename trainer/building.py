@@ -81,7 +81,7 @@ def _with_tokens(
     split: RetrievalDataset, model: AMERModel, args: AMERTrainingArguments, token_cache: str | None
 ) -> RetrievalDataset | TokenDataset:
     """The split with the cached token vectors of its questions, for a model that reads them."""
-    if token_cache is None or not model.config.token_vectors:
+    if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
     folder = Path(token_cache, hashlib.sha256(json.dumps(split.queries).encode()).hexdigest()[:16])
     with args.main_process_first():

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Candidates(TypedDict):
+    """What the losses ask for of a step's documents; see `gather_candidates`."""
+
+    candidates: torch.Tensor
+    target_index: torch.Tensor
+    target_mask: torch.Tensor
+    masked_candidates: torch.Tensor
 
 
 def gather_candidates(
@@ -15,7 +25,7 @@ def gather_candidates(
     target_ids: torch.Tensor,
     other_positives: torch.Tensor,
     gather: Gather = lambda tensor: tensor,
-) -> dict[str, torch.Tensor]:
+) -> Candidates:
     """What the losses ask for, of the documents that all processes have brought to this step.
 
     Documents are known by their row in the store, so that one brought by several processes counts once and a document

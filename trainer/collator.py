@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,10 +76,13 @@ class AMERCollator:
             )
         if max_targets is not None and max_targets < 1:
             raise ValueError(f"max_targets must be at least 1 or None, got {max_targets}.")
-        self.tokenize = None
-        if config.reads_text:  # not the model's own method, which would carry the model into data-loading workers
+        self.tokenize: Callable[[list[str]], dict[str, torch.Tensor]] | None = None
+        if config.prompt_template is not None:
+            if model.tokenizer is None:
+                raise ValueError("The model reads text and has no tokenizer: set model.tokenizer to its base's.")
+            # Not the model's own method, which would carry the model into data-loading workers.
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
-        self.reads_vectors, self.token_vectors = config.reads_vectors, config.token_vectors
+        self.reads_vectors = config.reads_vectors
         self.model = model if config.token_vectors else None  # its encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
@@ -115,7 +119,7 @@ class AMERCollator:
         order = rng.permutation(len(clusters))[: self.max_targets].tolist()
         if spans:
             order.sort(key=spans.__getitem__)
-        drawn = {}  # one document may answer for two clusters
+        drawn: dict[int, int] = {}  # one document may answer for two clusters
         for i in order:
             drawn.setdefault(clusters[i][rng.integers(len(clusters[i]))], i)
         targets = np.array(list(drawn), dtype=np.int64)
@@ -128,8 +132,8 @@ class AMERCollator:
         batch: dict[str, torch.Tensor] = {}
         if self.tokenize is not None:
             batch.update(self.tokenize([example["query"] for example in examples]))
-        if self.token_vectors:
-            tokens = self._tokens_of(examples)
+        if self.model is not None:
+            tokens = _tokens_of(examples, self.model)
             batch["input_vectors"], batch["input_mask"] = pad_tokens([question.vectors for question in tokens])
             return batch, tokens
         if self.reads_vectors:
@@ -138,12 +142,14 @@ class AMERCollator:
             batch["input_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
         return batch, []
 
-    def _tokens_of(self, examples: list[dict[str, Any]]) -> list[TokenVectors]:
-        if "tokens" in examples[0]:
-            return [example["tokens"] for example in examples]
-        if "query" not in examples[0]:
-            raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
-        return self.model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
+
+def _tokens_of(examples: list[dict[str, Any]], model: AMERModel) -> list[TokenVectors]:
+    """Of each question: the dataset's, or what the model's document encoder makes of the text."""
+    if "tokens" in examples[0]:
+        return [example["tokens"] for example in examples]
+    if "query" not in examples[0]:
+        raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
+    return model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
 
 
 def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_targets: int) -> torch.Tensor:

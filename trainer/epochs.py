@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 MEGABATCH = 50  # batches that are sorted by length together, as in the Trainer's own group_by_length
 
 
-class EpochDataset(Dataset):
+class EpochDataset(Dataset[dict[str, Any]]):
     """A split indexed by (epoch, question); its items carry the epoch, in which their random draws differ."""
 
     def __init__(self, dataset: Any) -> None:
@@ -57,14 +57,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = torch.randperm(self.count, generator=generator).tolist()
         order = [order[place % self.count] for place in range(len(self))]
         if self.lengths is not None:
-            order = self._grouped(order, generator)
+            order = self._grouped(order, self.lengths, generator)
         epoch = self.epoch
         return ((epoch, index) for index in order)
 
-    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+    def _grouped(self, order: list[int], lengths: Sequence[int], generator: torch.Generator) -> list[int]:
         """Sort by length within stretches of some batches, then shuffle the batches."""
         stretch, size = MEGABATCH * self.batch_size, self.batch_size
         for start in range(0, len(order), stretch):
-            order[start : start + stretch] = sorted(order[start : start + stretch], key=self.lengths.__getitem__)
+            order[start : start + stretch] = sorted(order[start : start + stretch], key=lengths.__getitem__)
         places = torch.randperm(len(order) // size, generator=generator).tolist()
         return [index for place in places for index in order[place * size : (place + 1) * size]]

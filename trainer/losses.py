@@ -8,6 +8,7 @@ Their memory does not grow with the number of candidates.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -27,7 +28,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, queries: torch.Tensor, candidates: torch.Tensor, masked_candidates: torch.Tensor | None
+        ctx: Any, queries: torch.Tensor, candidates: torch.Tensor, masked_candidates: torch.Tensor | None
     ) -> torch.Tensor:
         """`(batch, m, dim)` float32, `(n, dim)`, `(pairs, 2)` -> `(batch, m)`."""
         peak = queries.new_full(queries.shape[:2], torch.finfo(queries.dtype).min)
@@ -52,7 +53,7 @@ class _LogSumExp(torch.autograd.Function):
         return peak + total.log()
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (mean,) = ctx.saved_tensors
         return gradient[:, :, None] * mean, None, None
 

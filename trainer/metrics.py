@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from transformers import EvalPrediction
 
 from amer.data import RetrievalDataset
@@ -43,7 +44,7 @@ class RetrievalMetrics:
                 f"{len(prediction.label_ids)} questions were evaluated, these metrics know the targets of "
                 f"{len(self.targets)}: they belong to one dataset, make others for another."
             )
-        depth, query_embeddings = max(self.ks), prediction.predictions
+        depth, query_embeddings = max(self.ks), np.asarray(prediction.predictions)
         rows, scores = search_lists(self.index, query_embeddings, depth)
         fused = self.fuse(rows, scores, depth, query_embeddings, self.index.store)
         targets = [self.targets[row] for row in prediction.label_ids]

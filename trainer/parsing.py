@@ -21,7 +21,8 @@ FIELDS = frozenset(item.name for cls in CLASSES for item in fields(cls))
 
 def parser() -> HfArgumentParser:
     """Every field as an option, `--name value`; its help lists them all."""
-    return HfArgumentParser(CLASSES, prog="amer train [CONFIG]", description=__doc__)
+    classes: Any = CLASSES  # transformers' name for the type of a dataclass fits no class
+    return HfArgumentParser(classes, prog="amer train [CONFIG]", description=__doc__)
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     if argv and argv[0].endswith((".yaml", ".yml")):
         argv = [*as_options(read_yaml(argv[0], FIELDS)), *argv[1:]]
-    arguments = parser().parse_args_into_dataclasses(args=list(argv))
+    arguments: Any = parser().parse_args_into_dataclasses(args=list(argv))
     model_args, _, args = arguments
     for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
         if not getattr(arguments[group], name) and not (name == "base_model" and model_args.layers):

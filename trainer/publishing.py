@@ -24,6 +24,7 @@ from amer.hub import published_card, push_folder
 from amer.hub_cards import write_model_card
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.record import training_record
+from modeling_amer import AMERModel
 from modeling_amer.publishing_amer import files_in, forget_local_base, is_public, push_files
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
@@ -46,6 +47,10 @@ class PublishingTrainer(Trainer):
     """
 
     args: AMERTrainingArguments
+    model: AMERModel
+    # Both None until there is one; transformers first sets them to None, which mypy takes for their type.
+    hub_model_id: str | None  # type: ignore[assignment]
+    push_in_progress: PushInProgress | None  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +85,18 @@ class PublishingTrainer(Trainer):
         if self.args.should_save:
             write_json(Path(output_dir) / "training_args.json", json.loads(self.args.to_json_string()))
 
-    def create_model_card(
+    @property
+    def _repo_id(self) -> str:
+        """The repository that is pushed to.
+
+        Raises:
+            ValueError: `init_hf_repo` has not created it.
+        """
+        if self.hub_model_id is None:
+            raise ValueError("There is no repository to push to yet: call push_to_hub, or init_hf_repo.")
+        return self.hub_model_id
+
+    def create_model_card(  # type: ignore[override]  # our card has a report, and its base and tasks are known
         self,
         language: str | list[str] | None = None,
         license: str | None = None,
@@ -116,7 +132,7 @@ class PublishingTrainer(Trainer):
             card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(tags or [])]))
             card.save(path)
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # `public` is ours; not blocking, it gives what the Trainer's own gives
         self,
         commit_message: str | None = "End of training",
         blocking: bool = True,
@@ -157,7 +173,7 @@ class PublishingTrainer(Trainer):
             return None
         self._finish_current_push()
         branch = revision or self.args.hub_revision
-        there = published_card(self.hub_model_id, branch=branch, token=token)
+        there = published_card(self._repo_id, branch=branch, token=token)
         self.create_model_card(**{"existing": there, **kwargs})
         job = self._push_model(self.args.output_dir, commit_message, token, branch)
         return job.result() if blocking else job
@@ -176,7 +192,9 @@ class PublishingTrainer(Trainer):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
             jobs.append(self._push_checkpoint(checkpoint_folder, path, f"{message}, checkpoint"))
-        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else []), *jobs])
+        earlier: Any = self.push_in_progress.jobs if self.push_in_progress is not None and busy else []
+        # A list of jobs, as transformers makes it too, and annotates otherwise.
+        self.push_in_progress = PushInProgress([*earlier, *jobs])  # type: ignore[arg-type]
 
     def _push_model(
         self, folder: str, message: str | None, token: str | None = None, branch: str | None = None
@@ -184,15 +202,17 @@ class PublishingTrainer(Trainer):
         """Push the model in a folder in the background."""
         copy = _copy(folder, PUBLISHED)
         forget_local_base(copy)
-        options = {"commit_message": message, "delete_patterns": REPLACED}
-        return self._push_in_background(push_folder, copy, copy, token, branch, **options)
+        return self._push_in_background(
+            push_folder, copy, copy, token, branch, commit_message=message, delete_patterns=REPLACED
+        )
 
     def _push_checkpoint(self, folder: str, path_in_repo: str, message: str) -> Future[CommitInfo]:
         """Push all that resuming needs in the background."""
         copy = _copy(folder, ("*",))
         files = {f"{path_in_repo}/{name}": file for name, file in files_in(copy).items()}
-        options = {"commit_message": message, "replaced": [f"{path_in_repo}/*"]}
-        return self._push_in_background(push_files, files, copy, **options)
+        return self._push_in_background(
+            push_files, files, copy, commit_message=message, replaced=[f"{path_in_repo}/*"]
+        )
 
     def _push_in_background(
         self,
@@ -205,7 +225,7 @@ class PublishingTrainer(Trainer):
     ) -> Future[CommitInfo]:
         """Push a folder or files, and remove the copy they are of."""
         options |= {"branch": branch or self.args.hub_revision, "token": token or self.args.hub_token}
-        job = self._hub.run_as_future(push, what, self.hub_model_id, **options)
+        job = self._hub.run_as_future(push, what, self._repo_id, **options)
         job.add_done_callback(lambda done: _pushed(done, copy))
         return job
 

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from amer.machine import hardware, versions
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 # Told whether they were changed or not.
 ESSENTIAL = (
@@ -44,11 +44,13 @@ class TrainingClock(TrainerCallback):
     def __init__(self) -> None:
         self._started = self._before = 0.0
 
-    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._before = _seconds(state.log_history) or 0.0
         self._started = time.perf_counter()
 
-    def on_log(self, args, state, control, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.log_history:
             state.log_history[-1]["seconds"] = round(self._before + time.perf_counter() - self._started, 1)
 
@@ -125,7 +127,7 @@ def _best(args: TrainingArguments, state: Any) -> dict[str, Any] | None:
     """The checkpoint that was loaded at the end."""
     if state.best_metric is None:
         return None
-    name = args.metric_for_best_model
+    name = args.metric_for_best_model or "loss"
     name = name if name.startswith("eval_") else f"eval_{name}"
     return {"metric": name, "value": state.best_metric, "step": state.best_global_step}
 

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from amer.trainer.arguments import AMERTrainingArguments
-from amer.trainer.candidates import gather_candidates
+from amer.trainer.candidates import Candidates, gather_candidates
 from amer.trainer.epochs import EpochDataset, EpochSampler
 from amer.trainer.losses import matched_info_nce, mixture_info_nce, span_loss, stop_loss
 from amer.trainer.publishing import PublishingTrainer
@@ -55,7 +55,7 @@ class AMERTrainer(PublishingTrainer):
             self._sampler = self._epoch_sampler(self.train_dataset)
             self.train_dataset = EpochDataset(self.train_dataset)
             self.add_callback(_EpochBegins(self._sampler))
-        dealing = self.args.accelerator_config
+        dealing: Any = self.args.accelerator_config  # an AcceleratorConfig, however it was given
         if dealing.dispatch_batches or not dealing.even_batches:
             raise ValueError("accelerator_config must not set dispatch_batches, nor even_batches to false.")
         # The loss of an optimiser step is the mean over all its targets, of all processes and accumulated batches.
@@ -119,15 +119,15 @@ class AMERTrainer(PublishingTrainer):
             self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
         self._train_batch_size = self.args.train_batch_size
         return super().get_train_dataloader()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler:
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[Any]:
         return SequentialSampler(eval_dataset)
 
     def compute_loss(
@@ -135,7 +135,7 @@ class AMERTrainer(PublishingTrainer):
         model: nn.Module,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Roll the query vectors out and score them against the candidates of the batch.
 
@@ -145,15 +145,19 @@ class AMERTrainer(PublishingTrainer):
         questions = {key: value for key, value in inputs.items() if key not in TARGETS}
         targets = self._gather_candidates(inputs)
         self._num_candidates = len(targets["candidates"])
-        options = {"temperature": self.args.temperature, "num_items": num_items_in_batch}
+        temperature = self.args.temperature
         if self.args.objective == "mixture":
             outputs = model(**questions)
-            loss = mixture_info_nce(outputs.query_embeddings, **options, **targets)
+            loss = mixture_info_nce(
+                outputs.query_embeddings, **targets, temperature=temperature, num_items=num_items_in_batch
+            )
         else:
             outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
             vectors = outputs.query_embeddings[:, : targets["target_index"].shape[1]]
             ordered = inputs.get("ordered") if self.args.span_weight else None
-            loss = matched_info_nce(vectors, **options, **targets, ordered=ordered)
+            loss = matched_info_nce(
+                vectors, **targets, temperature=temperature, num_items=num_items_in_batch, ordered=ordered
+            )
             loss = loss + self._part_losses(outputs, inputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
@@ -163,8 +167,8 @@ class AMERTrainer(PublishingTrainer):
         self,
         outputs: Any,
         inputs: dict[str, torch.Tensor],
-        targets: dict[str, torch.Tensor],
-        num_items: torch.Tensor | None,
+        targets: Candidates,
+        num_items: torch.Tensor | int | None,
     ) -> torch.Tensor | float:
         """Where each vector shall look and which shall be the last, where model and data say so."""
         loss: torch.Tensor | float = 0.0
@@ -174,7 +178,7 @@ class AMERTrainer(PublishingTrainer):
             loss = loss + self.args.stop_weight * stop_loss(outputs.stop_logits, targets["target_mask"], num_items)
         return loss
 
-    def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> Candidates:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
 
         Every process so makes the same number of passes through the decoder, for which sharded parameters wait.
@@ -195,7 +199,7 @@ class AMERTrainer(PublishingTrainer):
         self,
         model: nn.Module,
         questions: dict[str, torch.Tensor],
-        targets: dict[str, torch.Tensor],
+        targets: Candidates,
         sampling_uniforms: torch.Tensor,
     ) -> Any:
         """The model's output: in training with scheduled sampling, else as at inference."""
@@ -230,7 +234,7 @@ class AMERTrainer(PublishingTrainer):
         """
         if not batch_samples:
             return None
-        own = sum((batch["target_ids"] >= 0).sum() for batch in batch_samples).to(device)
+        own = torch.stack([(batch["target_ids"] >= 0).sum() for batch in batch_samples]).sum().to(device)
         count = self.accelerator.reduce(own, "sum")
         if count == 0:
             raise ValueError("No question of this step has a target: give the collator questions with targets.")
@@ -240,7 +244,7 @@ class AMERTrainer(PublishingTrainer):
         self,
         model: nn.Module,
         inputs: dict[str, torch.Tensor],
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """One forward and backward pass.
 

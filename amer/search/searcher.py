@@ -275,7 +275,7 @@ class Searcher:
     ) -> np.ndarray:
         """`(q, m, dim)`, zeros in the place of vectors that the model did not emit."""
         config, anchors = self.model.config, None
-        if _reads_encoder(config):
+        if self.encoder is not None and _reads_encoder(config):
             anchors = self.encoder.encode_queries(questions, batch_size)
         m = "auto" if num_query_vectors is None and getattr(config, "stop_score", False) else num_query_vectors
         query_embeddings = self.model.encode_query(
@@ -307,9 +307,11 @@ def _open_model(
     if isinstance(model, str | os.PathLike):
         from modeling_amer import AMERModel
 
-        model = AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
-    locate_encoder(model)
-    return model
+        opened = AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
+    else:
+        opened = model
+    locate_encoder(opened)
+    return opened
 
 
 def locate_encoder(model: AMERModel) -> None:
