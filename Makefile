@@ -99,10 +99,11 @@ $(STAMP_MIN): setup.cfg constraints-min.txt
 	@touch $@
 	@echo "environment ready: $(VENV_MIN)"
 
-lint: $(STAMP_DEV) ## check style and formatting
+lint: $(STAMP_DEV) ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean: ## remove caches and build products; the environment and outputs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

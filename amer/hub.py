@@ -183,7 +183,7 @@ def published_card(
         info = api.repo_info(repo_id, repo_type=repo_type)
     except RepositoryNotFoundError:
         return None
-    if CARD not in (file.rfilename for file in info.siblings):
+    if CARD not in (file.rfilename for file in getattr(info, "siblings", None) or ()):  # a kernel has none
         return None
     file = api.hf_hub_download(repo_id, CARD, repo_type=repo_type, revision=info.sha)
     return Path(file).read_bytes().decode("utf-8")  # line ends stay as they are

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
@@ -121,7 +121,13 @@ def _configs(name: str, files: dict[str, str]) -> list[dict[str, Any]]:
     return [{"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}]
 
 
-def _license(licence: str | None, folder: Path) -> dict[str, str]:
+class _License(TypedDict, total=False):
+    license: str
+    license_name: str
+    license_link: str
+
+
+def _license(licence: str | None, folder: Path) -> _License:
     """A licence as the Hub's metadata hold it: one of its identifiers, or "other" with a name and the text's file."""
     if not licence or licence.startswith("none"):
         return {}
@@ -129,7 +135,10 @@ def _license(licence: str | None, folder: Path) -> dict[str, str]:
     if slug in LICENSES:
         return {"license": slug}
     texts = [path.name for path in sorted(folder.glob("LICENSE*"))]
-    return {"license": "other", "license_name": slug, **({"license_link": texts[0]} if texts else {})}
+    found: _License = {"license": "other", "license_name": slug}
+    if texts:
+        found["license_link"] = texts[0]
+    return found
 
 
 def _size_category(rows: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from amer.evaluation.plots import LOSSES, plot_quartiles, plot_training_run
 from amer.hub_cards.results import headline_metric
@@ -12,7 +12,7 @@ TRAINING = "images/training.png"
 BY_DIVERSITY = "images/by_diversity.png"
 
 
-def has_curve(training: dict[str, Any] | None) -> bool:
+def has_curve(training: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     """Whether a training record has two losses or more, which make a line."""
     history = training.get("log_history", []) if training else []
     return any(sum(entry.get(key) is not None for entry in history) > 1 for key in LOSSES)

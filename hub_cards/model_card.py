@@ -126,7 +126,10 @@ def _metadata(
     base = config.base_model_name_or_path
     relation = "adapter" if config.weights == "adapter" else "finetune"
     dataset = ((training or {}).get("dataset") or {}).get("repo_id")
-    reported = None if report is None else results.eval_results(report, system, repo_id)
+    on_the_hub = is_repository(base)
+    reported = None
+    if report is not None:
+        reported = results.eval_results(report, results.find_system(report, system), repo_id)
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="sentence-similarity",  # the tag `feature-extraction` would offer a pipeline without the prompt
@@ -135,7 +138,8 @@ def _metadata(
         metrics=sorted({result.metric_type.partition("@")[0] for result in reported}) if reported else None,
         model_name=repo_id.rpartition("/")[2] if reported else None,
         eval_results=reported,
-        **({"base_model": base, "base_model_relation": relation} if is_repository(base) else {}),
+        base_model=base if on_the_hub else None,
+        base_model_relation=relation if on_the_hub else None,
     )
 
 

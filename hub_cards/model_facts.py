@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from amer.corpus.store import complete_encoder
 from amer.evaluation.markdown import markdown_table
-from amer.hub_cards.rendering import code, number, public_name, repository, revision
+from amer.hub import public_name
+from amer.hub_cards.rendering import code, number, repository, revision
 
 if TYPE_CHECKING:
     from modeling_amer import AMERConfig

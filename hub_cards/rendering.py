@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rich.filesize import decimal
 
@@ -52,9 +52,9 @@ def revision(commit: str | None) -> str:
     return f" at {code(commit)}" if commit else ""
 
 
-def is_repository(name: str | None) -> bool:
+def is_repository(name: str | None) -> TypeGuard[str]:
     """Whether a name is one on the Hub rather than a folder."""
-    return bool(name) and is_repo_id(name)
+    return bool(name and is_repo_id(name))
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ from huggingface_hub import EvalResult
 
 from amer.evaluation.markdown import markdown_table
 from amer.evaluation.report import SUBSETS, metric_label
-from amer.hub_cards.rendering import LINK, public_name
+from amer.hub import public_name
+from amer.hub_cards.rendering import LINK
 from amer.hub_cards.updating import SOURCE
 
 TASK = ("information-retrieval", "Information Retrieval")
@@ -33,6 +34,7 @@ def result_facts(report: dict[str, Any] | None, system: str | None) -> dict[str,
     """What the template asks of the evaluation."""
     if report is None:
         return {"report": None, "rival": None}
+    system = find_system(report, system)
     entry, headline = report["systems"][system], headline_metric(report)
     return {
         "report": report,

@@ -59,8 +59,9 @@ def split_card(card: str) -> tuple[str, str]:
 
 
 def _mapping(front: str) -> dict[str, Any]:
+    match = FRONT_MATTER.match(front)
     try:
-        values = yaml.safe_load(FRONT_MATTER.match(front).group(1)) if front else None
+        values = yaml.safe_load(match.group(1)) if match else None
     except yaml.YAMLError as error:
         raise ValueError(
             f"the metadata at the top of the card are not valid YAML; mend them first: {error}"

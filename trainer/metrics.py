@@ -27,9 +27,7 @@ class RetrievalMetrics:
     def __init__(
         self, dataset: RetrievalDataset, index: Index, args: AMERTrainingArguments, ks: tuple[int, ...] = (10, 100)
     ) -> None:
-        if dataset.target_rows is None:
-            raise ValueError("The evaluation dataset has no target rows: link it to the store first.")
-        self.targets = dataset.target_rows
+        self.targets = dataset.linked_rows
         self.index = index
         self.ks = ks
         self.fuse = trained_fusion(args.objective, args.temperature)

@@ -67,7 +67,9 @@ class LocalChat:
             raise ValueError(f"the tokenizer of {model_path} has no chat template: choose an instruction-tuned model")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        model, loaded = AutoModelForCausalLM.from_pretrained(model_path, output_loading_info=True)
+        # Any: as transformers annotates it, only a model comes back.
+        loading: Any = AutoModelForCausalLM.from_pretrained(model_path, output_loading_info=True)
+        model, loaded = loading
         if loaded["missing_keys"]:
             missing = ", ".join(sorted(loaded["missing_keys"])[:5])
             raise ValueError(f"{model_path} lacks the weights {missing}: it is not a whole language model")
@@ -80,7 +82,8 @@ class LocalChat:
             return []
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         written = self._pipeline(chats, batch_size=self._batch_size, return_full_text=False, **self._options)
-        return [reply["generated_text"] for (reply,) in written]
+        # As transformers annotates it, a reply is a whole chat, which it is with return_full_text=True.
+        return [reply["generated_text"] for (reply,) in written]  # type: ignore[misc]
 
 
 class EndpointChat:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import typer
 
@@ -14,6 +14,15 @@ from amer.commands.terminal import say
 
 if TYPE_CHECKING:
     from amer.corpus import DocumentStore
+
+
+class _Sizes(TypedDict):
+    """What both ways of encoding take."""
+
+    batch_size: int
+    shard_size: int
+    dtype: Literal["float16", "float32"]
+
 
 app = typer.Typer(no_args_is_help=True, help="Make, export or verify a document store.")
 
@@ -59,7 +68,8 @@ def encode(
     if ray_actors is not None and ray is None:
         raise typer.BadParameter("--ray-actors needs --ray")
     identity = {"name": encoder, "revision": revision, "document_prompt": document_prompt}
-    options = {"batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
+    options: _Sizes = {"batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
+    store: DocumentStore | None
     if ray is None:
         store = _encode_here(documents, identity, query_prompt, output, device, trust_remote_code, options)
     else:
@@ -75,12 +85,12 @@ def encode(
 
 def _encode_here(
     documents: str,
-    identity: dict[str, str | None],
+    identity: dict[str, Any],
     query_prompt: str | None,
     output: Path,
     device: str | None,
     trust_remote_code: bool,
-    options: dict[str, Any],
+    options: _Sizes,
 ) -> DocumentStore | None:
     """Encode this process's part of the corpus; the last to be done finishes the store."""
     from amer.corpus import DocumentEncoder, encode_corpus, open_documents
@@ -99,7 +109,7 @@ def _encode_here(
         )
 
 
-def _with_query_prompt(identity: dict[str, str | None], given: str | None, tell: bool) -> dict[str, str | None]:
+def _with_query_prompt(identity: dict[str, Any], given: str | None, tell: bool) -> dict[str, Any]:
     """The encoder's identity with its query prompt; says which one it is where none was given."""
     from amer.corpus.known_encoders import KNOWN_ENCODERS
 
@@ -155,16 +165,16 @@ def import_store(
     from amer.corpus import open_documents
     from amer.corpus.importing import import_table, import_vectors
 
-    if (vectors is None) == (table is None) or (vectors is None) != (documents is None):
-        raise typer.BadParameter("give --vectors with --documents, or --table, which has both")
     identity = {
         "name": encoder, "revision": revision, "document_prompt": document_prompt, "query_prompt": query_prompt
     }  # fmt: skip
-    options = {"normalize": normalize, "dtype": dtype}
-    if table is not None:
-        store = import_table(output, _open_table(table, split), identity, embedding, **options)
+    if table is not None and vectors is None and documents is None:
+        opened = _open_table(table, split)
+        store = import_table(output, opened, identity, embedding, normalize=normalize, dtype=dtype)
+    elif table is None and vectors is not None and documents is not None:
+        store = import_vectors(output, open_documents(documents), vectors, identity, normalize, dtype)
     else:
-        store = import_vectors(output, open_documents(documents), vectors, identity, **options)
+        raise typer.BadParameter("give --vectors with --documents, or --table, which has both")
     say(_summary(store))
 
 
@@ -194,7 +204,7 @@ def export(
     if npy is not None:
         export_npy(opened, npy)
         say(f"{npy}: {len(opened):,} vectors of {opened.dim} values, {opened.dtype}")
-    else:
+    if parquet is not None:
         export_parquet(opened, parquet)
         say(f"{parquet}: {len(opened):,} documents with their vectors")
 

@@ -112,8 +112,7 @@ def ambigqa(
     from amer.data import build_ambigqa
 
     corpus, searches = open_corpus(documents, bm25, stores or [], device, trust_remote_code)
-    fractions = {"test_fraction": test_fraction}
-    build_ambigqa(output, corpus, searches, source, nq_open or [], depth=depth, seed=seed, **fractions)
+    build_ambigqa(output, corpus, searches, source, nq_open or [], depth=depth, test_fraction=test_fraction, seed=seed)
     report(output)
 
 
@@ -156,7 +155,8 @@ def own(
 
     if documents is None and (bm25 or stores):
         raise typer.BadParameter("--bm25 and --store search a corpus: give --documents too")
-    corpus, searches = None, []
+    corpus: pa.Table | None = None
+    searches: list[BM25 | DenseRetriever] = []
     if documents is not None:
         corpus, searches = open_corpus(documents, bm25, stores or [], device, trust_remote_code)
     build_custom(output, source, corpus, searches, depth, test_fraction, validation_fraction, seed)
@@ -203,8 +203,15 @@ def compound(
     from amer.data import build_compound
     from amer.data.compound import TEMPLATES
 
-    numbers = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
-    build_compound(output, source, TEMPLATES if templates is None else templates, **numbers, seed=seed)
+    build_compound(
+        output,
+        source,
+        TEMPLATES if templates is None else templates,
+        num_train=num_train,
+        num_validation=num_validation,
+        num_test=num_test,
+        seed=seed,
+    )
     report(output)
 
 

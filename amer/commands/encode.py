@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,13 +53,15 @@ def encode(
     from amer.search import encode_queries
     from modeling_amer import AMERModel
 
-    options = {} if dtype is None else {"dtype": dtype}
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    texts: list[str] | None = None
+    vectors: np.ndarray | None = None
     with this_worker(device) as worker:
         loaded = AMERModel.from_pretrained(model, **options).to(worker.device)
+        if questions is not None:
+            texts = read_questions(questions)
         if dataset is not None:
             texts, vectors = read_split(dataset, split, loaded.config)
-        else:
-            texts, vectors = read_questions(questions), None
         embeds_questions = loaded.config.anchored and vectors is None
         finished = encode_queries(
             loaded,
@@ -77,7 +79,7 @@ def encode(
     if finished:
         from rich.console import Console
 
-        count = len(vectors if texts is None else texts)
+        count = next(len(column) for column in (texts, vectors) if column is not None)
         Console().print(f"{output}: {count:,} questions, all encoded", markup=False)
 
 

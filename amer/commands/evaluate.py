@@ -68,8 +68,15 @@ def evaluate(
     from amer.hub import pull_folder
     from amer.search import Searcher
 
-    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
-    searcher = Searcher.from_pretrained(model, store, index, collection=collection, **options)
+    searcher = Searcher.from_pretrained(
+        model,
+        store,
+        index,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        collection=collection,
+    )
     device = str(searcher.model.device)
     folder = pull_folder(dataset)
     questions, seconds = load_dataset(folder, split, searcher, device, batch_size, trust_remote_code)
@@ -87,7 +94,7 @@ def evaluate(
         "batch size": batch_size,
         **machine_of(device),
     }
-    similarity = target_similarity(questions.target_rows, searcher.store)
+    similarity = target_similarity(questions.linked_rows, searcher.store)
     report = Report(evaluation.systems, similarity, tuple(references), metadata)
     report.save(output)
     plot_by_diversity(report, f"mrecall@{max(ks)}", output / "by_diversity.png")
@@ -131,9 +138,12 @@ class Evaluation:
         from modeling_amer import AMERModel
 
         described = {}
-        if self._questions.queries is not None:
-            vectors, options = self._questions.input_vectors[:, None], {"encoding_seconds": self._seconds}
-            result = evaluate_embeddings(vectors, self._questions, self._index, OFF_THE_SHELF, self._ks, **options)
+        vectors = self._questions.input_vectors
+        if self._questions.queries is not None and vectors is not None:
+            one_each, seconds = vectors[:, None], self._seconds
+            result = evaluate_embeddings(
+                one_each, self._questions, self._index, OFF_THE_SHELF, self._ks, encoding_seconds=seconds
+            )
             self.systems.append(result)
             described[OFF_THE_SHELF] = "the document encoder's own vector of the question"
         for baseline in baselines:
@@ -191,8 +201,7 @@ def description(config: AMERConfig) -> str:
 def metadata_of(model: str, dataset: str, folder: Path, split: str, store: DocumentStore) -> dict[str, Any]:
     """What the figures belong to, in words that mean something on another machine."""
     from amer.files import read_json
-    from amer.hub import origin
-    from amer.hub_cards.rendering import public_name
+    from amer.hub import origin, public_name
 
     info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
     return {

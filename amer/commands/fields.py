@@ -18,7 +18,9 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     refuses with a ValueError is a wrong command line.
     """
     parameters = signature(command, eval_str=True).parameters.values()
-    groups = {parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)}
+    groups: dict[str, Any] = {
+        parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)
+    }
 
     @wraps(command)
     def call(**values: Any) -> None:

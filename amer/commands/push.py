@@ -170,7 +170,7 @@ def load_model(folder: Path, base_model: str | None, base_model_revision: str | 
             options["base_model_revision"] = base_model_revision
     if merge and config.weights == "full":
         raise ValueError(f"{folder} holds every weight already: leave --merge out")
-    if config.weights == "adapter" and not merge and not is_repo_id(base):
+    if config.weights == "adapter" and not merge and not (base and is_repo_id(base)):
         raise ValueError(
             f"the adapter in {folder} belongs to the base {base}, a folder that nobody else has: "
             "give the base's name on the Hub as --base-model, or push every weight with --merge"

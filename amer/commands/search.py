@@ -54,8 +54,15 @@ def search(
 
     from amer.search import Searcher
 
-    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
-    searcher = Searcher.from_pretrained(model, store, index, collection=collection, **options)
+    searcher = Searcher.from_pretrained(
+        model,
+        store,
+        index,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        collection=collection,
+    )
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):
         Console().print(hits_table(question, hits))

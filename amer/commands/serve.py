@@ -38,9 +38,15 @@ def serve(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("amer").setLevel(logging.INFO)
-    options = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
     searcher = Searcher.from_pretrained(
-        model, store, index, collection=collection, timeout=settings.timeout_seconds, **options
+        model,
+        store,
+        index,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        collection=collection,
+        timeout=settings.timeout_seconds,
     )
     searcher.search("warm up")  # so that the first client need not wait
     serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"))

@@ -29,7 +29,7 @@ def train(
         parsing.parser().print_help()
         return
     try:
-        settings = parsing.parse(arguments)
+        settings = parsing.parse(arguments or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     run.train(*settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,12 +30,8 @@ def verify(
 
     from modeling_amer import AMERModel, Probe
 
-    options = {
-        "base_model_name_or_path": base_model,
-        "base_model_revision": base_model_revision,
-        "dtype": dtype,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
+    fields = {"base_model_name_or_path": base_model, "base_model_revision": base_model_revision, "dtype": dtype}
+    options: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     loaded = AMERModel.from_pretrained(model, revision=revision, **options).to(device)
     report = Probe.from_pretrained(model, revision=revision).compare(loaded)
     name = Path(model).name if Path(model).is_dir() else model

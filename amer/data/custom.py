@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from amer.corpus.documents import COLUMNS
+from amer.corpus.table import COLUMNS
 from amer.data.building import (
     DroppedRecords,
     SourceQuestion,
@@ -189,7 +189,8 @@ def _files(parts: dict[str, Any]) -> list[Path]:
 
 def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
     """Every record, checked; ValueError with what is wrong with the first twenty bad ones."""
-    problems, first = Problems(), {}
+    problems = Problems()
+    first: dict[str, Place] = {}
     rows: dict[str, list[Row]] = {}
     for name, part in parts.items():
         rows[name] = []
@@ -288,7 +289,7 @@ def _row(name: str, place: Place, record: dict[str, Any], problems: Problems) ->
         wrong.append(f"{len(positives)} positives but {len(answers)} answers: give one answer a target, or none")
     for text in wrong:
         problems.add(f"{place}: {text}")
-    if wrong:
+    if wrong or not isinstance(query, str):
         return None
     return Row(SourceQuestion(Question(str(query_id), query, answers or [], [query]), place), positives)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 CLUSTERS = pa.list_(pa.list_(pa.string()))
 SPANS = pa.list_(pa.list_(pa.int32()))
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,17 @@ class RetrievalDataset:
         target_rows = [[[next(rows) for _ in cluster] for cluster in targets] for targets in self.targets]
         return replace(self, target_rows=target_rows)
 
+    @property
+    def linked_rows(self) -> list[list[list[int]]]:
+        """`target_rows` of a split that is linked to a store.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.target_rows is None:
+            raise ValueError("the split is not linked to a document store: call link(store), and use what it returns")
+        return self.target_rows
+
     def with_input_vectors(self, vectors: np.ndarray) -> RetrievalDataset:
         """The same split with `vectors (queries, dim)`, e.g. the document encoder's own (anchored models)."""
         return replace(self, input_vectors=np.asarray(vectors, dtype=np.float32))
@@ -102,17 +114,17 @@ class RetrievalDataset:
         positions = range(len(self))
         chosen = [positions[index] for index in indices]
 
-        def take(column: list | None) -> list | None:
-            return None if column is None else [column[index] for index in chosen]
+        def take(column: list[Value]) -> list[Value]:
+            return [column[index] for index in chosen]
 
         return RetrievalDataset(
             query_ids=take(self.query_ids),
             targets=take(self.targets),
             answers=take(self.answers),
-            queries=take(self.queries),
+            queries=None if self.queries is None else take(self.queries),
             input_vectors=None if self.input_vectors is None else self.input_vectors[chosen],
-            target_rows=take(self.target_rows),
-            spans=take(self.spans),
+            target_rows=None if self.target_rows is None else take(self.target_rows),
+            spans=None if self.spans is None else take(self.spans),
         )
 
 
@@ -158,7 +170,9 @@ def load_split(path: str | os.PathLike[str], name: str) -> RetrievalDataset:
     return splits[name]
 
 
-def save_dataset_dir(path: str | os.PathLike[str], splits: dict[str, RetrievalDataset], info: Mapping) -> None:
+def save_dataset_dir(
+    path: str | os.PathLike[str], splits: dict[str, RetrievalDataset], info: Mapping[str, Any]
+) -> None:
     """Write a dataset directory, whole or not at all.
 
     Args:

@@ -29,7 +29,7 @@ def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def compare_with_random_queries(targets: Sequence[np.ndarray], seed: int) -> dict[str, dict[str, float]]:
+def compare_with_random_queries(targets: Sequence[np.ndarray] | np.ndarray, seed: int) -> dict[str, dict[str, float]]:
     """Mean distance between two targets of the same query, and between targets of two random queries.
 
     A query counts once, however many targets it has.

@@ -18,9 +18,11 @@ def add_question_vectors(
         encoder: of the store that the model is trained for; puts its query prompt before every question.
         show_progress_bar: show how many questions are encoded.
     """
-    return {
-        name: split
-        if split.input_vectors is not None
-        else split.with_input_vectors(encoder.encode_queries(split.queries, show_progress_bar=show_progress_bar))
-        for name, split in splits.items()
-    }
+    added = {}
+    for name, split in splits.items():
+        if split.input_vectors is None and split.queries is not None:  # a split has one of them at least
+            split = split.with_input_vectors(
+                encoder.encode_queries(split.queries, show_progress_bar=show_progress_bar)
+            )
+        added[name] = split
+    return added

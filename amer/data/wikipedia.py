@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 import amer
-from amer.corpus.documents import COLUMNS, PARTS_FILE, open_documents
+from amer.corpus.documents import PARTS_FILE, open_documents
+from amer.corpus.table import COLUMNS
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
 from amer.data.text_lines import Place, parse_object, read_lines
 from amer.files import atomic_write, inside, read_json, write_json
@@ -122,7 +123,7 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
     meta = record.get("meta")
     name, contents = record.get("id"), record.get("contents")
     title = meta.get("title") if isinstance(meta, dict) else None
-    if not all(isinstance(value, str) for value in (name, contents, title)) or not name:
+    if not (isinstance(name, str) and isinstance(contents, str) and isinstance(title, str) and name):
         raise ValueError(f"{place} must have an id, contents and meta.title, all strings: {line.strip()[:60]!r}")
     return name, title, f"{contents} ".removeprefix(f"{title} ").strip()
 

@@ -102,7 +102,7 @@ def evaluate_embeddings(
     started = time.perf_counter()
     fused = _search(query_embeddings, index, max(ks), fusion)
     elapsed = time.perf_counter() - started
-    values = evaluate_run(fused.rows, linked.target_rows, ks)
+    values = evaluate_run(fused.rows, linked.linked_rows, ks)
     seconds = None if encoding_seconds is None else encoding_seconds + elapsed / len(dataset)
     return SystemResult(name, values, _searches(query_embeddings), seconds)
 
@@ -150,7 +150,7 @@ def evaluate_model(
     fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
     fused = _search(query_embeddings, index, max(ks), fusion)
     seconds = encoding_seconds + (time.perf_counter() - started) / len(dataset)
-    values = evaluate_run(fused.rows, linked.target_rows, ks)
+    values = evaluate_run(fused.rows, linked.linked_rows, ks)
     return SystemResult(name, values, _searches(query_embeddings), seconds)
 
 

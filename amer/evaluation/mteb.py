@@ -108,11 +108,14 @@ class AMERSearch:
             num_proc: not used.
 
         Raises:
+            RuntimeError: another process is encoding the same corpus at the moment.
             ValueError: the store is of another corpus or encoder; an option of encoding that AMER does not have.
         """
         _check_options(encode_kwargs)
         path = self.folder / task_metadata.name / hf_subset / hf_split
         store = encode_corpus(_documents(corpus), self.encoder, path, **encode_kwargs)
+        if store is None:
+            raise RuntimeError(f"another process is encoding {path} at the moment: run this again when it is done")
         self._searcher = Searcher(self.model, self._build_index(store), encoder=self.encoder)
 
     def search(
@@ -184,7 +187,7 @@ class AMERSearch:
             release_date=None,
             languages=None,
             n_parameters=sum(parameter.numel() for parameter in parameters),
-            n_embedding_parameters=self.model.get_input_embeddings().weight.numel(),
+            n_embedding_parameters=sum(part.numel() for part in self.model.get_input_embeddings().parameters()),
             memory_usage_mb=sum(parameter.nbytes for parameter in parameters) / 2**20,
             max_tokens=config.text_config.max_position_embeddings,
             embed_dim=config.document_dim,

@@ -42,7 +42,7 @@ def ranking_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10,
     for query, clusters in enumerate(targets):
         pad_targets([clusters], query)  # names the query whose targets cannot be used
     judged, diverse = _trec_metrics(rows, targets, ks), _alpha_ndcg(rows, targets)
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for k in ks:
         values |= {f"{name}@{k}": judged[f"{trec_name}_{k}"] for name, trec_name in TREC_NAMES.items()}
         values[f"mrr@{k}"] = np.where(judged["recip_rank"] >= 1 / k, judged["recip_rank"], 0.0)

@@ -214,7 +214,7 @@ def metric_label(metric: str) -> str:
     return LABELS.get(name, name.capitalize()) + at + cutoff
 
 
-def _test_cells(test: dict[str, float | None]) -> list[str]:
+def _test_cells(test: dict[str, Any]) -> list[str]:
     difference, low, high = (f"{100 * test[name]:+.2f}" for name in ("difference", "low", "high"))
     gain = "n/a" if test["gain_percent"] is None else f"{test['gain_percent']:+.1f}%"
     return [f"{difference} ({low} to {high})", gain, f"{test['p_value']:.4f}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ class Fused(NamedTuple):
 
 Fusion = Callable[[np.ndarray, np.ndarray, int, np.ndarray, DocumentStore], Fused]
 """`(rows, scores, k, query_embeddings, store) -> Fused`: one of `FUSIONS`, or `partial(mixture, temperature=...)`."""
+
+FusionName = Literal["round_robin", "reciprocal_rank", "max_score"]
+"""The keys of `FUSIONS`."""
 
 
 def trained_fusion(objective: str, temperature: float) -> Fusion:
@@ -68,9 +71,10 @@ def round_robin(
     # Lists that overlap little fill k places from their first 2k entries; the few that do not are done whole.
     ranks = min(n, -(-2 * k // m))
     positions = _first_positions(rows[:, :, :ranks], k, shift)
-    short = np.flatnonzero(positions[:, -1] == NOWHERE) if ranks < n else []
-    if len(short):
-        positions[short] = _first_positions(rows[short], k, shift)
+    if ranks < n:
+        short = np.flatnonzero(positions[:, -1] == NOWHERE)
+        if len(short):
+            positions[short] = _first_positions(rows[short], k, shift)
     return _gather(rows, scores, positions)
 
 
@@ -173,8 +177,8 @@ def max_score(
     questions, m, n = rows.shape
     flat_rows, flat_scores = (lists.transpose(0, 2, 1).reshape(questions, 1, m * n) for lists in (rows, scores))
     order = np.argsort(np.where(flat_rows < 0, np.inf, -flat_scores), axis=2, kind="stable")
-    ranked = (np.take_along_axis(lists, order, axis=2) for lists in (flat_rows, flat_scores))
-    fused = round_robin(*ranked, k)
+    ranked_rows, ranked_scores = (np.take_along_axis(lists, order, axis=2) for lists in (flat_rows, flat_scores))
+    fused = round_robin(ranked_rows, ranked_scores, k)
     found_at, found_by = np.divmod(np.take_along_axis(order[:, 0], np.maximum(fused.found_at, 0), axis=1), m)
     nowhere = fused.rows < 0
     return fused._replace(found_by=np.where(nowhere, -1, found_by), found_at=np.where(nowhere, -1, found_at))

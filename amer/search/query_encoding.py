@@ -76,16 +76,15 @@ def encode_queries(
         if input_vectors is not None:
             raise ValueError("both input_vectors and an encoder to make them were given: pass one of them")
         check_encoder(model, encoder)
-    questions, input_vectors = _checked(questions, input_vectors)
+    questions, input_vectors, count = _checked(questions, input_vectors)
 
     def encode(rows: slice) -> np.ndarray:
         texts = None if questions is None else questions[rows]
         vectors = None if input_vectors is None else input_vectors[rows]
-        if encoder is not None:
+        if encoder is not None and texts is not None:
             vectors = encoder.encode_queries(texts, batch_size)
         return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
 
-    count = len(input_vectors if questions is None else questions)
     _, m, dim = encode(slice(0, 1)).shape  # refuses what the model does not read before anything is written
     info = {
         "count": count,
@@ -93,7 +92,7 @@ def encode_queries(
         "dim": dim,
         "shard_size": shard_size,
         "questions_sha256": None if questions is None else _sha256(json.dumps(questions).encode()),
-        "query_vectors_sha256": None if input_vectors is None else _sha256(input_vectors),
+        "query_vectors_sha256": None if input_vectors is None else _sha256(input_vectors.data),
         "query_encoder": None if encoder is None else complete_encoder(encoder.identity),
         **model_identity(model),
     }
@@ -171,8 +170,8 @@ def check_encoder(model: AMERModel, encoder: DocumentEncoder) -> None:
 
 def _checked(
     questions: Sequence[str] | None, input_vectors: np.ndarray | None
-) -> tuple[list[str] | None, np.ndarray | None]:
-    """The questions as a list and the vectors as float32, as many as the questions."""
+) -> tuple[list[str] | None, np.ndarray | None, int]:
+    """The questions as a list, the vectors as float32, as many as the questions, and how many these are."""
     if questions is not None:
         questions = [questions] if isinstance(questions, str) else list(questions)
         for position, question in enumerate(questions):
@@ -186,8 +185,8 @@ def _checked(
     counts = {name: len(column) for name, column in columns.items() if column is not None}
     if len({*counts.values()}) != 1 or 0 in counts.values():
         raise ValueError(f"got {counts or 'no questions'}: pass at least one, and as many vectors as texts if both")
-    return questions, input_vectors
+    return questions, input_vectors, next(iter(counts.values()))
 
 
-def _sha256(data: bytes | np.ndarray) -> str:
+def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()

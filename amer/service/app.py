@@ -78,15 +78,15 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
 def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None) -> APIRouter:
     router, request_model = APIRouter(), search_request(settings)
     body = {"required": True, "content": {JSON: {"schema": request_model.model_json_schema()}}}
-    keyed = api_key is not None
-    statuses = (*([401] if keyed else []), 408, 413, 415, 422, 500, 503, 504)
+    key_needed = [] if api_key is None else [Depends(key_check(api_key))]
+    statuses = (*([401] if key_needed else []), 408, 413, 415, 422, 500, 503, 504)
 
     @router.post(
         "/search",
         response_model=SearchAnswer,
         responses=documented(*statuses),
         openapi_extra={"requestBody": body},
-        dependencies=[Depends(key_check(api_key))] if keyed else [],
+        dependencies=key_needed,
     )
     async def search(request: Request) -> Response:
         """The documents of each question, best first."""

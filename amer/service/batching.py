@@ -146,7 +146,7 @@ class Batcher:
         self._observe(len(questions))
         self._searching = thread.submit(self._found, questions, batch[0].options)
         try:
-            found = iter(await asyncio.wrap_future(self._searching))
+            answers = await asyncio.wrap_future(self._searching)
         except Exception as error:
             if len(batch) == 1 or isinstance(error, OSError):  # an index that is away is so for all
                 _fail(batch, error)
@@ -154,6 +154,7 @@ class Batcher:
                 for request in batch:
                     await self._answer([request], thread)
             return
+        found = iter(answers)
         for request in batch:
             own = list(islice(found, len(request.questions)))
             if not request.found.done():

@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from amer.search import Hit
-from amer.search.fusion import FUSIONS
+from amer.search.fusion import FusionName
 from amer.service.settings import Settings
-
-FusionName = Literal[tuple(FUSIONS)]  # type: ignore[valid-type]
 
 
 class SearchRequest(BaseModel):

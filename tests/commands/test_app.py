@@ -184,7 +184,7 @@ def test_the_choices_and_defaults_shown_are_those_of_the_library():
     from amer.corpus.importing import EMBEDDING
     from amer.data.ambigqa import HUB
     from amer.data.synthetic import SETTINGS, TRANSFORMATIONS
-    from amer.search.fusion import FUSIONS
+    from amer.search.fusion import FUSIONS, FusionName
     from amer.search.index.faiss.presets import NAMES
     from amer.search.index.opening import COLLECTION
 
@@ -194,7 +194,7 @@ def test_the_choices_and_defaults_shown_are_those_of_the_library():
             text for part in (annotation, *get_args(annotation)) for text in get_args(part) if isinstance(text, str)
         }
 
-    assert literals(search.search, "fusion") == set(FUSIONS)
+    assert literals(search.search, "fusion") == set(get_args(FusionName)) == set(FUSIONS)
     assert literals(dataset.synthetic, "transformation") == set(TRANSFORMATIONS)
     assert literals(dataset.synthetic, "setting") == set(SETTINGS)
     assert options.COLLECTION == COLLECTION

@@ -82,7 +82,10 @@ class ExactIndex:
         """As `Index.search`; of equal scores the lower row first, and all vectors share one pass over the store."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k, self.dtype)
         allowed = None if filter is None else np.flatnonzero(self.store.matching(filter))
-        scores, rows = self._on_cpu(queries, k, allowed) if self._parts is None else self._held(queries, k, allowed)
+        if self._parts is None:
+            scores, rows = self._on_cpu(queries, k, allowed)
+        else:
+            scores, rows = _search_parts(self._parts, queries, k, allowed)
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
 
     def _on_cpu(self, queries: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,20 +93,6 @@ class ExactIndex:
             return nearest_allowed(self.store, queries, k, allowed)
         blocks = self.store.blocks(CPU_PACE.rows)
         return nearest(queries, ((first_row, torch.from_numpy(block)) for first_row, block in blocks), k)
-
-    def _held(self, queries: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search every device's part, each by a thread of its own, and merge the lists."""
-
-        def search(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
-            return tuple(found.cpu() for found in _search_part(part, queries, k, allowed))
-
-        with ThreadPoolExecutor(len(self._parts)) as pool:
-            found = list(pool.map(search, self._parts))
-        scores, rows = (torch.cat(column, dim=1) for column in zip(*found, strict=True))
-        scores, order = scores.sort(
-            dim=1, descending=True, stable=True
-        )  # parts ascend, so of ties the lower row first
-        return scores[:, :k].contiguous(), rows.gather(1, order[:, :k])
 
 
 def nearest_allowed(
@@ -121,6 +110,22 @@ def nearest_allowed(
     blocks = ((start, torch.from_numpy(store.vectors(allowed[start : start + CPU_PACE.rows]))) for start in cuts)
     scores, places = nearest(queries, blocks, k)
     return scores, _rows_at(places, torch.from_numpy(allowed))
+
+
+def _search_parts(
+    parts: Sequence[Part], queries: torch.Tensor, k: int, allowed: np.ndarray | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Search every device's part, each by a thread of its own, and merge the lists."""
+
+    def search(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, rows = _search_part(part, queries, k, allowed)
+        return scores.cpu(), rows.cpu()
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(search, parts))
+    scores, rows = (torch.cat(column, dim=1) for column in zip(*found, strict=True))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)  # parts ascend, so of ties the lower row first
+    return scores[:, :k].contiguous(), rows.gather(1, order[:, :k])
 
 
 def _search_part(

@@ -35,7 +35,7 @@ Example:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class MRecall(evaluate.Metric):
+class MRecall(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Recall@k and MRecall@k."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -48,7 +48,9 @@ class MRecall(evaluate.Metric):
             features=datasets.Features(features),
         )
 
-    def _compute(self, predictions: list, references: list, k: int = 100) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[list[str]], references: list[list[list[str]]], k: int = 100
+    ) -> dict[str, float]:
         longest = max(map(len, predictions))
         if not 1 <= k <= longest:
             raise ValueError(f"k must lie in 1..{longest}, the length of the longest ranked list, got {k}")

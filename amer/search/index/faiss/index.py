@@ -51,6 +51,7 @@ class FaissIndex:
 
         Raises:
             ImportError: FAISS is not installed.
+            ValueError: `tuned` has a width, and the index has none.
         """
         self.store = store
         self.setting, self.recall = tuned
@@ -60,8 +61,11 @@ class FaissIndex:
             index = library.make_index("Flat", store.dim)
             add(index, store, show_progress_bar=False)
         if self.setting.width is not None:
+            widths = library.widths(index, self.info.get("k", 1))
+            if widths is None:
+                raise ValueError(f"{self.setting} is of an index with a width, and this one has none: build it anew")
             library.set_width(index, self.setting.width)
-            self._widest = library.widths(index, self.info.get("k", 1))[1]
+            self._widest = widths[1]
         self._index = index
 
     def __repr__(self) -> str:
@@ -208,7 +212,8 @@ class FaissIndex:
         for part in queries.split(max(1, MOST_LISTED // listed)):
             candidates = torch.from_numpy(self._index.search(part.numpy(), listed, params=parameters)[1])
             parts.append(self._rescorer.best(part, candidates, k))
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        scores, rows = (torch.cat(column) for column in zip(*parts, strict=True))
+        return scores, rows
 
     def _completed(
         self, queries: torch.Tensor, k: int, width: int | None, parameters: Any, matching: np.ndarray | None

@@ -62,14 +62,13 @@ def exact_truth(store: DocumentStore, queries: np.ndarray | None, k: int, seed: 
         ValueError: queries of another shape or dim, or NaN.
     """
     if queries is None:
-        own = sample_rows(store, SAMPLE, seed)
-        vectors = torch.from_numpy(store.vectors(own))
+        rows_of_sample = sample_rows(store, SAMPLE, seed)
+        vectors, own = torch.from_numpy(store.vectors(rows_of_sample)), torch.from_numpy(rows_of_sample)
     else:
         if np.ndim(queries) != 2 or not len(queries):
             raise ValueError(f"queries must be (n, {store.dim}) with n at least 1, got {np.shape(queries)}")
         vectors = flat_queries(np.asarray(queries)[:, None], store.dim, k)[1]
-        own = np.full(len(vectors), -1)
-    own = torch.from_numpy(own)
+        own = torch.full((len(vectors),), -1)
     _, rows = nearest(vectors, _blocks(store, show_progress_bar), k + 1)
     return Truth(vectors, own, without(rows, own))
 
@@ -118,7 +117,7 @@ def tune(
             if found.recall >= recall:
                 best = _refined(measure, recall, failed, found) if failed else found
                 break
-            failed = width
+            failed = width or 0
     if best is None:
         raise ValueError(
             f"recall {recall} is out of reach, the index comes to {reached:.4f}: ask for less, or build one with "
@@ -140,15 +139,16 @@ def _doubled(widths: tuple[int, int] | None) -> Iterator[int | None]:
 
 
 def _refined(measure: Callable[[Setting], float], recall: float, failed: int, found: Tuned) -> Tuned:
-    """Halve the interval between a width that failed and one that did not."""
+    """Halve the interval between a width that failed and one, `found`, that did not."""
+    enough = found.setting.width or 0
     for _ in range(REFINEMENTS):
-        width = (failed + found.setting.width) // 2
+        width = (failed + enough) // 2
         if width == failed:
             break
         setting = found.setting._replace(width=width)
         measured = measure(setting)
         if measured >= recall:
-            found = Tuned(setting, measured)
+            found, enough = Tuned(setting, measured), width
         else:
             failed = width
     return found
