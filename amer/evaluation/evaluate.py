@@ -13,7 +13,7 @@ from amer.data import RetrievalDataset
 from amer.evaluation.diversity import low_similarity_third
 from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
 from amer.evaluation.significance import paired_bootstrap
-from amer.search.fusion import Fused, Fusion, round_robin, trained_fusion
+from amer.search.fusion import Fusion, round_robin, trained_fusion
 from amer.search.index import Index
 
 
@@ -98,7 +98,7 @@ def evaluate_embeddings(
     """
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     started = time.perf_counter()
-    fused = _search(query_embeddings, index, max(ks), fusion)
+    fused = fusion(*index.search(query_embeddings, max(ks)), max(ks), query_embeddings, index.store)
     elapsed = time.perf_counter() - started
     values = evaluate_run(fused.rows, linked.target_rows, ks)
     seconds = None if encoding_seconds is None else encoding_seconds + elapsed / len(dataset)
@@ -141,11 +141,9 @@ def evaluate_model(
     query_embeddings = model.encode_query(
         **inputs, num_query_vectors=num_query_vectors, batch_size=batch_size, show_progress_bar=show_progress_bar
     )
+    encoding_seconds += (time.perf_counter() - started) / len(dataset)
     fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
-    fused = _search(query_embeddings, index, max(ks), fusion)
-    seconds = encoding_seconds + (time.perf_counter() - started) / len(dataset)
-    values = evaluate_run(fused.rows, linked.target_rows, ks)
-    return SystemResult(name, values, int(query_embeddings.shape[1]), seconds)
+    return evaluate_embeddings(query_embeddings, linked, index, name, ks, fusion, encoding_seconds)
 
 
 def summarise(
@@ -179,11 +177,6 @@ def summarise(
             }
             summary[metric][subset] = {"mean": float(values[chosen].mean()), "against": against}
     return summary
-
-
-def _search(query_embeddings: Any, index: Index, depth: int, fusion: Fusion) -> Fused:
-    rows, scores = index.search(query_embeddings, depth)
-    return fusion(rows, scores, depth, query_embeddings, index.store)
 
 
 def _compare(values: np.ndarray, reference: np.ndarray, resamples: int, seed: int) -> dict[str, float | None]:
