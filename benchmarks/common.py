@@ -7,9 +7,10 @@ import gc
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,29 +30,44 @@ from amer.machine import hardware, hardware_line, versions
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Watches = list[tuple[Any, str, "str | Callable[..., str]"]]  # arguments of Clock.watch
+Options = Mapping[str, tuple[Any, ...]]  # see `read_arguments`
+Row = dict[str, Any]
 console = Console(width=180)
 
 
-def arguments_of(script: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every script takes: `--device`, `--repeats`, `--seed` and `--output`.
+def run(script: str, description: str | None, options: Options, measure: Callable[[Any], Iterable[Row]]) -> None:
+    """A whole script: read its arguments, measure, and report the rows."""
+    arguments = read_arguments(script, description, options)
+    report(arguments, list(measure(arguments)))
+
+
+def read_arguments(script: str, description: str | None, options: Options) -> argparse.Namespace:
+    """The command line of a script: what every one takes (`--device`, `--repeats`, ...), and its own options.
 
     Args:
         script: the script's `__file__`, after which the default output is named.
         description: what it measures; its docstring.
+        options: name -> the default value, or the type where there is none; help; and other words for argparse.
     """
+    shared: Options = {
+        "device": ("cpu", "where it runs: cpu or cuda"),
+        "repeats": (3, "measured runs of each; the median counts"),
+        "seed": (0, "of all random inputs"),
+        "output": (ROOT / "outputs" / "benchmarks" / f"{Path(script).stem}.json", "the JSON file to write"),
+    }
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    output = ROOT / "outputs" / "benchmarks" / f"{Path(script).stem}.json"
-    parser.add_argument("--device", default="cpu", help="where it runs: cpu or cuda")
-    parser.add_argument("--repeats", type=int, default=3, help="measured runs of each; the median counts")
-    parser.add_argument("--seed", type=int, default=0, help="of all random inputs")
-    parser.add_argument("--output", type=Path, default=output, help="the JSON file to write")
-    return parser
-
-
-def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Where and with what something was measured: processor, cores or GPU, threads, versions, date."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**hardware(device), "threads": torch.get_num_threads(), "versions": versions(), "date": date}
+    for name, (default, meaning, *words) in {**shared, **options}.items():
+        kind: dict[str, Any] = {"type": default}
+        if isinstance(default, list):
+            kind = {"type": type(default[0]), "default": default, "nargs": "+"}
+        elif default is False:
+            kind = {"action": "store_true"}
+        elif not isinstance(default, type):
+            kind = {"type": type(default), "default": default}
+        parser.add_argument(f"--{name}", help=meaning, **kind, **dict(*words))
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    return arguments
 
 
 def store_without_texts(path: Path, count: int, vectors: Any, **metadata: pa.Array) -> DocumentStore:
@@ -202,19 +218,11 @@ def measure(
 
 def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
     """The ceiling: FLOP/s of square matrix products on this device, of the size that goes fastest."""
-    sizes = (4096, 8192) if torch.device(device).type == "cuda" else (512, 1024, 2048)
-    return max(_matmul_rate(device, dtype, size) for size in sizes)
-
-
-def _matmul_rate(device: torch.device | str, dtype: torch.dtype, size: int) -> float:
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
-    return 2 * size**3 / min(timed(lambda: left @ right, repeats=10, warm_up=1))
-
-
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write a benchmark's result as JSON and say where."""
-    write_json(path, result)
-    console.print(f"written: {path}")
+    rates = []
+    for size in (4096, 8192) if torch.device(device).type == "cuda" else (512, 1024, 2048):
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        rates.append(2 * size**3 / min(timed(partial(torch.matmul, left, right), repeats=10, warm_up=1)))
+    return max(rates)
 
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> None:
@@ -226,29 +234,28 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: An
         more: what else the JSON should hold.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-    facts = machine(arguments.device)
+    facts = {
+        **hardware(arguments.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     console.print(_table(rows, hardware_line(facts)))
-    phases = [{**_labels(row), **_percentages(row["phases"])} for row in rows if "phases" in row]
+    phases = []
+    for row in rows:
+        if "phases" in row:
+            labels = {name: value for name, value in row.items() if isinstance(value, str | int)}
+            phases.append({**labels, **{name: f"{share:.1%}" for name, share in row["phases"].items()}})
     if phases:
         console.print(_table(phases, "share of each phase"))
-    write_result(arguments.output, {"machine": facts, "arguments": given, "rows": rows, **more})
-
-
-def _labels(row: dict[str, Any]) -> dict[str, Any]:
-    """What says which row it is: words and whole numbers."""
-    return {name: value for name, value in row.items() if isinstance(value, str | int)}
-
-
-def _percentages(shares: dict[str, float]) -> dict[str, str]:
-    return {name: f"{share:.1%}" for name, share in shares.items()}
+    write_json(arguments.output, {"machine": facts, "arguments": given, "rows": rows, **more})
+    console.print(f"written: {arguments.output}")
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
     """One line a row, one column a name; nothing where a row has no such figure."""
-    shown = Table(title=title, title_justify="left")
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "phases"]
-    for name in columns:
-        shown.add_column(name, justify="right")
+    shown = Table(*(Column(name, justify="right") for name in columns), title=title, title_justify="left")
     for row in rows:
         shown.add_row(*("" if row.get(name) is None else _figure(row[name]) for name in columns))
     return shown

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import Clock, Watches, arguments_of, count_flops, measure, report
+from common import Clock, Watches, count_flops, measure, read_arguments, report
 from reference import Reference
 from workload import (
-    add_arguments,
+    MODEL_OPTIONS,
     add_ratios,
     autocast,
     build_model,
@@ -25,16 +25,13 @@ from workload import (
 
 from modeling_amer import AMERModel
 
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    add_arguments(parser)
-    parser.add_argument("--questions", type=int, default=64, help="how many are encoded")
-    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64], help="questions that we decode at a time")
-    parser.add_argument("--reference_questions", type=int, default=16, help="the reference encodes at most so many")
-    parser.add_argument("--reference_repeats", type=int, default=1, help="measured runs of the reference")
-    return parser.parse_args()
+OPTIONS = {
+    **MODEL_OPTIONS,
+    "questions": (64, "how many are encoded"),
+    "batches": ([16, 64], "questions that we decode at a time"),
+    "reference_questions": (16, "the reference encodes at most so many"),
+    "reference_repeats": (1, "measured runs of the reference"),
+}
 
 
 def compare(model: AMERModel, kind: str, arguments: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
@@ -74,8 +71,7 @@ def measure_encoding(
 
 def main() -> None:
     """Measure every kind of input."""
-    arguments = parse_arguments()
-    torch.manual_seed(arguments.seed)
+    arguments = read_arguments(__file__, __doc__, OPTIONS)
     model = build_model(arguments).eval()
     rate = ceiling(arguments)
     rows = [row for kind in arguments.inputs for row in compare(model, kind, arguments, rate)]

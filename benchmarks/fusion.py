@@ -6,25 +6,21 @@ The loop finds the fused rows alone; ours gives scores and where each document w
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
-from common import arguments_of, median_seconds, report
+from common import Row, median_seconds, run
 
 from amer.search import round_robin
 
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--questions", type=int, default=1000, help="fused in one call")
-    parser.add_argument("--vectors", type=int, nargs="+", default=[5], help="m, lists of each question")
-    parser.add_argument("--length", type=int, default=100, help="documents of a list")
-    parser.add_argument("--k", type=int, default=100, help="documents of the fused list")
-    parser.add_argument(
-        "--overlaps", type=float, nargs="+", default=[0.3, 0.9, 1.0], help="shares of a list that all lists draw from"
-    )
-    return parser.parse_args()
+OPTIONS = {
+    "questions": (1000, "fused in one call"),
+    "vectors": ([5], "m, lists of each question"),
+    "length": (100, "documents of a list"),
+    "k": (100, "documents of the fused list"),
+    "overlaps": ([0.3, 0.9, 1.0], "shares of a list that all lists draw from"),
+}
 
 
 def make_lists(questions: int, m: int, length: int, overlap: float, seed: int) -> np.ndarray:
@@ -52,7 +48,7 @@ def plain_fusion(rows: np.ndarray, k: int) -> list[list[int]]:
     return fused
 
 
-def compare(m: int, overlap: float, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(m: int, overlap: float, arguments: argparse.Namespace) -> list[Row]:
     """The loop's row and ours, on the same lists."""
     rows = make_lists(arguments.questions, m, arguments.length, overlap, arguments.seed)
     scores = np.broadcast_to(np.linspace(1, 0, arguments.length, dtype=np.float32), rows.shape)
@@ -67,14 +63,11 @@ def compare(m: int, overlap: float, arguments: argparse.Namespace) -> list[dict[
     ]
 
 
-def main() -> None:
-    """Measure every case."""
-    arguments = parse_arguments()
-    report(
-        arguments,
-        [row for m in arguments.vectors for overlap in arguments.overlaps for row in compare(m, overlap, arguments)],
-    )
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every number of lists with every overlap."""
+    for m, overlap in product(arguments.vectors, arguments.overlaps):
+        yield from compare(m, overlap, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

@@ -11,12 +11,11 @@ import argparse
 import tempfile
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import regex
-from common import arguments_of, median_seconds, report
+from common import Row, median_seconds, run
 
 from amer.data.answer_matching import AnswerMatcher
 from amer.data.gold import Question, map_gold
@@ -27,15 +26,13 @@ ENDINGS = [*[""] * 20, ",", ".", "'s", ")"]
 ACCENTED = ["José", "1997\u20132003", "Kraków", "naïve"]
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--questions", type=int, default=5)
-    parser.add_argument("--passages", type=int, default=1000, help="candidates of each question")
-    parser.add_argument("--words", type=int, default=100, help="of a passage")
-    parser.add_argument("--answers", type=int, default=5, help="of a question")
-    parser.add_argument("--aliases", type=int, default=2, help="of an answer")
-    return parser.parse_args()
+OPTIONS = {
+    "questions": (5, "each with candidates of its own"),
+    "passages": (1000, "candidates of each question"),
+    "words": (100, "of a passage"),
+    "answers": (5, "of a question"),
+    "aliases": (2, "of an answer"),
+}
 
 
 class Drawn:
@@ -87,11 +84,6 @@ def _holds(words: list[str], alias: list[str]) -> bool:
     return any(words[start : start + len(alias)] == alias for start in range(len(words) - len(alias) + 1))
 
 
-def matched(answers: list[list[str]], texts: list[str]) -> np.ndarray:
-    """The same by ours."""
-    return AnswerMatcher(answers).covers(texts)
-
-
 def map_afresh(answers: list[list[list[str]]], documents: pa.Table, arguments: argparse.Namespace) -> None:
     """A gold mapping into a folder of its own, with a search that costs nothing."""
     questions = [Question(str(number), "x", targets, ["x"]) for number, targets in enumerate(answers)]
@@ -99,7 +91,7 @@ def map_afresh(answers: list[list[list[str]]], documents: pa.Table, arguments: a
         map_gold(questions, [Drawn()], documents, folder, arguments.passages, show_progress_bar=False)
 
 
-def compare(accents: bool, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(accents: bool, arguments: argparse.Namespace) -> list[Row]:
     """The loop's row and ours, on the same passages."""
     passages = make_passages(accents, arguments)
     answers = make_answers(passages, arguments)
@@ -107,7 +99,7 @@ def compare(accents: bool, arguments: argparse.Namespace) -> list[dict[str, Any]
     documents = pa.table({"id": list(map(str, range(len(passages)))), "title": [""] * len(passages), "text": passages})
     systems = {
         "DPR's loop": lambda: [token_loop(*pair) for pair in zip(answers, lists, strict=True)],
-        "AnswerMatcher": lambda: [matched(*pair) for pair in zip(answers, lists, strict=True)],
+        "AnswerMatcher": lambda: [AnswerMatcher(own).covers(texts) for own, texts in zip(answers, lists, strict=True)],
         "map_gold": lambda: map_afresh(answers, documents, arguments),
     }
     seconds = {name: median_seconds(system, arguments.repeats) for name, system in systems.items()}
@@ -127,11 +119,10 @@ def compare(accents: bool, arguments: argparse.Namespace) -> list[dict[str, Any]
     ]
 
 
-def main() -> None:
-    """Measure passages without and with accents."""
-    arguments = parse_arguments()
-    report(arguments, [row for accents in (False, True) for row in compare(accents, arguments)])
+def measure(arguments: argparse.Namespace) -> list[Row]:
+    """Passages without and with accents."""
+    return compare(False, arguments) + compare(True, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import arguments_of, console, report, store_without_texts
+from common import console, read_arguments, report, store_without_texts
 
 from amer.corpus import DocumentStore
 from amer.search import FaissIndex, round_robin
@@ -29,19 +29,17 @@ NOISE = 0.3  # length of what is added to a document to make a query vector
 GATHERED = 16  # queries that are re-scored together by hand
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--store", type=Path, help="a document store; synthetic vectors without")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="documents of the synthetic store")
-    parser.add_argument("--dim", type=int, default=384, help="size of the synthetic vectors")
-    parser.add_argument("--queries", type=int, default=1000, help="questions of one search")
-    parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
-    parser.add_argument("--k", type=int, default=100, help="documents listed for each query vector")
-    parser.add_argument("--recall", type=float, default=0.95, help="that indexes are tuned to")
-    parser.add_argument("--indexes", nargs="+", default=["flat", "ivfpq", "hnsw"], help="presets, or factory strings")
-    parser.add_argument("--folder", type=Path, help="keep what is built there; a temporary folder by default")
-    return parser.parse_args()
+OPTIONS = {
+    "store": (Path, "a document store; synthetic vectors without"),
+    "rows": (1_000_000, "documents of the synthetic store"),
+    "dim": (384, "size of the synthetic vectors"),
+    "queries": (1000, "questions of one search"),
+    "vectors": (5, "m, query vectors of each question"),
+    "k": (100, "documents listed for each query vector"),
+    "recall": (0.95, "that indexes are tuned to"),
+    "indexes": (["flat", "ivfpq", "hnsw"], "presets, or factory strings"),
+    "folder": (Path, "keep what is built there; a temporary folder by default"),
+}
 
 
 def near(vectors: np.ndarray, length: float, generator: np.random.Generator) -> np.ndarray:
@@ -130,7 +128,7 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
 
 def main() -> None:
     """Measure every index on one corpus."""
-    args = parse_arguments()
+    args = read_arguments(__file__, __doc__, OPTIONS)
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())

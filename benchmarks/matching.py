@@ -6,10 +6,11 @@ Its share of a training step is among the phases of training.py.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from itertools import product
 
 import torch
-from common import arguments_of, median_seconds, report
+from common import Row, median_seconds, run
 from reference import match_rows
 
 from amer.trainer.matching import match, match_on_device
@@ -17,15 +18,13 @@ from amer.trainer.matching import match, match_on_device
 SYSTEMS = {"scipy, row by row": match_rows, "match": match, "match_on_device": match_on_device}
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 128, 512], help="questions")
-    parser.add_argument("--vectors", type=int, nargs="+", default=[5, 8], help="m, query vectors of each question")
-    return parser.parse_args()
+OPTIONS = {
+    "batches": ([8, 32, 128, 512], "questions"),
+    "vectors": ([5, 8], "m, query vectors of each question"),
+}
 
 
-def compare(batch: int, m: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(batch: int, m: int, arguments: argparse.Namespace) -> list[Row]:
     """A row for each way of matching, on the same random costs; the first is the reference."""
     generator = torch.Generator().manual_seed(arguments.seed)
     costs = torch.rand(batch, m, m, generator=generator).to(arguments.device)
@@ -39,14 +38,11 @@ def compare(batch: int, m: int, arguments: argparse.Namespace) -> list[dict[str,
     return rows
 
 
-def main() -> None:
-    """Measure every size."""
-    arguments = parse_arguments()
-    report(
-        arguments,
-        [row for m in arguments.vectors for batch in arguments.batches for row in compare(batch, m, arguments)],
-    )
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every size."""
+    for m, batch in product(arguments.vectors, arguments.batches):
+        yield from compare(batch, m, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

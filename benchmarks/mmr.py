@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import arguments_of, median_seconds, report, store_without_texts
+from common import Row, median_seconds, run, store_without_texts
 
 from amer.baselines.mmr import mmr
 from amer.corpus import DocumentStore
 
-Lists = tuple[np.ndarray, np.ndarray, DocumentStore, int, float]
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="documents of the store")
-    parser.add_argument("--dim", type=int, default=384, help="size of an embedding")
-    parser.add_argument("--questions", type=int, default=200, help="re-ranked in one call")
-    parser.add_argument("--reference_questions", type=int, default=2, help="of these, how many the plain greedy gets")
-    parser.add_argument("--candidates", type=int, default=500, help="documents of a list")
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="documents chosen")
-    parser.add_argument("--trade_off", type=float, default=0.75, help="lambda of Eq. 3")
-    return parser.parse_args()
+OPTIONS = {
+    "rows": (20_000, "documents of the store"),
+    "dim": (384, "size of an embedding"),
+    "questions": (200, "re-ranked in one call"),
+    "reference_questions": (2, "of these, how many the plain greedy gets"),
+    "candidates": (500, "documents of a list"),
+    "k": ([10, 100], "documents chosen"),
+    "trade_off": (0.75, "lambda of Eq. 3"),
+}
 
 
 def make_store(folder: str, arguments: argparse.Namespace) -> DocumentStore:
@@ -73,36 +69,23 @@ def _plain(vectors: np.ndarray, scores: np.ndarray, k: int, trade_off: float) ->
     return chosen
 
 
-def compare(lists: Lists, few: int, repeats: int) -> list[dict[str, Any]]:
-    """The plain greedy's row, of the first few questions, and ours."""
-    rows, scores, *rest = lists
-    plain = median_seconds(lambda: plain_greedy(rows[:few], scores[:few], *rest), repeats, warm_up=0) / few
-    ours = median_seconds(lambda: mmr(*lists), repeats) / len(rows)
-    expected, found = plain_greedy(rows[:few], scores[:few], *rest), mmr(*lists)[0][:few].tolist()
-    same = np.mean([own == other for own, other in zip(found, expected, strict=True)])
-    case = {"candidates": rows.shape[1], "k": rest[1]}
-    return [
-        {**case, "system": "plain greedy", "ms a question": 1000 * plain, "ratio": 1.0},
-        {
-            **case,
-            "system": "AMER",
-            "ms a question": 1000 * ours,
-            "ratio": plain / ours,
-            "lists like the greedy's": float(same),
-        },
-    ]
-
-
-def main() -> None:
-    """Measure every k."""
-    arguments = parse_arguments()
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    """For every k the plain greedy's row, of the first few questions, and ours."""
+    few = arguments.reference_questions
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(folder, arguments)
-        lists = make_lists(store, arguments)
-        cases = [(*lists, store, k, arguments.trade_off) for k in arguments.k]
-        rows = [row for case in cases for row in compare(case, arguments.reference_questions, arguments.repeats)]
-    report(arguments, rows)
+        rows, scores = make_lists(store, arguments)
+        for k in arguments.k:
+            greedy = partial(plain_greedy, rows[:few], scores[:few], store, k, arguments.trade_off)
+            ours = partial(mmr, rows, scores, store, k, arguments.trade_off)
+            plain_ms = 1000 * median_seconds(greedy, arguments.repeats, warm_up=0) / few
+            ms = 1000 * median_seconds(ours, arguments.repeats) / len(rows)
+            same = np.mean([own == other for own, other in zip(ours()[0][:few].tolist(), greedy(), strict=True)])
+            case = {"candidates": rows.shape[1], "k": k}
+            yield {**case, "system": "plain greedy", "ms a question": plain_ms, "ratio": 1.0}
+            figures = {"ms a question": ms, "ratio": plain_ms / ms, "lists like the greedy's": float(same)}
+            yield {**case, "system": "AMER", **figures}
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

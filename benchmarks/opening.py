@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from common import ROOT, arguments_of, report, store_without_texts
+from common import ROOT, Row, run, store_without_texts
 
 BLOCK = 2**16
 OPEN = """
@@ -36,12 +36,10 @@ sys.stdout.write(json.dumps({"seconds": seconds, "peak MB": max(0.0, resident("V
 """
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], help="documents")
-    parser.add_argument("--fields", type=int, nargs="+", default=[0, 20], help="columns of metadata")
-    return parser.parse_args()
+OPTIONS = {
+    "rows": ([100_000, 1_000_000, 10_000_000], "documents"),
+    "fields": ([0, 20], "columns of metadata"),
+}
 
 
 def make_store(path: Path, rows: int, fields: int) -> None:
@@ -55,20 +53,15 @@ def make_store(path: Path, rows: int, fields: int) -> None:
     store_without_texts(path, rows, blocks(), **{f"field{number}": numbers for number in range(fields)})
 
 
-def measure(rows: int, fields: int) -> dict[str, Any]:
-    """Make a store here, open it elsewhere."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_store(Path(folder) / "store", rows, fields)
-        command = [sys.executable, "-c", OPEN, str(Path(folder) / "store")]
-        opened = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return {"documents": rows, "fields": fields, **json.loads(opened.stdout)}
-
-
-def main() -> None:
-    """Measure every size with every number of fields."""
-    arguments = parse_arguments()
-    report(arguments, [measure(rows, fields) for fields in arguments.fields for rows in arguments.rows])
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Make stores of every size with every number of fields here, open them elsewhere."""
+    for fields, rows in product(arguments.fields, arguments.rows):
+        with tempfile.TemporaryDirectory() as folder:
+            make_store(Path(folder) / "store", rows, fields)
+            command = [sys.executable, "-c", OPEN, str(Path(folder) / "store")]
+            opened = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        yield {"documents": rows, "fields": fields, **json.loads(opened.stdout)}
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Clock, arguments_of, console, matmul_rate, measure, report, store_without_texts, timed
+from common import Clock, console, matmul_rate, measure, read_arguments, report, store_without_texts, timed
 from torch.nn.functional import normalize
 
 from amer.search import ExactIndex
@@ -23,15 +23,13 @@ BLOCK_ROWS = 65_536  # of the plain way, and of making vectors
 CHECKED = 32  # query vectors that are searched in float32 as well, for the recall
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--rows", type=int, default=117_659, help="documents")
-    parser.add_argument("--dim", type=int, default=384, help="size of the vectors")
-    parser.add_argument("--queries", type=int, default=200, help="questions of one search")
-    parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
-    parser.add_argument("--k", type=int, default=100, help="documents listed for each query vector")
-    return parser.parse_args()
+OPTIONS = {
+    "rows": (117_659, "documents"),
+    "dim": (384, "size of the vectors"),
+    "queries": (200, "questions of one search"),
+    "vectors": (5, "m, query vectors of each question"),
+    "k": (100, "documents listed for each query vector"),
+}
 
 
 def random_vectors(rows: int, dim: int, device: str, dtype: torch.dtype) -> torch.Tensor:
@@ -122,8 +120,7 @@ def in_phase(clock: Clock, search: Callable[[], torch.Tensor]) -> None:
 
 def main() -> None:
     """Measure the ceilings, then every system."""
-    arguments = parse_arguments()
-    torch.manual_seed(arguments.seed)
+    arguments = read_arguments(__file__, __doc__, OPTIONS)
     device, count = arguments.device, arguments.queries * arguments.vectors
     flops = matmul_rate(device, torch.float16 if device.startswith("cuda") else torch.float32)
     bandwidth = copy_rate(device)

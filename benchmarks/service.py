@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from common import arguments_of, report
+from common import Row, run
 
 from amer.corpus import DocumentStore
 from amer.offline import SMOLLM2, resolve_model
@@ -32,17 +32,15 @@ READY = re.compile(r"ready: (http://\S+)")
 QUESTIONS = 1_000  # distinct ones
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    parser.add_argument("--model", help="a trained model's folder")
-    parser.add_argument("--store", type=Path, required=True, help="a document store's folder; its texts are asked for")
-    parser.add_argument("--index", help="as for `amer serve`")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="concurrent clients")
-    parser.add_argument("--seconds", type=float, default=110, help="for each number of clients and each system")
-    parser.add_argument("--vectors", type=int, default=5, help="m, query vectors of each question")
-    parser.add_argument("--k", type=int, default=100, help="documents a question")
-    return parser.parse_args()
+OPTIONS = {
+    "model": (str, "a trained model's folder"),
+    "store": (Path, "a document store's folder; its texts are asked for", {"required": True}),
+    "index": (str, "as for `amer serve`"),
+    "clients": ([1, 8, 32], "concurrent clients"),
+    "seconds": (110.0, "for each number of clients and each system"),
+    "vectors": (5, "m, query vectors of each question"),
+    "k": (100, "documents a question"),
+}
 
 
 def save_untrained(store: DocumentStore, folder: Path) -> str:
@@ -108,9 +106,9 @@ async def load(address: str, questions: list[str], clients: int, arguments: argp
     return {"requests": len(seconds), "errors": errors, "requests/s": rate, "p50 ms": float(p50), "p99 ms": float(p99)}
 
 
-def compare(model: str, questions: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(model: str, questions: list[str], arguments: argparse.Namespace) -> list[Row]:
     """A row for each number of clients and system; the ratio is to one at a time."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for system, options in SYSTEMS.items():
         with serving(model, arguments, *options) as address:
             for clients in arguments.clients:
@@ -122,15 +120,13 @@ def compare(model: str, questions: list[str], arguments: argparse.Namespace) -> 
     return sorted(rows, key=lambda row: row["clients"])
 
 
-def main() -> None:
-    """Serve, ask, and report."""
-    arguments = parse_arguments()
+def measure(arguments: argparse.Namespace) -> list[Row]:
+    """Serve the model and ask."""
     store = DocumentStore.open(arguments.store)
     questions = questions_of(store, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or save_untrained(store, Path(folder) / "model")
-        report(arguments, compare(model, questions, arguments))
+        return compare(arguments.model or save_untrained(store, Path(folder) / "model"), questions, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, OPTIONS, measure)

@@ -14,9 +14,9 @@ from typing import Any
 
 import reference
 import torch
-from common import Clock, Watches, arguments_of, count_flops, measure, report
+from common import Clock, Watches, count_flops, measure, read_arguments, report
 from workload import (
-    add_arguments,
+    MODEL_OPTIONS,
     add_ratios,
     autocast,
     build_model,
@@ -33,18 +33,13 @@ from workload import (
 from amer.trainer import losses
 from modeling_amer import AMERModel
 
-VARIANTS = ("plain", "recorded", "checkpointing", "compiled")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = arguments_of(__file__, __doc__)
-    add_arguments(parser)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="questions of a step")
-    parser.add_argument("--variants", nargs="+", default=["plain"], choices=VARIANTS, help="of our step")
-    parser.add_argument("--reference_batch", type=int, default=512, help="the reference's at most, where memory ends")
-    parser.add_argument("--reference_repeats", type=int, default=1, help="measured runs of the reference")
-    return parser.parse_args()
+OPTIONS = {
+    **MODEL_OPTIONS,
+    "batches": ([8, 32], "questions of a step"),
+    "variants": (["plain"], "of our step", {"choices": ("plain", "recorded", "checkpointing", "compiled")}),
+    "reference_batch": (512, "the reference's at most, where memory ends"),
+    "reference_repeats": (1, "measured runs of the reference"),
+}
 
 
 class Step:
@@ -75,6 +70,11 @@ class Step:
             self.optimizer.zero_grad()
         self.loss = loss.item()
 
+    def row(self, system: str, flops: int, figures: dict[str, Any]) -> dict[str, Any]:
+        """What is reported of a system that made this step."""
+        batch = len(self.questions["input_ids"])
+        return {"system": system, "batch": batch, **figures, "GFLOP": flops / 1e9, "loss": self.loss}
+
 
 def measure_reference(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
     """Figures of the naive step."""
@@ -88,13 +88,7 @@ def measure_reference(step: Step, arguments: argparse.Namespace) -> dict[str, An
 
     flops = count_flops(run)  # which warms up
     figures = measure(run, watches, arguments, warm_up=0, repeats=arguments.reference_repeats)
-    return {
-        "system": "reference",
-        "batch": len(step.questions["input_ids"]),
-        **figures,
-        "GFLOP": flops / 1e9,
-        "loss": step.loss,
-    }
+    return step.row("reference", flops, figures)
 
 
 def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -109,14 +103,7 @@ def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dic
     flops = count_flops(run)  # of the plain step: what a variant does again is no achievement
     with variant_of(step.model, variant):
         figures = measure(run, watches, arguments, warm_up=3 if variant == "compiled" else 1)
-    name = f"AMER, {variant}"
-    return {
-        "system": name,
-        "batch": len(step.questions["input_ids"]),
-        **figures,
-        "GFLOP": flops / 1e9,
-        "loss": step.loss,
-    }
+    return step.row(f"AMER, {variant}", flops, figures)
 
 
 @contextmanager
@@ -163,8 +150,7 @@ def compare(model: AMERModel, kind: str, batch: int, arguments: argparse.Namespa
 
 def main() -> None:
     """Measure every kind of input and every batch size."""
-    arguments = parse_arguments()
-    torch.manual_seed(arguments.seed)
+    arguments = read_arguments(__file__, __doc__, OPTIONS)
     model = build_model(arguments).train()
     rate = ceiling(arguments)
     cases = product(arguments.inputs, arguments.batches)

@@ -34,19 +34,21 @@ NUM_WORDS = 256
 EXTRA_PASS = "embedding pass"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the model and its questions."""
-    parser.add_argument("--model", default=SMOLLM2, help=f"a base, or {LLAMA_1B}: random weights of that size")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="precision of the decoder's weights")
-    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16 where autocast says so")
-    parser.add_argument("--lora_r", type=int, default=64, help="rank of LoRA (paper A.6); 0 trains the whole decoder")
-    parser.add_argument("--lora_dropout", type=float, default=0.0, help="0, that both may give the same loss")
-    parser.add_argument("--dim", type=int, default=384, help="size of the document embeddings")
-    parser.add_argument("--num_query_vectors", type=int, default=5, help="m")
-    parser.add_argument("--length", type=int, default=32, help="tokens of a prompted question")
-    parser.add_argument("--prefix", type=int, default=22, help="of those, how many are the prompt that all share")
-    kinds = "distinct: every question has all its tokens for itself; prompted: they share a prefix"
-    parser.add_argument("--inputs", nargs="+", default=["distinct", "prompted"], help=kinds)
+MODEL_OPTIONS = {
+    "model": (SMOLLM2, f"a base, or {LLAMA_1B}: random weights of that size"),
+    "dtype": ("float32", "precision of the decoder's weights", {"choices": DTYPES}),
+    "autocast": (False, "compute in bfloat16 where autocast says so"),
+    "lora_r": (64, "rank of LoRA (paper A.6); 0 trains the whole decoder"),
+    "lora_dropout": (0.0, "0, that both may give the same loss"),
+    "dim": (384, "size of the document embeddings"),
+    "num_query_vectors": (5, "m"),
+    "length": (32, "tokens of a prompted question"),
+    "prefix": (22, "of those, how many are the prompt that all share"),
+    "inputs": (
+        ["distinct", "prompted"],
+        "distinct: every question has all its tokens for itself; prompted: they share a prefix",
+    ),
+}
 
 
 def ceiling(arguments: argparse.Namespace) -> float:

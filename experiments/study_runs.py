@@ -98,10 +98,7 @@ def reference_runs(data: StudyData) -> dict[str, Run]:
     def oracle(name: str) -> Run:
         return search(name, data, oracle_query_embeddings(test.target_rows, data.store, m, seed=0))
 
-    made = {
-        "LLM rewrites, RRF": rewrites,
-        "k-means oracle": oracle,
-    }
+    made = {"LLM rewrites, RRF": rewrites, "k-means oracle": oracle}
     return {name: kept(data, data.folder / "runs", name, make) for name, make in made.items()}
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from amer.evaluation.plots import COLOURS, new_figure, save_figure
 from amer.files import atomic_write, write_json
@@ -195,9 +195,8 @@ def plot_losses(grid: Mapping[str, list[Any]], runs: list[dict[str, Any]], path:
 
 def result_table(sweep: Sweep, runs: list[dict[str, Any]]) -> Table:
     """The runs, the best first."""
-    table = Table(title="Lowest validation loss of each run")
-    for title in (*sweep.grid, "step", "eval_loss"):
-        table.add_column(escape(title), justify="right", overflow="fold")
+    columns = (Column(escape(name), justify="right", overflow="fold") for name in (*sweep.grid, "step", "eval_loss"))
+    table = Table(*columns, title="Lowest validation loss of each run")
     for run in runs:
         values = (escape(str(value)) for value in run["fields"].values())
         table.add_row(*values, str(run["step"]), f"{run['eval_loss']:.4f}")

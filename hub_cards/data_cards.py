@@ -56,6 +56,7 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         tags=["amer", "retrieval", "multi-answer"],
         **_license(info.get("licence"), folder),
     )
+    first = next(pq.ParquetFile(next(iter(files.values()))).iter_batches(batch_size=1)).to_pylist()[0]
     body = render(
         "dataset",
         name=repo_id.rpartition("/")[2],
@@ -67,7 +68,7 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         ),
         splits_table=_splits_table(counts, info.get("splits", {})),
         split=next(iter(files)),
-        example=_example(next(iter(files.values()))),
+        example={name: value for name, value in first.items() if name != "query_vector"},
         has_vectors="query_vector" in schema.names,
         origin=list(_origin(info)),
         arguments=markdown_table(
@@ -167,12 +168,6 @@ def _origin(info: dict[str, Any]) -> Iterator[str]:
         yield f"Built by {code(info['builder'])}"
     if info.get("corpus"):
         yield f"Made for a corpus of {info['corpus']['documents']:,} documents, which are not in this repository"
-
-
-def _example(file: Path) -> dict[str, Any]:
-    """The first question of a split, without its vector."""
-    first = next(pq.ParquetFile(file).iter_batches(batch_size=1))
-    return {name: value for name, value in first.to_pylist()[0].items() if name != "query_vector"}
 
 
 def _encoder(identity: dict[str, Any] | None) -> str:

@@ -42,6 +42,7 @@ def model_card(
     training: dict[str, Any] | None = None,
     report: dict[str, Any] | None = None,
     system: str | None = None,
+    folder: Path | None = None,
 ) -> str:
     """The card of a model, with the pictures that `write_model_card` puts beside it.
 
@@ -51,11 +52,20 @@ def model_card(
         training: from `training_record`; without it the card says nothing of the training.
         report: what `results.json` holds; without it the card has no figures.
         system: name in the report of this very model; by default what the report says itself.
+        folder: of the saved model, whose files are listed with their sizes.
 
     Raises:
         ValueError: the report has no such system, or does not say which one is meant.
     """
-    return _card(config, repo_id, training, report, system, files_table="")
+    system = None if report is None else results.find_system(report, system)
+    facts = {
+        **model_facts(config, repo_id, training),
+        **training_facts(training),
+        **results.result_facts(report, system),
+        "files_table": "" if folder is None else _files_table(folder),
+        "by_diversity": BY_DIVERSITY,
+    }
+    return assemble(_metadata(config, repo_id, training, report, system).to_yaml(), render("model", **facts))
 
 
 def write_model_card(
@@ -93,27 +103,8 @@ def write_model_card(
     update_card(existing, model_card(*facts))  # what is wrong shows before anything is written
     draw_images(folder, training, report, system)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(update_card(existing, _card(*facts, _files_table(folder))).encode("utf-8"))
+        temporary.write_bytes(update_card(existing, model_card(*facts, folder)).encode("utf-8"))
     return path
-
-
-def _card(
-    config: AMERConfig,
-    repo_id: str,
-    training: dict[str, Any] | None,
-    report: dict[str, Any] | None,
-    system: str | None,
-    files_table: str,
-) -> str:
-    system = None if report is None else results.find_system(report, system)
-    facts = {
-        **model_facts(config, repo_id, training),
-        **training_facts(training),
-        **results.result_facts(report, system),
-        "files_table": files_table,
-        "by_diversity": BY_DIVERSITY,
-    }
-    return assemble(_metadata(config, repo_id, training, report, system).to_yaml(), render("model", **facts))
 
 
 def _metadata(

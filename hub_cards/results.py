@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from amer.evaluation.markdown import markdown_table
-from amer.evaluation.report import SUBSETS, metric_label
+from amer.evaluation.report import SUBSETS, difference_cell, metric_label
 from amer.hub import public_name
 from amer.hub_cards.rendering import LINK
 from amer.hub_cards.updating import SOURCE
@@ -79,7 +79,8 @@ def comparison_table(report: dict[str, Any], system: str) -> str:
     for reference in report["references"]:
         for metric, subsets in report["systems"][system]["metrics"].items() if reference != system else ():
             tests = [subsets[subset]["against"][reference] for subset in SUBSETS]
-            rows.append([reference, metric_label(metric), *(cell for test in tests for cell in _test(test))])
+            cells = [cell for test in tests for cell in (difference_cell(test), f"{test['p_value']:.4f}")]
+            rows.append([reference, metric_label(metric), *cells])
     return markdown_table(titles, rows, alignment="llrrrr")
 
 
@@ -129,8 +130,3 @@ def eval_results(report: dict[str, Any], system: str, repo_id: str) -> list[Eval
         for metric, subsets in report["systems"][system]["metrics"].items()
         for subset, label in SUBSETS.items()
     ]
-
-
-def _test(test: dict[str, float]) -> list[str]:
-    difference, low, high = (f"{100 * test[name]:+.2f}" for name in ("difference", "low", "high"))
-    return [f"{difference} ({low} to {high})", f"{test['p_value']:.4f}"]

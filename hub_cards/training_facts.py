@@ -17,13 +17,17 @@ def training_facts(training: dict[str, Any] | None) -> dict[str, Any]:
     record = training or {}
     dataset = record.get("dataset") or {}
     splits = dataset.get("splits") or {}
+    columns = list(dict.fromkeys(key for counts in splits.values() for key in counts))
     settings = {name: value for name, value in record.get("settings", {}).items() if value is not None}
     if settings.get("objective") == "mixture":  # whose targets are never fed back
         settings.pop("scheduled_sampling", None)
     return {
         "training": training,
         "data_lines": list(_data_lines(dataset, record.get("store") or {})),
-        "splits_table": _splits_table(splits),
+        "splits_table": markdown_table(
+            ["Split", *(key.capitalize() for key in columns)],
+            [[name, *(f"{n[key]:,}" if key in n else "" for key in columns)] for name, n in splits.items()],
+        ),
         "process_lines": list(_process_lines(record)),
         "settings_table": markdown_table(["Setting", "Value"], ([code(k), number(v)] for k, v in settings.items())),
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
@@ -52,14 +56,6 @@ def _described(source: dict[str, Any]) -> Iterator[str]:
         yield f"licence: {source['licence']}"
     if source.get("builder"):
         yield f"built by {code(source['builder'])}"
-
-
-def _splits_table(splits: dict[str, dict[str, int]]) -> str:
-    columns = list(dict.fromkeys(key for counts in splits.values() for key in counts))
-    rows = [
-        [name, *(f"{counts[key]:,}" if key in counts else "" for key in columns)] for name, counts in splits.items()
-    ]
-    return markdown_table(["Split", *(key.capitalize() for key in columns)], rows)
 
 
 def _process_lines(record: dict[str, Any]) -> Iterator[str]:

@@ -87,7 +87,10 @@ def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def _merge_results(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The new `model-index`, and after its results those of the old one that were not generated."""
     try:
-        kept = [(entry, [result for result in entry["results"] if not _is_generated(result)]) for entry in old]
+        kept = []
+        for entry in old:
+            others = [one for one in entry["results"] if one.get("source", {}).get("name") != SOURCE]
+            kept.append((entry, others))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"the card's model-index is no list of models with results; mend it first ({error!r})"
@@ -95,10 +98,6 @@ def _merge_results(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list
     if new:
         return [{**new[0], "results": [*new[0]["results"], *(result for _, results in kept for result in results)]}]
     return [{**entry, "results": results} for entry, results in kept if results]
-
-
-def _is_generated(result: dict[str, Any]) -> bool:
-    return result.get("source", {}).get("name") == SOURCE
 
 
 def _replace_block(body: str, new_body: str) -> str:

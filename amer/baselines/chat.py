@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -150,16 +150,11 @@ class EndpointChat:
             )
             return answer.choices[0].message.content or ""  # None is how an endpoint says nothing
         except (self._openai.APIConnectionError, self._openai.APIStatusError) as error:
-            busy = _is_busy(error)
+            status = getattr(error, "status_code", None)  # none: there was no connection, or no time
+            busy = status is None or status in BUSY or status >= 500
             what = f"gave no answer in {self._attempts} attempts" if busy else "refused the request"
             raise OSError(f"{self._base_url} {what} for the model {self.name!r}: {error}") from error
         except (self._openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise ValueError(
                 f"{self._base_url} answered with something else than a chat completion ({error}): check the URL"
             ) from error
-
-
-def _is_busy(error: Any) -> bool:
-    """Whether the same request may be answered later: no connection, no time, or the server's own fault."""
-    status = getattr(error, "status_code", None)
-    return status is None or status in BUSY or status >= 500

@@ -86,12 +86,7 @@ def _greedy(relevance: np.ndarray, vectors: np.ndarray, penalty: float, k: int) 
     """What to choose for one question, and its value of Eq. 3: both `(k,)`.
 
     Only the cosines with what was chosen are computed, k of n rows: the whole matrix takes longer.
-
-    Args:
-        relevance: `(n,)`, lambda times Sim_q; -inf cannot be chosen. Changed in place.
-        vectors: `(n, dim)` of unit length.
-        penalty: 1 - lambda.
-        k: at most n.
+    `relevance (n,)`, lambda times Sim_q, is changed in place; -inf cannot be chosen. `penalty` is 1 - lambda.
     """
     nearest = np.full_like(relevance, -1)  # the greatest Sim_d to what was chosen
     order, values = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.float32)

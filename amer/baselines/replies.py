@@ -51,15 +51,13 @@ def replies_to(
             for start in range(0, len(missing), ASKED_AT_ONCE):
                 asked = missing[start : start + ASKED_AT_ONCE]
                 replies = dict(zip(asked, chat.reply(asked), strict=True))
-                file.write(b"".join(_line(chat.name, *pair) for pair in replies.items()))
+                for prompt, reply in replies.items():
+                    entry = dict(zip(FIELDS, (chat.name, prompt, reply), strict=True))
+                    file.write((json.dumps(entry) + "\n").encode())
                 file.flush()
                 known.update({(chat.name, prompt): reply for prompt, reply in replies.items()})
                 progress.update(len(asked))
     return [known[chat.name, prompt] for prompt in prompts]
-
-
-def _line(model: str, prompt: str, reply: str) -> bytes:
-    return (json.dumps(dict(zip(FIELDS, (model, prompt, reply), strict=True))) + "\n").encode()
 
 
 def _read(file: BinaryIO, path: Path) -> dict[tuple[str, str], str]:

@@ -133,12 +133,13 @@ class CorpusEncoding:
 
     def encode(self, indices: Iterable[int], show_progress_bar: bool = False) -> None:
         """Encode those shards that are not there and that no other process is encoding."""
-        if not (self.path / STORE_FILE).is_file():
-            self.shards.fill(indices, self._embed, "document", show_progress_bar)
 
-    def _embed(self, rows: slice) -> np.ndarray:
-        part = self.documents.slice(rows.start, rows.stop - rows.start)
-        return self.encoder.encode_documents(part, batch_size=self.batch_size)
+        def embed(rows: slice) -> np.ndarray:
+            part = self.documents.slice(rows.start, rows.stop - rows.start)
+            return self.encoder.encode_documents(part, batch_size=self.batch_size)
+
+        if not (self.path / STORE_FILE).is_file():
+            self.shards.fill(indices, embed, "document", show_progress_bar)
 
 
 def finish_store(path: Path, documents: pa.Table, info: dict[str, Any]) -> bool:

@@ -128,8 +128,9 @@ class Filter:
         field, value = operands
         column = documents.column(field)
         if operator in ("in", "not in"):
-            found = pc.is_in(column, value_set=pa.array(value, type=column.type)) if value else _nowhere(column)
-            found = found.to_numpy(zero_copy_only=False)
+            found = np.zeros(len(column), dtype=bool)
+            if value:
+                found = pc.is_in(column, value_set=pa.array(value, type=column.type)).to_numpy(zero_copy_only=False)
             return found if operator == "in" else ~found
         compare = next(function for word, function in COMPARISONS.values() if word == operator)
         return compare(column, pa.scalar(value)).to_numpy(zero_copy_only=False)
@@ -165,10 +166,6 @@ def _comparable(value: Any, kind: pa.DataType) -> bool:
     if pa.types.is_integer(kind):
         return isinstance(value, int) and value in INT64
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
-
-
-def _nowhere(column: pa.Array) -> pa.Array:
-    return pa.array(np.zeros(len(column), dtype=bool))
 
 
 def _written(tree: tuple[Any, ...]) -> str:

@@ -122,11 +122,20 @@ def build_custom(
     rows = _checked_rows(parts)
     given = [row for part in rows.values() for row in part]
     ids = _documents_of_texts(given, path) if documents is None else _documents_of(given, documents)
-    targets = {row.asked.question.query_id: _targets(row.positives, ids) for row in given if row.positives}
+    targets = {
+        row.asked.question.query_id: [
+            list(dict.fromkeys(name for text in cluster for name in ids[text])) for cluster in row.positives
+        ]
+        for row in given
+        if row.positives
+    }
     asked, drops = [row.asked for row in given if row.positives], DroppedRecords()
     mapped = usable([row.asked for row in given if not row.positives], drops)
     if mapped:
-        _check_search(mapped[0].place, documents, searches)
+        if documents is None or not searches:
+            raise ValueError(
+                f"{mapped[0].place} has answers only, so its documents must be found: give a corpus and a search"
+            )
         targets |= find_gold(mapped, searches, documents, path, depth, drops)
     kept = {one.question.query_id: one for one in asked + mapped if one.question.query_id in targets}
     names = {name: [row.asked.question.query_id for row in part] for name, part in rows.items()}
@@ -332,13 +341,3 @@ def _documents_of(rows: Sequence[Row], documents: pa.Table) -> dict[str, list[st
         problems.add(f"{wanted[text]}: {text[:60]!r} is neither the id nor the whole text of a document of the corpus")
     problems.check()
     return found
-
-
-def _targets(positives: list[list[str]], ids: dict[str, list[str]]) -> list[list[str]]:
-    """The documents of every target, each once."""
-    return [list(dict.fromkeys(name for text in cluster for name in ids[text])) for cluster in positives]
-
-
-def _check_search(place: Place, documents: pa.Table | None, searches: Sequence[Retriever]) -> None:
-    if documents is None or not searches:
-        raise ValueError(f"{place} has answers only, so its documents must be found: give a corpus and a search")

@@ -111,7 +111,10 @@ def map_gold(
                 if not file.is_file():
                     candidates = _candidates(questions[part], searches, depth)
                     gold = [_gold(*pair, documents) for pair in zip(matchers[part], candidates, strict=True)]
-                    _write(file, questions[part], gold)
+                    names = [question.query_id for question in questions[part]]
+                    table = pa.table({"query_id": names, "targets": pa.array(gold, CLUSTERS)})
+                    with atomic_write(file) as temporary:
+                        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
                 progress.update(len(questions[part]))
         mapped = _read(files)
         write_json(folder / GOLD_FILE, {**info, "mapped": len(mapped.targets), "unmapped": len(mapped.unmapped)})
@@ -131,12 +134,6 @@ def _gold(matcher: AnswerMatcher, rows: np.ndarray, documents: pa.Table) -> list
     candidates = take_documents(documents, rows)
     covered = matcher.covers([f"{candidate['title']} {candidate['text']}" for candidate in candidates])
     return [[candidates[place]["id"] for place in np.flatnonzero(column)] for column in covered.T]
-
-
-def _write(file: Path, questions: Sequence[Question], gold: list[list[list[str]]]) -> None:
-    table = pa.table({"query_id": [question.query_id for question in questions], "targets": pa.array(gold, CLUSTERS)})
-    with atomic_write(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
 
 
 def _read(files: Iterable[Path]) -> GoldMap:

@@ -14,7 +14,7 @@ from amer.data import RetrievalDataset
 from amer.evaluation.diversity import low_similarity_third
 from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
 from amer.evaluation.significance import paired_bootstrap
-from amer.search.fusion import Fused, Fusion, round_robin, trained_fusion
+from amer.search.fusion import Fusion, round_robin, trained_fusion
 from amer.search.index import Index
 from amer.search.lists import search_lists
 
@@ -100,7 +100,8 @@ def evaluate_embeddings(
     """
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     started = time.perf_counter()
-    fused = _search(query_embeddings, index, max(ks), fusion)
+    rows, scores = search_lists(index, query_embeddings, max(ks))
+    fused = fusion(rows, scores, max(ks), query_embeddings, index.store)
     elapsed = time.perf_counter() - started
     values = evaluate_run(fused.rows, linked.linked_rows, ks)
     seconds = None if encoding_seconds is None else encoding_seconds + elapsed / len(dataset)
@@ -147,11 +148,9 @@ def evaluate_model(
     )
     if m == "auto":
         query_embeddings = query_embeddings.query_embeddings
+    encoding_seconds += (time.perf_counter() - started) / len(dataset)
     fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
-    fused = _search(query_embeddings, index, max(ks), fusion)
-    seconds = encoding_seconds + (time.perf_counter() - started) / len(dataset)
-    values = evaluate_run(fused.rows, linked.linked_rows, ks)
-    return SystemResult(name, values, _searches(query_embeddings), seconds)
+    return evaluate_embeddings(query_embeddings, linked, index, name, ks, fusion, encoding_seconds)
 
 
 def summarise(
@@ -185,11 +184,6 @@ def summarise(
             }
             summary[metric][subset] = {"mean": float(values[chosen].mean()), "against": against}
     return summary
-
-
-def _search(query_embeddings: Any, index: Index, depth: int, fusion: Fusion) -> Fused:
-    rows, scores = search_lists(index, query_embeddings, depth)
-    return fusion(rows, scores, depth, query_embeddings, index.store)
 
 
 def _searches(query_embeddings: Any) -> float:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus
-from amer.search import ExactIndex, Fused, Searcher
+from amer.search import ExactIndex, Searcher
 from amer.search.index import Index
 from amer.search.query_encoding import check_encoder
 
@@ -28,22 +28,17 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 ENCODE_OPTIONS = {"batch_size", "show_progress_bar"}
+UNKNOWN = (  # of what mteb records
+    *("release_date", "languages", "license", "open_weights"),
+    *("public_training_code", "public_training_data", "training_datasets"),
+)
 
 
 class AMERSearch:
     """Searches the corpora of mteb's retrieval tasks: one list a query vector, fused as the model was trained.
 
-        search = AMERSearch(model, encoder, "outputs/mteb", name="org/amer-qwen3-4b", revision="v1")
-        results = mteb.evaluate(search, mteb.get_tasks(tasks=["NFCorpus"]))
-
-    Attributes:
-        model: an `AMERModel` that reads text.
-        encoder: the document encoder it was trained against.
-        folder: where the encoded corpora are kept, one document store a task, subset and split; a later run, also of
-            another model on the same encoder, finds them there.
-        name: `organisation/model`, under which mteb files the results.
-        revision: commit or tag of the model.
-        num_query_vectors: m; None for the model's own.
+    search = AMERSearch(model, encoder, "outputs/mteb", name="org/amer-qwen3-4b", revision="v1")
+    results = mteb.evaluate(search, mteb.get_tasks(tasks=["NFCorpus"]))
     """
 
     def __init__(
@@ -94,8 +89,7 @@ class AMERSearch:
         hf_split: str,
         hf_subset: str,
         encode_kwargs: Mapping[str, Any],
-        num_proc: int | None = None,
-        **kwargs: Any,
+        **unused: Any,
     ) -> None:
         """Encode the corpus, or open the store it was encoded into before.
 
@@ -105,7 +99,7 @@ class AMERSearch:
             hf_split: with the subset, names the store.
             hf_subset: with the split, names the store.
             encode_kwargs: `batch_size` and `show_progress_bar`.
-            num_proc: not used.
+            **unused: what else mteb passes.
 
         Raises:
             RuntimeError: another process is encoding the same corpus at the moment.
@@ -122,26 +116,19 @@ class AMERSearch:
         self,
         queries: Dataset,
         *,
-        task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
         top_k: int,
         encode_kwargs: Mapping[str, Any],
         top_ranked: Mapping[str, list[str]] | None = None,
-        num_proc: int | None = None,
-        **kwargs: Any,
+        **unused: Any,
     ) -> dict[str, dict[str, float]]:
         """Search the corpus that was indexed last.
 
         Args:
             queries: columns `id` and `text`.
-            task_metadata: not used.
-            hf_split: not used.
-            hf_subset: not used.
             top_k: documents a query, and length of the list searched for each query vector.
             encode_kwargs: `batch_size` and `show_progress_bar`.
             top_ranked: candidates of a re-ranking task, which AMER does not do.
-            num_proc: not used.
+            **unused: what else mteb passes: the task, its split and subset.
 
         Returns:
             query id -> document id -> score. mteb ranks by the score, so where the fused order is not one of scores
@@ -159,18 +146,14 @@ class AMERSearch:
         fused = self._searcher.search_rows(
             _questions(queries), top_k, self.num_query_vectors, batch_size=encode_kwargs.get("batch_size", 64)
         )
-        ids, scores = self._searcher.store.ids, self._scores(fused)
+        ids, scores = self._searcher.store.ids, fused.scores
+        if self.model.config.objective != "mixture":
+            scores = np.broadcast_to(1 / np.arange(1, fused.rows.shape[1] + 1), fused.rows.shape)
         results = {}
         for query, rows, row_scores in zip(queries["id"], fused.rows, scores, strict=True):
             found = rows >= 0
             results[query] = dict(zip(ids.take(rows[found]).to_pylist(), row_scores[found].tolist(), strict=True))
         return results
-
-    def _scores(self, fused: Fused) -> np.ndarray:
-        """`(q, k)` scores that descend along the fused lists."""
-        if self.model.config.objective == "mixture":
-            return fused.scores
-        return np.broadcast_to(1 / np.arange(1, fused.rows.shape[1] + 1), fused.rows.shape)
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -184,23 +167,17 @@ class AMERSearch:
             loader=None,
             name=self.name,
             revision=self.revision,
-            release_date=None,
-            languages=None,
             n_parameters=sum(parameter.numel() for parameter in parameters),
             n_embedding_parameters=sum(part.numel() for part in self.model.get_input_embeddings().parameters()),
             memory_usage_mb=sum(parameter.nbytes for parameter in parameters) / 2**20,
             max_tokens=config.text_config.max_position_embeddings,
             embed_dim=config.document_dim,
-            license=None,
-            open_weights=None,
-            public_training_code=None,
-            public_training_data=None,
             framework=["PyTorch", "Transformers"],
             similarity_fn_name=ScoringFunction.CUSTOM,
             use_instructions=True,
-            training_datasets=None,
             adapted_from=config.base_model_name_or_path,
             experiment_kwargs=None if own_m else {"num_query_vectors": self.num_query_vectors},
+            **dict.fromkeys(UNKNOWN),
         )
 
 

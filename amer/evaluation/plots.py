@@ -1,7 +1,7 @@
 """Plots that a colour-blind reader and a black-and-white printer can tell apart: PNG, 150 dots per inch.
 
 Colours are those of Okabe and Ito without their yellow, which vanishes on white; a marker or line style says the same
-once more.
+once more. What draws also returns the figure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOSSES = {"loss": "training", "eval_loss": "validation"}
 QUARTERS = ("most diverse", "second", "third", "least diverse")
 
 
-def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str]) -> None:
+def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str]) -> Figure:
     """One line a system over the quarters of the queries by target similarity (paper Figure 1).
 
     Args:
@@ -38,7 +38,7 @@ def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str])
     Raises:
         ValueError: the report lacks the metric, or has more systems than markers.
     """
-    plot_quartiles(report.by_quartile(metric), metric, path, report.quartile_ranges())
+    return plot_quartiles(report.by_quartile(metric), metric, path, report.quartile_ranges())
 
 
 def plot_quartiles(
@@ -46,7 +46,7 @@ def plot_quartiles(
     metric: str,
     path: str | os.PathLike[str],
     ranges: Sequence[Sequence[float]] | None = None,
-) -> None:
+) -> Figure:
     """The same from what `results.json` holds.
 
     Args:
@@ -58,12 +58,22 @@ def plot_quartiles(
     Raises:
         ValueError: more systems than markers, or none.
     """
-    save_figure(_diversity_figure(quartiles, metric, ranges), path)
+    figure, axes = new_figure(8.5, 4.8)
+    spread = 0.027 * (np.arange(len(quartiles)) - (len(quartiles) - 1) / 2)  # so that markers do not hide
+    for shift, style, (name, means) in zip(spread, line_styles(quartiles), quartiles.items(), strict=True):
+        axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
+    below = [f"\n{low:.2f} to {high:.2f}" for low, high in ranges] if ranges else [""] * 4
+    axes.set_xticks(range(4), [f"{name}{text}" for name, text in zip(QUARTERS, below, strict=True)])
+    axes.set_xlabel("Quarter of the queries by mean cosine between targets")
+    axes.set_ylabel(f"{metric_label(metric)} (%)")
+    axes.set_ylim(bottom=0)
+    _legend(axes, [means[-1] for means in quartiles.values()])
+    return save_figure(figure, path)
 
 
 def plot_training_curve(
     histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: str | os.PathLike[str]
-) -> None:
+) -> Figure:
     """A logged figure over training steps, one line a run.
 
     Args:
@@ -74,10 +84,19 @@ def plot_training_curve(
     Raises:
         ValueError: a history never logs the metric, or there are more runs than markers.
     """
-    save_figure(_training_figure(histories, metric), path)
+    curves = {name: _points(history, metric) for name, history in histories.items()}
+    for name, (steps, _) in curves.items():
+        if not steps:
+            logged = sorted({key for entry in histories[name] for key in entry})
+            raise ValueError(f"run {name!r} never logs {metric!r}; it logs {', '.join(logged) or 'nothing'}")
+    figure, axes = new_figure(8.5, 4.8)
+    _draw_curves(axes, curves)
+    axes.set_xlabel("Training step")
+    axes.set_ylabel(metric_label(metric.removeprefix("eval_")))
+    return save_figure(figure, path)
 
 
-def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Figure:
     """One run: its training and validation loss, and below them its validation metrics where it logged any.
 
     Args:
@@ -87,43 +106,6 @@ def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathL
     Raises:
         ValueError: the history holds no loss.
     """
-    save_figure(_run_figure(history), path)
-
-
-def _diversity_figure(
-    quarters: Mapping[str, Sequence[float]], metric: str, ranges: Sequence[Sequence[float]] | None
-) -> Figure:
-    figure, axes = new_figure(8.5, 4.8)
-    spread = 0.027 * (np.arange(len(quarters)) - (len(quarters) - 1) / 2)  # so that markers do not hide
-    for shift, style, (name, means) in zip(spread, line_styles(quarters), quarters.items(), strict=True):
-        axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
-    below = [f"\n{low:.2f} to {high:.2f}" for low, high in ranges] if ranges else [""] * 4
-    axes.set_xticks(range(4), [f"{name}{text}" for name, text in zip(QUARTERS, below, strict=True)])
-    axes.set_xlabel("Quarter of the queries by mean cosine between targets")
-    axes.set_ylabel(f"{metric_label(metric)} (%)")
-    axes.set_ylim(bottom=0)
-    _legend(axes, [means[-1] for means in quarters.values()])
-    return figure
-
-
-def _training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> Figure:
-    figure, axes = new_figure(8.5, 4.8)
-    last = []
-    for style, (name, history) in zip(line_styles(histories), histories.items(), strict=True):
-        points = [(entry["step"], entry[metric]) for entry in history if metric in entry]
-        if not points:
-            logged = sorted({key for entry in history for key in entry})
-            raise ValueError(f"run {name!r} never logs {metric!r}; it logs {', '.join(logged) or 'nothing'}")
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=name, markevery=max(1, len(points) // 10), **style)
-        last.append(values[-1])
-    axes.set_xlabel("Training step")
-    axes.set_ylabel(metric_label(metric.removeprefix("eval_")))
-    _legend(axes, last)
-    return figure
-
-
-def _run_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     keys = list(dict.fromkeys(key for entry in history for key in entry))
     losses = {name: _points(history, key) for key, name in LOSSES.items() if key in keys}
     metrics = {key: _points(history, key) for key in keys if "recall@" in key}
@@ -135,13 +117,17 @@ def _run_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
         panels.append(("Validation (%)", {label[key]: (x, [100 * y for y in ys]) for key, (x, ys) in metrics.items()}))
     figure, axes = new_figure(8.5, 3.0 * len(panels), rows=len(panels))
     for panel, (title, lines) in zip(np.atleast_1d(axes), panels, strict=True):
-        for style, (name, (steps, values)) in zip(line_styles(lines), lines.items(), strict=True):
-            panel.plot(steps, values, label=name, markevery=max(1, len(steps) // 10), **style)
+        _draw_curves(panel, lines)
         panel.set_ylabel(title)
         panel.set_xlim(0, 1.02 * max(entry["step"] for entry in history))
-        _legend(panel, [values[-1] for _, values in lines.values()])
     panel.set_xlabel("Training step")
-    return figure
+    return save_figure(figure, path)
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
+    for style, (name, (steps, values)) in zip(line_styles(curves), curves.items(), strict=True):
+        axes.plot(steps, values, label=name, markevery=max(1, len(steps) // 10), **style)
+    _legend(axes, [values[-1] for _, values in curves.values()])
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -190,17 +176,12 @@ def _legend(axes: Axes, heights: Sequence[float]) -> None:
     """Right of the plot, in the order in which the lines end there."""
     handles, labels = axes.get_legend_handles_labels()
     order = np.argsort(-np.asarray(heights), kind="stable")
-    axes.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        handlelength=3,
-    )
+    ordered = [handles[i] for i in order], [labels[i] for i in order]
+    axes.legend(*ordered, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all."""
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Figure:
+    """Write a figure as PNG, whole or not at all, and return it."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
+    return figure

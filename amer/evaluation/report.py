@@ -170,30 +170,27 @@ class Report:
             metric: max(summary[metric][subset]["mean"] for summary in self.summary.values())
             for metric in self.metrics
         }
+        marks = list(zip(MARKS, self.references, strict=False))
         for system in self.systems:
             seconds = system.seconds_per_query
             row = [system.name, str(system.searches_per_query), "n/a" if seconds is None else f"{1000 * seconds:.1f}"]
             for metric in self.metrics:
                 entry = self.summary[system.name][metric][subset]
                 figure = f"{100 * entry['mean']:.2f}"
-                row.append((bold(figure) if entry["mean"] == best[metric] else figure) + self._marks(entry))
+                tested = [(mark, entry["against"][name]) for mark, name in marks if name != system.name]
+                differs = "".join(mark for mark, test in tested if test["p_value"] < SIGNIFICANT)
+                row.append((bold(figure) if entry["mean"] == best[metric] else figure) + differs)
             yield row
 
     def _count(self, subset: str) -> int:
         return len(self.similarity) if subset == "whole" else int(low_similarity_third(self.similarity).sum())
 
-    def _marks(self, entry: dict[str, Any]) -> str:
-        tests = [(mark, entry["against"].get(name)) for mark, name in zip(MARKS, self.references, strict=False)]
-        return "".join(mark for mark, test in tests if test is not None and test["p_value"] < SIGNIFICANT)
-
     def _notes(self) -> list[str]:
         test = f"p < {SIGNIFICANT}, paired bootstrap, {self.resamples:,} resamples"
-        marks = zip(MARKS, self.references, strict=False)
-        low = "Low similarity third: the queries whose targets are least similar to each other."
         return [
-            low,
+            "Low similarity third: the queries whose targets are least similar to each other.",
             "Searches and milliseconds are per query.",
-            *(f"{mark} differs from {name} ({test})." for mark, name in marks),
+            *(f"{mark} differs from {name} ({test})." for mark, name in zip(MARKS, self.references, strict=False)),
         ]
 
     def _comparison(self, reference: str) -> str:
@@ -203,8 +200,10 @@ class Report:
         for system in self.systems:
             for metric in self.metrics if system.name != reference else ():
                 tests = [self.summary[system.name][metric][subset]["against"][reference] for subset in SUBSETS]
-                cells = [cell for test in tests for cell in _test_cells(test)]
-                rows.append([system.name, metric_label(metric), *cells])
+                rows.append([system.name, metric_label(metric)])
+                for test in tests:
+                    gain = "n/a" if test["gain_percent"] is None else f"{test['gain_percent']:+.1f}%"
+                    rows[-1] += [difference_cell(test), gain, f"{test['p_value']:.4f}"]
         return markdown_table(titles, rows)
 
 
@@ -214,7 +213,7 @@ def metric_label(metric: str) -> str:
     return LABELS.get(name, name.capitalize()) + at + cutoff
 
 
-def _test_cells(test: dict[str, Any]) -> list[str]:
+def difference_cell(test: dict[str, Any]) -> str:
+    """A difference of a paired bootstrap with its interval, in %."""
     difference, low, high = (f"{100 * test[name]:+.2f}" for name in ("difference", "low", "high"))
-    gain = "n/a" if test["gain_percent"] is None else f"{test['gain_percent']:+.1f}%"
-    return [f"{difference} ({low} to {high})", gain, f"{test['p_value']:.4f}"]
+    return f"{difference} ({low} to {high})"

@@ -116,7 +116,9 @@ def mixture(
     step = max(1, GATHER_VALUES // (union.rows.shape[1] * store.dim))
     for start in range(0, questions, step):
         part = slice(start, start + step)
-        union.scores[part] = _mixture_scores(queries[part], union.rows[part], store, temperature)
+        documents = torch.from_numpy(store.vectors(np.maximum(union.rows[part], 0)))
+        mixed = torch.logsumexp(queries[part] @ documents.transpose(1, 2) / temperature, dim=1)
+        union.scores[part] = np.where(union.rows[part] < 0, -np.inf, mixed.numpy())
     order = np.argsort(-union.scores, axis=1, kind="stable")[:, :k]  # ties keep the round-robin order
     return Fused(*(np.take_along_axis(field, order, axis=1) for field in union))
 
@@ -191,13 +193,6 @@ FUSIONS: dict[str, Fusion] = {
 }
 
 
-def _mixture_scores(queries: torch.Tensor, rows: np.ndarray, store: DocumentStore, temperature: float) -> np.ndarray:
-    """`(q, m, dim)` queries and `(q, u)` rows -> `(q, u)` scores, -inf at padding."""
-    documents = torch.from_numpy(store.vectors(np.maximum(rows, 0)))
-    scores = torch.logsumexp(queries @ documents.transpose(1, 2) / temperature, dim=1)
-    return np.where(rows < 0, -np.inf, scores.numpy())
-
-
 def _checked(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows, scores = np.asarray(rows), np.asarray(scores, dtype=np.float32)
     if rows.ndim != 3 or not rows.shape[1] or not rows.shape[2] or not np.issubdtype(rows.dtype, np.integer):
@@ -216,14 +211,8 @@ def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
 
     A position counts rank by rank (`rank * m + list`): ascending positions are the round-robin order. Row and
     position packed in one integer let a single sort bring equal rows together, the earliest in front.
-
-    Args:
-        rows: `(q, m, ranks)`.
-        k: how many are wanted.
-        shift: bits that hold a position.
-
-    Returns:
-        `(q, k)` int64, ascending; NOWHERE fills the places of too few documents.
+    `rows` is `(q, m, ranks)`, and `shift` the bits that hold a position. Returns `(q, k)` int64, ascending; NOWHERE
+    fills the places of too few documents.
     """
     questions, m, ranks = rows.shape
     keys = rows.transpose(0, 2, 1).reshape(questions, ranks * m) << shift
@@ -240,12 +229,8 @@ def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
 def _best_positions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each document of a question stands best, and its sum of reciprocal ranks.
 
-    Args:
-        rows: `(q, m, n)`.
-
-    Returns:
-        positions as in `_first_positions` and sums, both `(q, m * n)`: one place a document, in no order; NOWHERE and
-        -inf fill the others.
+    Of rows `(q, m, n)`: positions as in `_first_positions` and sums, both `(q, m * n)`, one place a document, in no
+    order; NOWHERE and -inf fill the others.
     """
     questions, m, n = rows.shape
     order = np.argsort(rows.reshape(questions, m * n), axis=1, kind="stable")

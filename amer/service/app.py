@@ -94,7 +94,10 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
         raw = await read_body(request, settings.max_body_bytes, settings.timeout_seconds)
         asked = _checked(request, raw, request_model, settings.max_documents)
         if asked.filter is not None:
-            _check_filter(asked.filter, searcher)
+            try:  # here, before the queue, so that every ValueError from there is the service's own
+                Filter(asked.filter, searcher.store.metadata)
+            except ValueError as error:
+                raise HTTPException(422, str(error)) from None
         options = Options(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)
         work = batcher.find(asked.questions, options)
         found = await awaited_by_client(request, work, settings.timeout_seconds)
@@ -105,7 +108,15 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
 
 def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> APIRouter:
     router = APIRouter()
-    served = _served(searcher)
+    config, encoder = searcher.model.config, searcher.store.encoder
+    served = Health(
+        status="ok",
+        version=__version__,
+        model=public_name(config.name_or_path),
+        num_query_vectors=config.num_query_vectors,
+        documents=len(searcher.store),
+        encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
+    )
     text: dict[int | str, dict[str, Any]] = {
         200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
@@ -137,23 +148,3 @@ def _checked(request: Request, raw: bytes, request_model: type[SearchRequest], m
             422, f"questions x k is {documents}, at most {max_documents}: ask fewer questions at a time or lower k"
         )
     return asked
-
-
-def _check_filter(filter: str, searcher: Searcher) -> None:
-    """A filter that does not fit never reaches the queue, so every ValueError from there is the service's own."""
-    try:
-        Filter(filter, searcher.store.metadata)
-    except ValueError as error:
-        raise HTTPException(422, str(error)) from None
-
-
-def _served(searcher: Searcher) -> Health:
-    config, encoder = searcher.model.config, searcher.store.encoder
-    return Health(
-        status="ok",
-        version=__version__,
-        model=public_name(config.name_or_path),
-        num_query_vectors=config.num_query_vectors,
-        documents=len(searcher.store),
-        encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
-    )

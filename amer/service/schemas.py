@@ -109,16 +109,13 @@ def search_request(limits: Settings) -> type[SearchRequest]:
 
 def question_answer(hits: list[Hit]) -> bytes:
     """What the searcher found for a question: the JSON of a `QuestionAnswer`."""
-    return QuestionAnswer(hits=[_document(hit) for hit in hits]).model_dump_json().encode()
+    found = [FoundDocument(**{**hit._asdict(), "metadata": dict(hit.metadata)}) for hit in hits]
+    return QuestionAnswer(hits=found).model_dump_json().encode()
 
 
 def search_answer(answers: list[bytes]) -> bytes:
     """The JSON of a `SearchAnswer` of several `question_answer`."""
     return b'{"answers":[' + b",".join(answers) + b"]}"
-
-
-def _document(hit: Hit) -> FoundDocument:
-    return FoundDocument(**{**hit._asdict(), "metadata": dict(hit.metadata)})
 
 
 def _not_blank(question: str) -> str:

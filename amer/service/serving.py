@@ -41,7 +41,12 @@ def serve(
     """
     settings = settings or Settings()
     app = create_app(searcher, settings, api_key)
-    listening = _listen(host, port)
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
+        ) from error
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -65,12 +70,3 @@ def serve(
         logger.warning("stopped while a search was running")
         logging.shutdown()
         os._exit(0)  # Python would wait for the search's thread
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise OSError(
-            f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
-        ) from error

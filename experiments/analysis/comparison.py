@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,12 @@ def gain_numbers(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """
     bases, datasets = comparison["bases"], comparison["queries"]
     first = next(iter(next(iter(bases.values())).values()))
-    systems = {
-        name: {dataset: {subset: _average(bases, dataset, name, subset) for subset in SUBSETS} for dataset in datasets}
-        for name in first
-        if name != comparison["reference"]
-    }
+    systems: dict[str, Any] = {name: {} for name in first if name != comparison["reference"]}
+    for (name, of_datasets), dataset, subset in product(systems.items(), datasets, SUBSETS):
+        gains = {base: numbers[dataset][name][subset]["gain"] for base, numbers in bases.items()}
+        defined = {base: gain for base, gain in gains.items() if gain is not None}
+        mean = float(np.mean(list(defined.values()))) if defined else None
+        of_datasets.setdefault(dataset, {})[subset] = {"gain": mean, "bases": list(defined)}
     kept = {name: comparison[name] for name in ("metric", "reference", "queries")}
     return {**kept, "seeds": seed_range(bases.values()), "bases": list(bases), "systems": systems}
 
@@ -106,12 +108,6 @@ def _compare(
                 entry["p_value"] = paired_bootstrap(per_query, base.mean(axis=0), resamples, seed).p_value
             compared[name][subset] = entry
     return compared
-
-
-def _average(bases: Mapping[str, Any], dataset: str, system: str, subset: str) -> dict[str, Any]:
-    gains = {base: datasets[dataset][system][subset]["gain"] for base, datasets in bases.items()}
-    defined = {base: gain for base, gain in gains.items() if gain is not None}
-    return {"gain": float(np.mean(list(defined.values()))) if defined else None, "bases": list(defined)}
 
 
 def _check_names(values: Values, low: Mapping[str, np.ndarray], reference: str, tested: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
     """Draw Figure 4: a row of panels for each dataset, the whole set beside the low similarity set.
 
     Args:
@@ -27,10 +27,6 @@ def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) ->
     Raises:
         ValueError: more systems than can be told apart.
     """
-    save_figure(_figure4(comparison), path)
-
-
-def _figure4(comparison: Mapping[str, Any]) -> Figure:
     bases, queries = comparison["bases"], comparison["queries"]
     systems = list(next(iter(next(iter(bases.values())).values())))
     shape = (len(queries), len(SUBSETS))
@@ -43,7 +39,7 @@ def _figure4(comparison: Mapping[str, Any]) -> Figure:
             axes.set_title(f"{dataset}\n{label}: {counts[subset]:,} queries", fontsize=10)
         row[0].set_ylabel(f"{metric_label(comparison['metric'])} (%)")
     legend_above(figure, row[0])
-    return figure
+    return save_figure(figure, path)
 
 
 def _percents(entries: Mapping[str, list[dict[str, float | None]]], key: str) -> dict[str, list[float]]:

@@ -76,7 +76,7 @@ def figure1_numbers(
     return {"dataset": dataset, "metric": metric, "least_queries": least_queries, "distances": numbers}
 
 
-def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
     """Draw Figure 1: a row of panels for each distance, the whole set on the left, then the sizes; a line a retriever.
 
     Args:
@@ -86,10 +86,6 @@ def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> No
     Raises:
         ValueError: more retrievers than markers.
     """
-    save_figure(_figure1(numbers), path)
-
-
-def _figure1(numbers: Mapping[str, Any]) -> Figure:
     distances = numbers["distances"]
     shape = (len(distances), len(distances["euclidean"]))
     width = max(LEAST_WIDTH, 0.9 + 2.0 * shape[1])
@@ -104,7 +100,7 @@ def _figure1(numbers: Mapping[str, Any]) -> Figure:
     title = f"{numbers['dataset']}: queries by percentile (%) of the distance between targets"
     figure.supxlabel(title, fontsize=10)
     legend_above(figure, axes)
-    return figure
+    return save_figure(figure, path)
 
 
 def _draw_lines(axes: Axes, means: Mapping[str, Sequence[float]]) -> None:

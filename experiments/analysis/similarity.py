@@ -57,7 +57,7 @@ def figure5_numbers(
     return {"bases": bases, "datasets": datasets}
 
 
-def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
     """Draw Figure 5: for each dataset a bar for its targets, in blue, and one for each base model.
 
     Args:
@@ -67,7 +67,16 @@ def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> No
     Raises:
         ValueError: more base models than can be told apart.
     """
-    save_figure(_figure5(numbers), path)
+    datasets = numbers["datasets"]
+    bars = {
+        name: [entry[name]["similarity"] for entry in datasets.values()]
+        for name in (BETWEEN_TARGETS, *numbers["bases"])
+    }
+    figure, axes = new_figure(max(LEAST_WIDTH, panel_width(len(datasets), len(bars))), 3.8)
+    draw_bars(axes, list(datasets), bars)
+    axes.set_ylabel("Mean cosine similarity")
+    legend_above(figure, axes)
+    return save_figure(figure, path)
 
 
 def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: int = 0) -> dict[str, Any]:
@@ -94,30 +103,13 @@ def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: in
     return {"seed": seed, "datasets": datasets}
 
 
-def draw_figure6(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def draw_figure6(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
     """Draw Figure 6: Euclidean beside cosine distance, for each dataset same query (blue) and random queries (orange).
 
     Args:
         numbers: of `figure6_numbers`.
         path: of the PNG.
     """
-    save_figure(_figure6(numbers), path)
-
-
-def _figure5(numbers: Mapping[str, Any]) -> Figure:
-    datasets = numbers["datasets"]
-    bars = {
-        name: [entry[name]["similarity"] for entry in datasets.values()]
-        for name in (BETWEEN_TARGETS, *numbers["bases"])
-    }
-    figure, axes = new_figure(max(LEAST_WIDTH, panel_width(len(datasets), len(bars))), 3.8)
-    draw_bars(axes, list(datasets), bars)
-    axes.set_ylabel("Mean cosine similarity")
-    legend_above(figure, axes)
-    return figure
-
-
-def _figure6(numbers: Mapping[str, Any]) -> Figure:
     datasets = numbers["datasets"]
     width = len(DISTANCES) * panel_width(len(datasets), len(PAIRS))
     figure, panels = new_figure(max(LEAST_WIDTH, width), 3.6, columns=len(DISTANCES))
@@ -126,7 +118,7 @@ def _figure6(numbers: Mapping[str, Any]) -> Figure:
         draw_bars(axes, list(datasets), bars)
         axes.set_ylabel(f"Mean {label} distance")
     legend_above(figure, axes)
-    return figure
+    return save_figure(figure, path)
 
 
 def _output_similarity(embeddings: np.ndarray, place: str) -> dict[str, Any]:

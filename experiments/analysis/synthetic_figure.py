@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIELDS = ("setting", "system", "transformation")
 
 
-def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> None:
+def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> Figure:
     """Draw Figure 3: a panel for each metric; in it the settings, in a setting the systems, of each one bar a
     transformation.
 
@@ -32,10 +32,6 @@ def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], p
     Raises:
         ValueError: nothing to draw, a field is missing, or more transformations than can be told apart.
     """
-    save_figure(_figure3(results, metrics), path)
-
-
-def _figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Figure:
     if not results or not metrics or any(name not in result for result in results for name in (*FIELDS, *metrics)):
         raise ValueError(
             f"every result needs {', '.join((*FIELDS, *metrics))}, and there must be at least one of each"
@@ -52,7 +48,7 @@ def _figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Fi
         axes.set_ylim(0, 112)
         axes.set_ylabel(f"{metric_label(metric)} (%)")
     legend_above(figure, axes)
-    return figure
+    return save_figure(figure, path)
 
 
 def _name_settings(axes: Axes, settings: Sequence[str], systems: int) -> None:

@@ -13,7 +13,7 @@ from amer.evaluation import (
     plot_training_curve,
     plot_training_run,
 )
-from amer.evaluation.plots import MARKERS, _diversity_figure, _run_figure, _training_figure
+from amer.evaluation.plots import MARKERS
 
 SIMILARITY = np.linspace(0, 1, 16)
 HISTORIES = {"a": [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 9.0}, {"step": 3, "loss": 1.0}]}
@@ -37,17 +37,17 @@ def test_every_plot_is_a_png_of_150_dots_per_inch(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_lines_are_the_quartile_means_and_thirteen_systems_look_different():
+def test_lines_are_the_quartile_means_and_thirteen_systems_look_different(tmp_path):
     report = report_of(13)
-    lines = _diversity_figure(report.by_quartile("mrecall@10"), "mrecall@10", None).axes[0].get_lines()
+    lines = plot_quartiles(report.by_quartile("mrecall@10"), "mrecall@10", tmp_path / "figure.png").axes[0].get_lines()
     for line, means in zip(lines, report.by_quartile("mrecall@10").values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
     assert len({line.get_marker() for line in lines}) == 13
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
 
 
-def test_a_training_curve_skips_entries_without_the_metric():
-    (line,) = _training_figure(HISTORIES, "loss").axes[0].get_lines()
+def test_a_training_curve_skips_entries_without_the_metric(tmp_path):
+    (line,) = plot_training_curve(HISTORIES, "loss", tmp_path / "figure.png").axes[0].get_lines()
     assert line.get_xydata().tolist() == [[1, 2], [3, 1]]
 
 
@@ -58,12 +58,13 @@ def test_a_report_from_its_file_is_drawn_as_the_report_itself(tmp_path):
     quartiles = {name: system["metrics"]["mrecall@10"]["quartiles"] for name, system in results["systems"].items()}
     plot_quartiles(quartiles, "mrecall@10", tmp_path / "file.png", results["quartile_ranges"])
     assert (tmp_path / "file.png").read_bytes() == (tmp_path / "report.png").read_bytes()
-    (axes,) = _diversity_figure(quartiles, "mrecall@10", results["quartile_ranges"]).axes
+    (axes,) = plot_quartiles(quartiles, "mrecall@10", tmp_path / "figure.png", results["quartile_ranges"]).axes
     assert axes.get_xticklabels()[0].get_text() == "most diverse\n0.00 to 0.20"
-    assert _diversity_figure(quartiles, "mrecall@10", None).axes[0].get_xticklabels()[3].get_text() == "least diverse"
+    (axes,) = plot_quartiles(quartiles, "mrecall@10", tmp_path / "figure.png").axes
+    assert axes.get_xticklabels()[3].get_text() == "least diverse"
 
 
-def test_a_run_is_drawn_with_its_losses_above_its_validation_metrics():
+def test_a_run_is_drawn_with_its_losses_above_its_validation_metrics(tmp_path):
     history = [
         {"step": 1, "loss": 2.0, "grad_norm": 9.0},
         {"step": 2, "loss": None},
@@ -71,12 +72,12 @@ def test_a_run_is_drawn_with_its_losses_above_its_validation_metrics():
         {"step": 4, "loss": 1.0},
         {"step": 4, "train_loss": 1.5},
     ]
-    losses, metrics = _run_figure(history).axes
+    losses, metrics = plot_training_run(history, tmp_path / "figure.png").axes
     drawn = {line.get_label(): line.get_xydata().tolist() for panel in (losses, metrics) for line in panel.get_lines()}
     assert drawn == {"training": [[1, 2], [4, 1]], "validation": [[2, 3]], "Recall@10": [[2, 25]]}
     assert (losses.get_ylabel(), metrics.get_ylabel()) == ("Loss", "Validation (%)")
     assert losses.get_xlim() == metrics.get_xlim()
-    assert len(_run_figure(history[:1]).axes) == 1
+    assert len(plot_training_run(history[:1], tmp_path / "figure.png").axes) == 1
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

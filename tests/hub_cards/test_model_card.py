@@ -17,7 +17,6 @@ from transformers import AutoModel, AutoTokenizer
 from amer.corpus import DocumentEncoder, write_store
 from amer.evaluation.report import metric_label
 from amer.hub_cards import model_card, write_model_card
-from amer.hub_cards.__main__ import main
 from amer.hub_cards.updating import BEGIN, END
 from amer.search import ExactIndex, trained_fusion
 from modeling_amer import AMERConfig
@@ -313,18 +312,6 @@ def test_a_card_from_elsewhere_is_written_around(tmp_path):
     (tmp_path / "README.md").write_text("of this folder\n")
     path = write_model_card(tmp_path, a_config(), REPO, existing="of the Hub\n")
     assert "of the Hub\n" in path.read_text() and "of this folder" not in path.read_text()
-
-
-def test_the_command_line_writes_the_same_card(saved, training, report, tmp_path):
-    folder, model, _ = saved()
-    (folder / "training_record.json").write_text(json.dumps(training))
-    (tmp_path / "results.json").write_text(json.dumps(report))
-    main([str(folder), REPO, "--results", str(tmp_path / "results.json"), "--base_model", BASE])
-    card = (folder / "README.md").read_text()
-    model.config.base_model_name_or_path = BASE
-    write_model_card(folder, model.config, REPO, training, report)
-    assert (folder / "README.md").read_text() == card and "## Training" in card and "## Results" in card
-    assert ModelCard(card).data.base_model == BASE
 
 
 @pytest.mark.skipif(not EXAMPLE.is_file(), reason="is rendered from a real run")

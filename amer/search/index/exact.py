@@ -98,14 +98,7 @@ class ExactIndex:
 def nearest_allowed(
     store: DocumentStore, queries: torch.Tensor, k: int, allowed: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `nearest`, over some rows of a store, of which it reads no others.
-
-    Args:
-        store: where the vectors are.
-        queries: `(n, dim)` float32.
-        k: length of the lists.
-        allowed: ascending rows of the store.
-    """
+    """As `nearest`, over some ascending rows of a store, of which it reads no others."""
     cuts = range(0, len(allowed), CPU_PACE.rows)
     blocks = ((start, torch.from_numpy(store.vectors(allowed[start : start + CPU_PACE.rows]))) for start in cuts)
     scores, places = nearest(queries, blocks, k)

@@ -10,7 +10,6 @@ pytest.importorskip("matplotlib")
 from matplotlib.colors import to_hex
 
 from experiments.analysis import comparison_numbers, draw_figure4
-from experiments.analysis.comparison_figure import _figure4
 
 LOW = np.arange(12) < 4
 BASES = ("Llama-3.2-1B-Instruct", "Qwen3-4B")
@@ -31,9 +30,9 @@ def bars_of(axes):
     return {bars.get_label(): bars for bars in axes.containers if hasattr(bars, "patches")}
 
 
-def test_bars_are_the_means_and_error_bars_the_deviations_of_their_panel():
+def test_bars_are_the_means_and_error_bars_the_deviations_of_their_panel(tmp_path):
     comparison = comparison_of()
-    panels = iter(_figure4(comparison).axes)
+    panels = iter(draw_figure4(comparison, tmp_path / "figure.png").axes)
     for dataset in ("AmbigQA", "Senses"):
         for subset in ("whole", "low_similarity"):
             drawn = bars_of(axes := next(panels))
@@ -49,8 +48,8 @@ def test_bars_are_the_means_and_error_bars_the_deviations_of_their_panel():
     assert not list(panels)
 
 
-def test_systems_differ_in_colour_and_hatch_and_stand_in_the_legend():
-    figure = _figure4(comparison_of(systems=6))
+def test_systems_differ_in_colour_and_hatch_and_stand_in_the_legend(tmp_path):
+    figure = draw_figure4(comparison_of(systems=6), tmp_path / "figure.png")
     drawn = bars_of(figure.axes[0])
     assert len({to_hex(bars[0].get_facecolor()) for bars in drawn.values()}) == 6
     assert len({bars[0].get_hatch() for bars in drawn.values()}) == 6
@@ -60,9 +59,9 @@ def test_systems_differ_in_colour_and_hatch_and_stand_in_the_legend():
 
 
 def test_one_seed_is_drawn_without_error_bars(tmp_path):
-    draw_figure4(comparison_of(seeds=1), tmp_path / "figure4.png")
+    figure = draw_figure4(comparison_of(seeds=1), tmp_path / "figure4.png")
     assert (tmp_path / "figure4.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    (_, _, (segments,)) = bars_of(_figure4(comparison_of(seeds=1)).axes[0])["AMER"].errorbar.lines
+    (_, _, (segments,)) = bars_of(figure.axes[0])["AMER"].errorbar.lines
     assert not any(segment.size for segment in segments.get_segments())
 
 

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from experiments.analysis import draw_figure1, figure1_numbers
-from experiments.analysis.diversity_figure import _figure1
 
 NEAR_TO_FAR = {"euclidean": np.arange(8) / 10, "cosine": np.arange(8)[::-1] / 100}
 FAR_TO_NEAR = {"euclidean": NEAR_TO_FAR["euclidean"][::-1], "cosine": NEAR_TO_FAR["cosine"]}
@@ -75,9 +74,9 @@ def test_small_sizes_are_put_together_and_no_query_is_lost(counts, groups):
     assert found == {"whole set": len(sizes), **groups}
 
 
-def test_lines_are_the_means_of_their_panel():
+def test_lines_are_the_means_of_their_panel(tmp_path):
     numbers = numbers_of(3, 150)
-    panels = _figure1(numbers).axes
+    panels = draw_figure1(numbers, tmp_path / "figure.png").axes
     groups = ["whole set", "2 targets", "3 targets", "4 targets"]
     assert [panel.get_title() for panel in panels[:4]] == [
         "whole set\n150 queries", *(f"{group}\n50 queries" for group in groups[1:])
@@ -99,7 +98,7 @@ def test_the_picture_is_a_png_of_150_dots_per_inch_with_all_names_in_its_legend(
     header = (tmp_path / "figure1.png").read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(header[16:20], "big") == round(150 * 6.5)
-    (legend,) = _figure1(numbers_of(2)).legends
+    (legend,) = draw_figure1(numbers_of(2), tmp_path / "figure.png").legends
     assert [text.get_text() for text in legend.get_texts()] == ["retriever 0", "retriever 1"]
 
 

@@ -11,7 +11,6 @@ from matplotlib.colors import to_hex
 
 from amer.data.synthetic import distance_report
 from experiments.analysis import draw_figure5, draw_figure6, figure5_numbers, figure6_numbers
-from experiments.analysis.similarity import _figure5, _figure6
 
 OUTPUTS = np.array([[[2.0, 0], [0, 3]], [[1, 0], [-5, 0]], [[1, 0], [0.6, 0.8]]])  # cosines 0, -1 and 0.6
 TARGETS = np.array([0.7, 0.9])
@@ -39,7 +38,7 @@ def test_figure_5_has_a_blue_bar_for_the_targets_and_one_for_each_base_model(tmp
     embeddings = {"AmbigQA": {"1B": OUTPUTS, "3B": OUTPUTS[:1]}, "Senses": {"3B": OUTPUTS[1:2], "1B": OUTPUTS[2:]}}
     targets = {"AmbigQA": TARGETS, "Senses": TARGETS / 2}
     numbers = json.loads(json.dumps(figure5_numbers(embeddings, targets)))
-    (axes,) = _figure5(numbers).axes
+    (axes,) = draw_figure5(numbers, tmp_path / "figure.png").axes
     expected = {"Between Targets": [0.8, 0.4], "1B": [-0.4 / 3, 0.6], "3B": [0, -1]}
     assert heights(axes) == {name: pytest.approx(values, abs=1e-12) for name, values in expected.items()}
     assert to_hex(axes.containers[0][0].get_facecolor()) == "#0072b2"
@@ -101,7 +100,7 @@ def test_equals_the_report_on_synthetic_data(seed):
 def test_figure_6_has_blue_and_orange_bars_for_either_distance(tmp_path):
     vectors = {"Senses": RAGGED, "other": [*RAGGED[::-1], np.eye(2)]}
     numbers = json.loads(json.dumps(figure6_numbers(vectors, seed=1)))
-    for axes, kind in zip(_figure6(numbers).axes, ("euclidean", "cosine"), strict=True):
+    for axes, kind in zip(draw_figure6(numbers, tmp_path / "figure.png").axes, ("euclidean", "cosine"), strict=True):
         same, random = heights(axes).values()
         assert same == [numbers["datasets"][name][kind]["same_query"] for name in vectors]
         assert random == [numbers["datasets"][name][kind]["random_queries"] for name in vectors]

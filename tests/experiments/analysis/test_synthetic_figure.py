@@ -6,7 +6,6 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from experiments.analysis import draw_figure3
-from experiments.analysis.synthetic_figure import _figure3
 
 BARS = [
     {"setting": setting, "system": system, "transformation": kind, "mrecall@100": mean, "mrecall@10": mean / 2}
@@ -20,8 +19,8 @@ def heights(axes):
     return {bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers}
 
 
-def test_bars_stand_for_every_mean_without_overlap():
-    axes = _figure3(BARS, ["mrecall@100", "mrecall@10"]).axes
+def test_bars_stand_for_every_mean_without_overlap(tmp_path):
+    axes = draw_figure3(BARS, ["mrecall@100", "mrecall@10"], tmp_path / "figure.png").axes
     assert [panel.get_ylabel() for panel in axes] == ["MRecall@100 (%)", "MRecall@10 (%)"]
     assert heights(axes[1]) == {"linear": [10, 50, 10, 50], "MLP": [10, 50, 10, 50]}
     lefts = sorted(patch.get_x() for bar in axes[1].containers for patch in bar)
@@ -32,8 +31,8 @@ def test_bars_stand_for_every_mean_without_overlap():
     assert written == ["10.00", "50.00", "10.00", "50.00"] * 2 + ["Single", "OOD"]
 
 
-def test_the_place_of_a_combination_that_is_not_there_stays_empty():
-    (axes,) = _figure3(BARS[:-1], ["mrecall@10"]).axes
+def test_the_place_of_a_combination_that_is_not_there_stays_empty(tmp_path):
+    (axes,) = draw_figure3(BARS[:-1], ["mrecall@10"], tmp_path / "figure.png").axes
     assert np.isnan(heights(axes)["MLP"][3]) and heights(axes)["linear"] == [10, 50, 10, 50]
     assert "nan" not in [text.get_text() for text in axes.texts]
 

@@ -116,15 +116,8 @@ class FaissIndex:
         directory = Path(path)
         factory = recorded_factory(directory, index) or factory_of(index, len(store), store.dim, memory)
         library.make_index(factory, store.dim)
-        info = {
-            "store": store.identity,
-            "encoder": store.encoder,
-            "dim": store.dim,
-            "index": index,
-            "factory": factory,
-            "train_size": train_size,
-            "seed": seed,
-        }
+        info = {"store": store.identity, "encoder": store.encoder, "dim": store.dim, "index": index}
+        info |= {"factory": factory, "train_size": train_size, "seed": seed}
         with share_directory(directory, INFO_FILE, info):
             build_file(store, directory, factory, train_size, seed, show_progress_bar)
             file = directory / INDEX_FILE
@@ -169,12 +162,13 @@ class FaissIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Index.search`."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k)
-        scores, rows = self._find(queries, k) if filter is None else self._find_allowed(queries, k, filter)
+        if filter is None:
+            width = self._width(k)
+            parameters = library.search_parameters(self._index, width)
+            scores, rows = self._completed(queries, k, width, parameters, None)
+        else:
+            scores, rows = self._find_allowed(queries, k, filter)
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
-
-    def _find(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        width = self._width(k)
-        return self._completed(queries, k, width, library.search_parameters(self._index, width), None)
 
     def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the index where that compares fewer documents than are allowed, else those that are."""

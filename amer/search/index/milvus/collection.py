@@ -41,7 +41,8 @@ class MilvusCollection:
 
     def check_store(self, store: DocumentStore) -> None:
         """ValueError if it is made from another store."""
-        written = self._properties().get(STORE_PROPERTY)
+        described = self._call("read", lambda client, s: client.describe_collection(self.name, timeout=s))
+        written = described["properties"].get(STORE_PROPERTY)
         if written is None or json.loads(written)["identity"] != store.identity:
             origin = "" if written is None else f" It was made with the encoder {json.loads(written)['encoder']}."
             raise ValueError(
@@ -158,9 +159,6 @@ class MilvusCollection:
 
     def _aliases(self) -> list[str]:
         return self._call("read", lambda client, s: client.list_aliases(self.name, timeout=s))["aliases"]
-
-    def _properties(self) -> dict[str, str]:
-        return self._call("read", lambda client, s: client.describe_collection(self.name, timeout=s))["properties"]
 
     def _call(self, verb: str, request: Any) -> Any:
         return self.connection.call(f"{verb} the collection {self.name!r}", request)
