@@ -404,6 +404,36 @@ def test_an_anchored_model_is_trained_on_the_vectors_beside_the_questions(llama,
     assert model.config.anchored and (similarity > 0.5).all() and (similarity < 0.999).all()
 
 
+def test_a_small_decoder_is_trained_on_token_vectors_that_are_made_once(tiny_encoder, data, tmp_path):
+    store, cache = DocumentStore.open(data.store), tmp_path / "tokens"
+    named = {**ENCODER, "name": tiny_encoder}
+    documents = pa.Table.from_pylist(store.documents(range(40)))
+    write_store(tmp_path / "store", documents, store.vectors(range(40)), named, dtype="float32")
+    options = {
+        "lora_r": None,
+        "layers": 1,
+        "width": 32,
+        "anchor": "tokens",
+        "emission": "one_pass",
+        "stop_score": True,
+    }
+    options |= {"store": str(tmp_path / "store"), "token_cache": str(cache), "max_query_vectors": 3}
+    run.main(command(tmp_path / "out", "", data.text, **options))
+    made = {file: file.stat().st_mtime_ns for file in cache.rglob("vectors-*.npy")}
+    model = AMERModel.from_pretrained(tmp_path / "out", verify=True)
+    assert model.config.anchor == "tokens" and model.config.stop_score and model.config.base_model_name_or_path is None
+    found = model.encode_query(["question xx"], num_query_vectors="auto")
+    assert 1 <= found.mask.sum() <= 3
+    run.main(command(tmp_path / "again", "", data.text, **options))
+    assert len(made) == 2 and made == {file: file.stat().st_mtime_ns for file in cache.rglob("vectors-*.npy")}
+    assert weights(tmp_path / "out") == weights(tmp_path / "again")
+
+
+def test_a_base_and_a_decoder_from_scratch_are_one_too_many():
+    with pytest.raises(ValueError, match="leave out base_model, or layers"):
+        parse([*REQUIRED, "--layers", "2"])
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "nobody/no-such-decoder", "empty"])
 def test_a_base_model_that_is_not_there_is_named_and_nothing_is_written(data, tmp_path, monkeypatch, name):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
