@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 ENCODE_OPTIONS = {"batch_size", "show_progress_bar"}
-UNKNOWN = (  # of what mteb records
-    *("release_date", "languages", "license", "open_weights"),
-    *("public_training_code", "public_training_data", "training_datasets"),
-)
 
 
 class AMERSearch:
@@ -167,17 +163,23 @@ class AMERSearch:
             loader=None,
             name=self.name,
             revision=self.revision,
+            release_date=None,
+            languages=None,
             n_parameters=sum(parameter.numel() for parameter in parameters),
             n_embedding_parameters=sum(part.numel() for part in self.model.get_input_embeddings().parameters()),
             memory_usage_mb=sum(parameter.nbytes for parameter in parameters) / 2**20,
             max_tokens=config.text_config.max_position_embeddings,
             embed_dim=config.document_dim,
+            license=None,
+            open_weights=None,
+            public_training_code=None,
+            public_training_data=None,
             framework=["PyTorch", "Transformers"],
             similarity_fn_name=ScoringFunction.CUSTOM,
             use_instructions=True,
+            training_datasets=None,
             adapted_from=config.base_model_name_or_path,
             experiment_kwargs=None if own_m else {"num_query_vectors": self.num_query_vectors},
-            **dict.fromkeys(UNKNOWN),
         )
 
 
