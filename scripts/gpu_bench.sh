@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every benchmark on one GPU, in less than ten minutes: a decoder of the size of Llama-3.2-1B with random weights, m = 5,
 # questions of 40 tokens (22 of them the prompt), batches of 128 and 512; 25 million documents of 1536 in GPU memory.
-# It needs torch, transformers, peft, accelerate and scipy, and no network.
+# It needs torch, transformers, peft, accelerate, scipy and lazy-loader, and no network.
 #
 #   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT, or to docs/results/gpu
 #
