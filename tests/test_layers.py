@@ -33,6 +33,8 @@ LAYERS = (  # the lowest first; what stands in no other lies on the ground
     "benchmarks",
 )
 
+pytestmark = pytest.mark.skipif(not (ROOT / "amer").is_dir(), reason="reads the sources of a clone")
+
 
 def modules() -> dict[str, Path]:
     """Name -> file of every module; the links `amer/trainer` and `amer/hub_cards` are not followed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -170,7 +169,7 @@ def test_a_process_ends_as_the_command_does_and_debug_shows_the_traceback(tmp_pa
 
 def test_an_interrupted_command_ends_with_130_and_one_line(capsys, monkeypatch):
     def interrupted(name: str) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("amer.hub.pull_folder", interrupted)
     assert run(capsys, "corpus", "verify", "store") == (130, "", "Interrupted.\n")

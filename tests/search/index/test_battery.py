@@ -277,11 +277,13 @@ def test_a_refusal_in_words_nobody_foresaw_is_told_at_once(corpus, milvus):
 
 
 def test_nobody_listens(corpus):
+    pytest.importorskip("pymilvus")
     with pytest.raises(ConnectionError, match="could not connect"):
         MilvusIndex.open(corpus, f"http://127.0.0.1:{free_port()}", "flat", timeout=1)
 
 
 def test_somebody_listens_and_does_not_answer(corpus):
+    pytest.importorskip("pymilvus")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,8 @@ from amer.corpus import DocumentStore, write_store
 from amer.search import ExactIndex, FaissIndex, open_index
 from amer.search.index.milvus.index import MilvusIndex
 
+needs_milvus = pytest.mark.skipif(find_spec("milvus_lite") is None, reason="needs the extra `milvus-lite`")
+
 
 @pytest.fixture
 def store(tmp_path) -> DocumentStore:
@@ -17,6 +21,7 @@ def store(tmp_path) -> DocumentStore:
     return write_store(tmp_path / "store", documents, np.eye(8), {"name": "toy"})
 
 
+@needs_milvus
 def test_the_location_says_which_index_it_is(store, tmp_path):
     FaissIndex.build(store, tmp_path / "index", "flat", show_progress_bar=False)
     MilvusIndex.build(store, str(tmp_path / "milvus.db"), "docs", show_progress_bar=False).close()
@@ -43,6 +48,7 @@ def test_a_location_with_nothing_there_is_refused(store, tmp_path, location):
         open_index(store, tmp_path / location)
 
 
+@needs_milvus
 def test_another_collection_than_the_one_built_is_refused(store, tmp_path):
     MilvusIndex.build(store, str(tmp_path / "milvus.db"), "docs", show_progress_bar=False).close()
     with pytest.raises(ValueError, match="no collection 'amer'"):
