@@ -27,7 +27,7 @@ from tests.trainer.test_trainer import make_trainer
 
 GLOBAL_BATCH = 8
 UNEVEN = {1: [8], 2: [6, 2], 4: [1, 4, 2, 1]}  # questions of each process
-OPTIONS = {"optim": "sgd", "max_grad_norm": 1.0, "learning_rate": 0.05, "lr_scheduler_type": "linear"}
+OPTIONS = {"optim": "sgd", "max_grad_norm": 1.0, "learning_rate": 0.01, "lr_scheduler_type": "linear"}
 
 
 def world_of(folder: Path, rank: int) -> SimpleNamespace:
