@@ -25,8 +25,10 @@ class WordWeight(NamedTuple):
 
 
 class TokenAnchor(nn.Module):
-    """`anchor_j = sum_t a_jt v_t` with `a_j = softmax over the question's tokens of <A h_j, B v_t> / sqrt(size)`.
+    """`anchor_j = sum_t a_jt v_t`, the weights `a_j` a softmax over the question's tokens.
 
+    It is taken of `<A h_j, B v_t + C h_t> / sqrt(size)`: h_j is the decoder's state at step j, v_t a token's vector
+    and h_t the decoder's state at it, which has read what came before, and can tell the second part from the first.
     A starts at zero: untrained, the weights are even, and every anchor is the mean of the token vectors, which is the
     vector of an encoder that pools by the mean. Computed in float32, whatever the decoder's precision.
 
@@ -40,9 +42,10 @@ class TokenAnchor(nn.Module):
         super().__init__()
         self.query = nn.Linear(hidden_size, size, bias=False)
         self.key = nn.Linear(dim, size, bias=False)
+        self.state_key = nn.Linear(hidden_size, size, bias=False)
 
     def forward(
-        self, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor
+        self, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, states: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weigh the tokens for each step.
 
@@ -50,6 +53,7 @@ class TokenAnchor(nn.Module):
             hidden: `(batch, m, hidden)` states of the decoder.
             tokens: `(batch, length, dim)` token vectors, whose mean has length 1.
             mask: `(batch, length)`, 0 on padding.
+            states: `(batch, length, hidden)` of the decoder at the tokens.
 
         Returns:
             anchors `(batch, m, dim)` and weights `(batch, m, length)`, which sum to 1 and are 0 on padding.
@@ -57,8 +61,8 @@ class TokenAnchor(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             tokens = tokens.float()
             scale = tokens.shape[-1] ** 0.5  # components about 1, as those of the hidden states
-            logits = self.query(hidden.float()) @ self.key(tokens * scale).transpose(1, 2)
-            logits = logits / self.query.out_features**0.5
+            keys = self.key(tokens * scale) + self.state_key(states.float())
+            logits = self.query(hidden.float()) @ keys.transpose(1, 2) / self.query.out_features**0.5
             weights = logits.masked_fill(mask[:, None] == 0, -torch.inf).softmax(dim=-1)
             return weights @ tokens, weights
 

@@ -81,10 +81,18 @@ class _Questions(TypedDict, total=False):
 
 
 class _Source(NamedTuple):
-    """What the outputs start from: vectors `(batch, length, dim)`, one for a vector anchor, and their mask."""
+    """What the outputs start from: vectors `(batch, length, dim)`, one for a vector anchor, and their mask.
+
+    Token anchors also use the decoder's states `(batch, length, hidden)` at the tokens.
+    """
 
     vectors: torch.Tensor
     mask: torch.Tensor
+    states: torch.Tensor | None = None
+
+    def at(self, question: torch.Tensor) -> _Source:
+        """The same with the states at the end of `question (batch, n, hidden)`, where the vectors are read."""
+        return self._replace(states=question[:, -self.vectors.shape[1] :])
 
 
 @dataclass
@@ -211,7 +219,9 @@ class AMERModel(AMERPreTrainedModel):
             if teacher_vectors is not None:
                 raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
             tokens = self.query_tokens.weight[:num_query_vectors].to(inputs.dtype).expand(len(inputs), -1, -1)
-            hidden = self._read_at_once(prefix_ids, inputs, mask, tokens)[:, 1:]
+            states = self._read_at_once(prefix_ids, inputs, mask, tokens)
+            hidden = states[:, -num_query_vectors:]
+            source = source and source.at(states[:, :-num_query_vectors])
         else:
             questions: _Questions = {
                 "input_ids": input_ids,
@@ -223,7 +233,7 @@ class AMERModel(AMERPreTrainedModel):
             if self.config.token_vectors:
                 questions["input_mask"] = input_mask
             teacher = _Teacher(teacher_vectors, teacher_mask)
-            hidden = self._autoregress(num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions)
+            hidden, source = self._autoregress(num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions)
         query_embeddings, attention = self._emit(hidden, source)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
             # Nothing is fed back, but distributed training waits for a gradient of every parameter.
@@ -241,18 +251,24 @@ class AMERModel(AMERPreTrainedModel):
         source: _Source | None,
         teacher: _Teacher,
         questions: _Questions,
-    ) -> torch.Tensor:
-        """Hidden states `(batch, count, hidden)`; all but the first have read the vector made of the one before."""
+    ) -> tuple[torch.Tensor, _Source | None]:
+        """Hidden states `(batch, count, hidden)`; all but the first have read the vector made of the one before.
+
+        Returns:
+            those, and the source with the states at the question.
+        """
         if self.training and not self._gradients_may_pass_the_cache():
             fed = None
             if count > 1:
                 fed = self._project(self._roll_out_anew(count - 1, teacher, questions))
-            return self._read_at_once(prefix_ids, inputs, mask, fed)
+            states, end = self._read_at_once(prefix_ids, inputs, mask, fed), inputs.shape[1]
+            return states[:, end - 1 :], source and source.at(states[:, :end])
         cache = DynamicCache(config=self.backbone.config)
         mask = self._read_prefix(prefix_ids, mask, cache)
-        first = self._read(inputs, mask, cache)[:, -1:]
+        question = self._read(inputs, mask, cache)
+        source = source and source.at(question)
         decode = self._roll_out if self.training else self._decode
-        return decode(first, count, mask, cache, source, teacher)
+        return decode(question[:, -1:], count, mask, cache, source, teacher), source
 
     def _check_inputs(
         self,
@@ -439,7 +455,7 @@ class AMERModel(AMERPreTrainedModel):
         """Questions and what is appended, `(batch, n, hidden)`, in one pass without a cache.
 
         Returns:
-            the states `(batch, 1 + n, hidden)` at the question's end and at each appended input.
+            the states `(batch, length + n, hidden)` at the question without the prefix, and at each appended input.
         """
         count = 0 if appended is None else appended.shape[1]
         parts, mask = [inputs], _extended(mask, count)
@@ -448,7 +464,7 @@ class AMERModel(AMERPreTrainedModel):
             mask = torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
         if appended is not None:
             parts.append(appended)
-        return self._read(torch.cat(parts, dim=1), mask, None)[:, -count - 1 :]
+        return self._read(torch.cat(parts, dim=1), mask, None)[:, -inputs.shape[1] - count :]
 
     # ---------------------------------------------------------------------------------------------------- encoding
 
@@ -652,7 +668,7 @@ class AMERModel(AMERPreTrainedModel):
         if self.config.anchor == "tokens":
             if module is self.token_anchor.query:
                 init.zeros_(module.weight)  # untrained, the anchor is the mean of the tokens
-            if module is self.token_anchor.key:
+            if module in (self.token_anchor.key, self.token_anchor.state_key):
                 init.normal_(module.weight, std=module.in_features**-0.5)
 
 

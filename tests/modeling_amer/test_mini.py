@@ -59,10 +59,12 @@ def test_outputs_are_what_the_formula_says(tiny_encoder):
     vectors = tokens.vectors
     with torch.no_grad():
         inputs = torch.cat([model.input_projection(vectors), model.query_tokens.weight[:3]])[None]
-        hidden = model.backbone(inputs_embeds=inputs).last_hidden_state[0, -3:]
+        states = model.backbone(inputs_embeds=inputs).last_hidden_state[0]
         outputs, weights, stops = [], [], []
-        for h in hidden:
-            scores = (model.token_anchor.key.weight @ (vectors * DIM**0.5).T).T @ (model.token_anchor.query.weight @ h)
+        anchor = model.token_anchor
+        keys = vectors * DIM**0.5 @ anchor.key.weight.T + states[:-3] @ anchor.state_key.weight.T
+        for h in states[-3:]:
+            scores = keys @ (anchor.query.weight @ h)
             weights.append((scores / 64**0.5).softmax(dim=0))
             correction = model.output_projection(h / 32**0.5)
             outputs.append(normalize(weights[-1] @ vectors + correction, dim=0))
