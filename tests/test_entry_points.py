@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = ["amer", "scripts.quickstart", "experiments.reproduce", "experiments.sweep", "experiments.synthetic"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_shows_its_help(module):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -62,6 +62,7 @@ def test_any_text_becomes_the_tokens_of_the_plain_tokenizer(signs):
         assert normalise_answer(text) == " ".join(tokens(text)), ascii(text)
 
 
+@pytest.mark.slow
 def test_every_character_is_cut_as_the_plain_tokenizer_cuts_it():
     for start in range(0, sys.maxunicode + 1, 256):
         text = " ".join(f"a{chr(code)}b" for code in range(start, start + 256))

@@ -113,6 +113,7 @@ def check_nearest(queries: torch.Tensor, vectors: torch.Tensor, size: int, k: in
     assert torch.isneginf(found[:, listed:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("values", [2, 100_000], ids=["full of ties", "few ties"])
 def test_nearest_equals_a_full_sort(monkeypatch, values, dtype):

@@ -268,6 +268,7 @@ def test_a_killed_build_goes_on_where_it_stopped(store, tmp_path, monkeypatch, h
     assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["index.faiss", "index.json"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_the_build_goes_on_later(store, tmp_path):
     build(store, tmp_path / "whole", "ivfpq")
     expected = (tmp_path / "whole" / "index.faiss").read_bytes()
