@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from amer.data.building import (
     DroppedRecords,
@@ -21,12 +20,11 @@ from amer.data.building import (
     find_gold,
     finish,
     is_built,
+    read_records,
     unseen,
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import Place, read_objects
-from amer.files import read_json
 from amer.hub import pull_folder
 
 HUB = "sewon/ambig_qa"
@@ -114,7 +112,7 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
     """The questions of a file, whatever number of answers they have."""
-    for place, record in _records(file):
+    for place, record in read_records(file):
         try:
             query = record["question"]
             if split == "nq_open":
@@ -124,24 +122,6 @@ def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
         except (KeyError, TypeError, StopIteration) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
         yield SourceQuestion(Question(f"{split}:{name}", query, answers, [query]), place)
-
-
-def _records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    if file.suffix not in (".json", ".parquet"):
-        yield from read_objects(file)
-        return
-    records, unit = (read_json(file), "record") if file.suffix == ".json" else (_rows(file), "row")
-    if not isinstance(records, list):
-        raise ValueError(f"{file} must hold a JSON list of questions, not {type(records).__name__}")
-    for number, record in enumerate(records, start=1):
-        yield Place(file, unit, number), record
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        return pq.read_table(file).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise OSError(f"{file} is cut short or no Parquet file ({error}): fetch it again") from error
 
 
 def _answers(annotations: Any) -> list[list[str]]:

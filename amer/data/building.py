@@ -7,11 +7,12 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import amer
 from amer.corpus.shards import file_checksum
@@ -19,7 +20,7 @@ from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, Retriever, map_gold
-from amer.data.text_lines import Place
+from amer.data.text_lines import Place, read_objects
 from amer.files import atomic_write, read_json
 from amer.locks import KILLED_WRITES, RUN_FILE
 
@@ -56,6 +57,30 @@ class DroppedRecords:
         """One JSON object a line."""
         with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
+
+
+def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The records of a JSON list, a JSONL file or a Parquet file.
+
+    Raises:
+        OSError: a file is cut short.
+        ValueError: it is not of the format that its name says, or holds anything but objects.
+    """
+    if file.suffix not in (".json", ".parquet"):
+        yield from read_objects(file)
+        return
+    records, unit = (read_json(file), "record") if file.suffix == ".json" else (_rows(file), "row")
+    if not isinstance(records, list):
+        raise ValueError(f"{file} must hold a JSON list of questions, not {type(records).__name__}")
+    for number, record in enumerate(records, start=1):
+        yield Place(file, unit, number), record
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        return pq.read_table(file).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{file} is cut short or no Parquet file ({error}): fetch it again") from error
 
 
 def usable(

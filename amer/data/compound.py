@@ -166,7 +166,7 @@ def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, 
         rows = rng.choice(len(parts.texts), size=count, replace=False).tolist()
         documents = [document for row in rows for document in {*parts.targets[row]}]
         if len({*documents}) == len(documents):
-            template = templates[count][rng.integers(len(templates[count]))]
+            template = templates[count][int(rng.integers(len(templates[count])))]
             return Compound(rows, *_fill(template, [(parts.texts[row], parts.inner[row]) for row in rows]))
     raise ValueError(
         f"a question of {count} parts needs {count} questions that have one target each, and different ones; of "
@@ -236,7 +236,7 @@ def _counts(shares: Sequence[float], count: int) -> list[int]:
     if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are {list(shares)}: of the questions of 1, 2, 3 ... parts, they must add up to 1")
     ends = np.rint(np.cumsum([0.0, *shares]) * count).astype(int)
-    return np.diff(ends).tolist()
+    return [int(number) for number in np.diff(ends)]
 
 
 def _answers(parts: Parts, rows: Iterable[int]) -> list[list[str]]:
@@ -259,7 +259,7 @@ def _proper_names(texts: Iterable[str]) -> set[str]:
 
 def _inside_sentence(text: str, names: set[str]) -> str:
     """The text with its first letter in lower case, unless its first word is a name, a code or an abbreviation."""
-    first = re.match(r"\w*", text)[0]
+    first = re.split(r"\W", text, maxsplit=1)[0]
     ordinary = first[:1].isupper() and first[1:].islower() and first not in names
     return text[0].lower() + text[1:] if ordinary or text.startswith("A ") else text
 
@@ -267,7 +267,8 @@ def _inside_sentence(text: str, names: set[str]) -> str:
 def _fill(template: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[list[int]]]:
     """The question and each part's span; a part at the beginning of a sentence keeps its capital letter."""
     first, *others = template.split(PART)
-    question, spans = first, []
+    question = first
+    spans: list[list[int]] = []
     for (text, inner), after in zip(parts, others, strict=True):
         begins = not question or question.rstrip().endswith((".", "?", "!"))
         text = text if begins else inner

@@ -143,21 +143,51 @@ def _methods(path: str, cls: type) -> Iterator[tuple[str, Any]]:
 def _doc(value: Any) -> str:
     """The object's own docstring, not an inherited one; empty where it has none."""
     try:
-        doc = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
-        own = isinstance(doc, str) and (inspect.isclass(value) or doc != type(value).__doc__)
+        if inspect.isclass(value):
+            doc = vars(value).get("__doc__")
+        else:
+            doc = None if value.__doc__ == type(value).__doc__ else value.__doc__
     except Exception:  # `__doc__` can be any code of the package
         return ""
-    return inspect.cleandoc(doc) if own else ""
+    return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
 
 def _described(path: str, value: Any) -> dict[str, str]:
     try:
-        signature = str(inspect.signature(value))
+        signature = str(_without_objects(inspect.signature(value)))
     except Exception:  # there is none, or its defaults or annotations cannot be shown
         signature = ""
     home = os.path.expanduser("~")
     texts = {"name": path, "signature": signature, "doc": _doc(value)}
     return {key: ADDRESS.sub("", text).replace(home, "~") for key, text in texts.items()}
+
+
+class _Hidden:
+    """A default value that is not shown."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def _without_objects(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with "..." for the defaults that depend on the machine or the process.
+
+    `environ=os.environ` would print all environment variables, passwords among them.
+    """
+    shown = [
+        one if one.default is one.empty or _is_plain(one.default) else one.replace(default=_Hidden())
+        for one in signature.parameters.values()
+    ]
+    return signature.replace(parameters=shown)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a default is a number, a text other than a path, or the like, or a tuple of such."""
+    if isinstance(value, tuple):
+        return all(_is_plain(one) for one in value)
+    if isinstance(value, str):
+        return type(value) is str and not os.path.isabs(value)
+    return value is None or type(value) in (bool, int, float, complex, bytes, type)
 
 
 def main() -> None:

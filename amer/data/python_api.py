@@ -38,6 +38,9 @@ NO_NETWORK = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HTTP_PROXY": NO_PROXY, "HTTPS_PROXY": NO_PROXY,
     "http_proxy": NO_PROXY, "https_proxy": NO_PROXY,
 }  # fmt: skip
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""Of the environment; the others, keys and passwords among them, are not for the packages' code."""
+
 MIN_SUMMARY, MAX_SUMMARY = 3, 30
 MIN_TEXT = 8
 MAX_SIGNATURE = 300
@@ -49,6 +52,7 @@ ROLE = re.compile(r":[a-z:]+:`[~!]?([^`<]+?)(?:\s*<[^`]*>)?`")
 NO_SUMMARY = re.compile(
     r"\b(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?):|:$| [-*] |>>>|[][{}\\=]|\.\.\."
 )
+EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([A-Za-z][\w ]*)\*{1,2}(?![\w*])")
 LINK = re.compile(r"\[?`+~?([^`]+)`+\]?_{0,2}(?:\([^)\s]*\))?")
 
 
@@ -80,13 +84,14 @@ def build_python_api(
     docstring without the summary line. The summary line is the question. An entry is dropped, as document and as
     question, where another has the same summary line or the same text. The split follows the SHA-1 of the qualified
     name: of twenty parts one is reserved (documents without a question), two are the test set, one is the validation
-    set.
+    set. A split without a question is left out.
 
     Each package is imported in a process of its own, without network and in an empty folder; nothing but the imports
     runs. `dropped.jsonl` lists the modules that raised or printed, and the packages that ran out of time.
 
     A build that is killed and called again goes on where it stopped; a finished one is left as it is. The same
-    packages give the same dataset.
+    packages give the same dataset, but for texts that a package makes of random numbers at each import (three in SciPy
+    1.17).
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
@@ -97,7 +102,7 @@ def build_python_api(
 
     Raises:
         FileExistsError: `path` holds a dataset of other packages or versions.
-        ValueError: a package is not installed, or a split comes out empty.
+        ValueError: a package is not installed, or no question is left for training.
     """
     path, versions = Path(path), _versions(packages)
     info: dict[str, Any] = {
@@ -165,7 +170,7 @@ def _read(name: str, file: Path, time_limit: float) -> None:
 
 def _run(name: str, output: Path, home: Path, time_limit: float) -> str | None:
     """Run `amer/data/docstrings.py`; what went wrong with the package as a whole, or None."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    kept = {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
     # The seed fixes the order in which sets are printed in signatures.
     env = kept | NO_NETWORK | {"HOME": str(home), "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
     search_path = json.dumps([os.path.abspath(folder) for folder in sys.path])
@@ -227,7 +232,9 @@ def _first_paragraph(doc: str) -> tuple[str, str]:
 
 def _plain(text: str) -> str:
     """A line without the marks of reStructuredText and Markdown."""
-    return LINK.sub(r"\1", ROLE.sub(r"\1", text)).replace("`", "").strip()
+    for mark in (ROLE, LINK, EMPHASIS):
+        text = mark.sub(r"\1", text)
+    return text.replace("`", "").strip()
 
 
 def _body(entry: Entry) -> str:
@@ -280,4 +287,5 @@ def _splits(entries: list[Entry]) -> dict[str, RetrievalDataset]:
             answers=[[] for _ in some],
         )
         for split, some in asked.items()
+        if some or split == "train"
     }

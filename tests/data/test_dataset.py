@@ -101,7 +101,7 @@ def test_spans_come_back_and_follow_their_queries(tmp_path):
 
 def test_query_vectors_are_checked_when_added():
     np.testing.assert_array_equal(make_split().with_input_vectors(VECTORS).input_vectors, VECTORS)
-    with pytest.raises(ValueError, match="2 query ids but 1 query_vectors"):
+    with pytest.raises(ValueError, match="2 query ids but 1 input_vectors"):
         make_split().with_input_vectors(VECTORS[:1])
     with pytest.raises(ValueError, match="query 'b' has a zero vector"):
         make_split().with_input_vectors(VECTORS * [[1], [0]])
@@ -116,7 +116,7 @@ def test_query_vectors_are_checked_when_added():
         ({"query_ids": ["a", "a"]}, "'a' is used twice"),
         ({"query_ids": ["a", ""]}, "query number 1"),
         ({"queries": ["river bank", " "]}, "query 'b' has the text"),
-        ({"queries": None}, "neither queries nor query_vectors"),
+        ({"queries": None}, "neither queries nor input_vectors"),
         ({"answers": [[["bank"]], []]}, "query 'a' has 2 targets but answers"),
         ({"input_vectors": VECTORS * np.float32(np.nan)}, "query 'a' has a zero vector or one with NaN"),
         ({"input_vectors": VECTORS.astype(np.float64)}, "must be float32"),
