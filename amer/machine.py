@@ -1,4 +1,4 @@
-"""The machine something ran on, as a card names it."""
+"""What machine this is: where models run, and how a card names it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from typing import Any
 import torch
 
 PACKAGES = ("amer", "torch", "transformers", "peft", "accelerate", "sentence-transformers", "tokenizers", "numpy")
+
+
+def chosen_device(device: torch.device | str | None = None) -> str:
+    """The device that was asked for, else a GPU if there is one, else the CPU."""
+    return str(device) if device else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def hardware(device: torch.device | str, count: int = 1) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from amer.evaluation import (
@@ -29,7 +28,7 @@ from amer.evaluation import (
 )
 from amer.evaluation.runs import Run
 from amer.files import read_json, write_json
-from amer.machine import hardware, hardware_line, versions
+from amer.machine import chosen_device, hardware, hardware_line, versions
 from experiments import synthetic
 from experiments.analysis import (
     comparison_numbers,
@@ -276,7 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         compute, draw = ARTEFACTS[artefact]
         path = work.folder / "results" / artefact
         file = path.with_name(f"{artefact}.json")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = chosen_device()
         made = {
             "study": parsed.dataset,
             "date": date.today().isoformat(),

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from amer.baselines.bm25 import BM25
@@ -25,6 +24,7 @@ from amer.data.question_vectors import add_question_vectors
 from amer.data.wikipedia import build_wikipedia
 from amer.data.wordnet import LICENSE, build_wordnet
 from amer.files import read_json, write_json
+from amer.machine import chosen_device
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from experiments.study import BM25_NAME, Study, StudyDataset, slug
@@ -163,7 +163,7 @@ class StudyData:
         return DocumentEncoder.from_identity(identity, trust_remote_code=name in self.study.trust_remote_code)
 
     def _index_of(self, store: DocumentStore) -> ExactIndex:
-        return ExactIndex(store, self.study.search_device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return ExactIndex(store, chosen_device(self.study.search_device))
 
     @property
     def _corpus(self) -> Path:

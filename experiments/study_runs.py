@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from amer.baselines.averaging import average
@@ -19,6 +18,7 @@ from amer.data import RetrievalDataset
 from amer.evaluation import mrecall_at_k
 from amer.evaluation.runs import Run
 from amer.files import atomic_directory, write_json
+from amer.machine import chosen_device
 from amer.offline import resolve_model
 from amer.search import reciprocal_rank, round_robin, trained_fusion
 from amer.search.fusion import Fusion
@@ -166,7 +166,7 @@ class Trained:
 
     @cached_property
     def _model(self) -> AMERModel:
-        return AMERModel.from_pretrained(self.job.output).to("cuda" if torch.cuda.is_available() else "cpu")
+        return AMERModel.from_pretrained(self.job.output).to(chosen_device())
 
     @cached_property
     def _test_embeddings(self) -> np.ndarray:

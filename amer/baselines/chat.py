@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import torch
-
 from amer.extras import import_extra
+from amer.machine import chosen_device
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 BUSY = (408, 409, 429)  # which the client repeats, as it does the errors from 500 on
@@ -73,7 +72,7 @@ class LocalChat:
         if loaded["missing_keys"]:
             missing = ", ".join(sorted(loaded["missing_keys"])[:5])
             raise ValueError(f"{model_path} lacks the weights {missing}: it is not a whole language model")
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device(device)
         self._pipeline = pipeline("text-generation", model=model, tokenizer=tokenizer, device=device)
 
     def reply(self, prompts: Sequence[str]) -> list[str]:

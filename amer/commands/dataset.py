@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from amer.commands.opening import chosen_device
 from amer.commands.options import Device, TrustRemoteCode
 
 if TYPE_CHECKING:
@@ -251,6 +250,7 @@ def open_corpus(
 ) -> tuple[pa.Table, list[BM25 | DenseRetriever]]:
     """The corpus, and what searches it: BM25, and each store with its own encoder."""
     from amer.corpus import open_documents
+    from amer.machine import chosen_device
 
     table = open_documents(documents)
     searches: list[BM25 | DenseRetriever] = [] if bm25 is None else [open_bm25(bm25, table)]

@@ -14,10 +14,3 @@ def open_store(name: str) -> DocumentStore:
     from amer.hub import pull_folder
 
     return DocumentStore.open(pull_folder(name))
-
-
-def chosen_device(device: str | None) -> str:
-    """The device that was asked for, else a GPU if there is one."""
-    import torch
-
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.filters import Filter
 from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
+from amer.machine import chosen_device
 from amer.offline import resolve_model
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
@@ -119,7 +120,7 @@ class Searcher:
             OSError: a model, store or index is not there, or is damaged; names it.
             ValueError: they do not belong together.
         """
-        device = _device(device)
+        device = chosen_device(device)
         opened = _open_model(model, device, revision, token)
         if not isinstance(store, DocumentStore):
             store = DocumentStore.open(pull_folder(store, token=token))
@@ -160,7 +161,7 @@ class Searcher:
             TypeError: a document is not a text.
             ValueError: no document, or a model that does not say which encoder it was trained for.
         """
-        device = _device(device)
+        device = chosen_device(device)
         opened = _open_model(model, device, revision, token)
         if encoder is None:
             if not opened.config.document_encoder:
@@ -293,12 +294,6 @@ class Searcher:
             found = [place for place in zip(*fields, strict=True) if place[0] >= 0]
             hits.append([_hit(documents[row], score, by, at) for row, score, by, at in found])
         return hits
-
-
-def _device(device: str | torch.device | None) -> str:
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(device)
 
 
 def _open_model(
