@@ -188,7 +188,8 @@ class Searcher:
         Args:
             questions: one or several.
             k: documents a question, and length of the list searched for each query vector.
-            num_query_vectors: m; "auto": as many as the model says, the default where it can; else the model's own number.
+            num_query_vectors: m; "auto": as many as the model says, the default where it can choose; else the model's
+                own number.
             fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
                 `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
                 trained for, `round_robin` or `mixture`.
