@@ -750,7 +750,7 @@ class AMERModel(AMERPreTrainedModel):
                 init.normal_(module.weight, std=module.in_features**-0.5)
 
 
-def _emitted(output: AMEROutput) -> torch.Tensor:
+def _emitted(output: Any) -> torch.Tensor:
     """Which vectors `(batch, m)` the model means: those before its stop, or all where it has no stop score."""
     if output.stop_logits is None:
         return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)

@@ -7,21 +7,33 @@ vector carries nothing of what the other parts say, as the encoder's token vecto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
-from .encoder_amer import TokenVectors, pad_tokens
-
-if TYPE_CHECKING:
-    from .modeling_amer import AMERModel
+from .configuration_amer import AMERConfig
+from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 
 GROUP = 4096  # questions whose token vectors are held at a time
 NUM_LABELS = 3
 OUTSIDE, BEGINS, INSIDE = range(NUM_LABELS)
 """What a token is to the parts of its question: the classes of the model's `part_logits`."""
+
+
+class SplittingModel(Protocol):
+    """What is asked here of an [`AMERModel`], which this file does not import, for the model imports it."""
+
+    config: AMERConfig
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def document_encoder(self) -> QuestionEncoder: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Part(NamedTuple):
@@ -88,7 +100,7 @@ def part_labels(spans: list[list[int]], offsets: torch.Tensor) -> torch.Tensor:
 
 
 def encode_parts(
-    model: AMERModel, texts: Sequence[str], most: int, batch_size: int, show_progress_bar: bool = False
+    model: SplittingModel, texts: Sequence[str], most: int, batch_size: int, show_progress_bar: bool = False
 ) -> tuple[list[list[Part]], list[torch.Tensor]]:
     """The parts of each question, at most `most`, and their unit vectors `(parts, dim)`, float32, on the CPU."""
     all_parts: list[list[Part]] = []
@@ -110,7 +122,7 @@ def encode_parts(
     return all_parts, all_vectors
 
 
-def attribute_parts(model: AMERModel, question: str, most: int) -> list[list[WordWeight]]:
+def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:
     """For each part of the question the weights of its words in the anchor of its vector."""
     ((parts, *_), _) = encode_parts(model, [question], most, 1)
     found = []
@@ -125,7 +137,7 @@ def attribute_parts(model: AMERModel, question: str, most: int) -> list[list[Wor
 
 
 def _read(
-    model: AMERModel, tokens: Sequence[TokenVectors], batch_size: int
+    model: SplittingModel, tokens: Sequence[TokenVectors], batch_size: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Of each text its vector `(dim,)` and the labels of its tokens `(length,)`."""
     vectors: dict[int, torch.Tensor] = {}

@@ -207,7 +207,7 @@ def _text(example: dict[str, Any], place: int) -> str:
     return example["query"][start:end]
 
 
-def _tokens_of(examples: list[dict[str, Any]], model: AMERModel) -> list[TokenVectors]:
+def _tokens_of(examples: list[dict[str, Any]], model: Any) -> list[TokenVectors]:
     """Of each question: the dataset's, or what the model's document encoder makes of the text."""
     if "tokens" in examples[0]:
         return [example["tokens"] for example in examples]
