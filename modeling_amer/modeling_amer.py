@@ -499,6 +499,8 @@ class AMERModel(AMERPreTrainedModel):
     def document_encoder(self) -> QuestionEncoder:
         """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
 
+        In a bfloat16 model its transformer computes in bfloat16, too.
+
         Raises:
             OSError: it is not there.
             ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
@@ -507,8 +509,9 @@ class AMERModel(AMERPreTrainedModel):
             identity = self.config.document_encoder
             if not identity:
                 raise ValueError("The configuration names no document encoder: pass input_vectors.")
+            dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else None
             self._encoder = QuestionEncoder.from_identity(
-                identity, self.document_encoder_path, **self._encoder_options
+                identity, self.document_encoder_path, dtype, **self._encoder_options
             )
         return self._encoder.to(self.device)
 
