@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset
+from amer.data.token_cache import TokenCache, TokenDataset, cache_folder
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -83,6 +80,6 @@ def _with_tokens(
     """The split with the cached token vectors of its questions, for a model that reads them."""
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
-    folder = Path(token_cache, hashlib.sha256(json.dumps(split.queries).encode()).hexdigest()[:16])
+    folder = cache_folder(token_cache, split.queries)
     with args.main_process_first():
         return TokenDataset(split, TokenCache.build(folder, model.document_encoder, split.queries))

@@ -111,12 +111,11 @@ def _encode_here(
 
 def _with_query_prompt(identity: dict[str, Any], given: str | None, tell: bool) -> dict[str, Any]:
     """The encoder's identity with its query prompt; says which one it is where none was given."""
-    from amer.corpus.known_encoders import KNOWN_ENCODERS
+    from amer.corpus.known_encoders import known_query_prompt
 
     if given is not None:
         return {**identity, "query_prompt": given}
-    known = KNOWN_ENCODERS.get(identity["name"])
-    prompt = known.query_prompt if known else ""
+    prompt = known_query_prompt(identity["name"])
     if tell:
         say(f"before every question: {prompt!r} (choose with --query-prompt)")
     return {**identity, "query_prompt": prompt}
