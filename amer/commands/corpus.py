@@ -32,7 +32,7 @@ Named = Annotated[str, typer.Argument(metavar="STORE", help="A folder or a name 
 
 @app.command()
 def encode(
-    documents: Annotated[str, typer.Option(help="The corpus: a .parquet file or a folder of Arrow parts.")],
+    documents: Annotated[str, typer.Option(help="The corpus: a folder of Arrow parts, or a .parquet or .jsonl file.")],
     encoder: Annotated[str, typer.Option(help="A sentence-transformers model: a name on the Hub or a folder.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the document store.")],
     revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
@@ -146,7 +146,8 @@ def import_store(
         Path | None, typer.Option(help="A .npy file of (n, dim), or a FAISS index; with --documents.")
     ] = None,
     documents: Annotated[
-        str | None, typer.Option(help="The corpus of --vectors: a .parquet file or a folder of Arrow parts.")
+        str | None,
+        typer.Option(help="The corpus of --vectors: a folder of Arrow parts, or a .parquet or .jsonl file."),
     ] = None,
     table: Annotated[
         str | None,

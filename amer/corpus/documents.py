@@ -32,9 +32,7 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist: give a corpus, a folder of Arrow parts, or a .parquet or .jsonl file"
-        )
+        raise FileNotFoundError(f"{path} does not exist: give a folder of Arrow parts, or a .parquet or .jsonl file")
     if path.is_dir():
         table = _open_parts(path)
     elif path.name.endswith(JSON_LINES):
