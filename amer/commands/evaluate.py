@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,6 @@ from amer.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from amer.corpus import DocumentStore
     from amer.data import RetrievalDataset
     from amer.evaluation import SystemResult
     from amer.search import Searcher
@@ -65,6 +64,7 @@ def evaluate(
     from rich.console import Console
 
     from amer.evaluation import Report, plot_by_diversity, target_similarity
+    from amer.evaluation.provenance import machine_of, metadata_of
     from amer.hub import pull_folder
     from amer.search import Searcher
 
@@ -196,29 +196,3 @@ def description(config: AMERConfig) -> str:
     """What a baseline is, in words."""
     vectors = "one query vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} query vectors"
     return f"trained for {vectors}, {'anchored, ' if config.anchored else ''}objective {config.objective}"
-
-
-def metadata_of(model: str, dataset: str, folder: Path, split: str, store: DocumentStore) -> dict[str, Any]:
-    """What the figures belong to, in words that mean something on another machine."""
-    from amer.files import read_json
-    from amer.hub import origin, public_name
-
-    info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
-    return {
-        "model": public_name(model),
-        "dataset": info.get("source") or found.get("repo_id") or found["name"],
-        **({"dataset_id": found["repo_id"]} if "repo_id" in found else {}),
-        "split": split,
-        "corpus": f"{len(store):,} documents",
-        "document encoder": store.encoder["name"],
-    }
-
-
-def machine_of(device: str) -> dict[str, str]:
-    """Where they were measured."""
-    from amer.machine import hardware, hardware_line, versions
-
-    return {
-        "machine": hardware_line(hardware(device)),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-    }
