@@ -25,6 +25,7 @@ from amer.machine import chosen_device
 from amer.offline import resolve_model
 from amer.search import ExactIndex, Searcher, locate_encoder
 from modeling_amer import AMERModel, QuestionEncoder
+from modeling_amer.publishing_amer import is_repo_id
 
 STAGES = 7
 
@@ -155,11 +156,9 @@ def show_next(settings: Settings, question: str, console: Console) -> None:
     """The next commands to type."""
     where = ["--model", str(settings.model), "--store", str(settings.store)]
     results = ["--results", str(settings.output / RESULTS), "--system", "AMER"]
-    commands = (
-        ["search", question, *where],
-        ["serve", *where],
-        ["push", "model", str(settings.model), "YOU/NAME", *results],
-    )
+    commands = [["search", question, *where], ["serve", *where]]
+    if is_repo_id(settings.encoder):  # a model on somebody's folder is of no use to others, and is not pushed
+        commands.append(["push", "model", str(settings.model), "YOU/NAME", *results])
     console.print("Next:")
     for command in commands:
         console.print(f"  {command_line(command)}", markup=False, highlight=False, soft_wrap=True)
