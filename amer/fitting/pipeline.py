@@ -20,6 +20,7 @@ from amer.fitting.examples import HITS_A_PART, PARTS, example_questions, example
 from amer.fitting.report import RESULTS, save_report
 from amer.fitting.settings import Settings
 from amer.fitting.stages import Stages, command_line, duration
+from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
 from amer.machine import chosen_device
 from amer.offline import resolve_model
@@ -62,7 +63,7 @@ def fit(settings: Settings, console: Console) -> Comparison:
         belongs = metadata_of(str(settings.model), str(settings.dataset), settings.dataset, "test", store)
         similarity = target_similarity(test.linked_rows, store)
         save_report(comparison, similarity, {**belongs, **machine_of(device)}, settings.output)
-    console.print(comparison.table())
+    console.print(comparison_table(comparison))
     show_examples(Searcher(model, index), test, console)
     took = duration(sum(stages.seconds.values()))
     console.print(f"Everything is in {settings.output}; this took {took}.", markup=False, highlight=False)
