@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_bars_are_the_values_of_each_group_and_thirteen_systems_look_different(t
     looks = {(bars[0].get_facecolor(), bars[0].get_hatch()) for bars in axes.containers}
     assert len(looks) == 13 and [label.get_text() for label in axes.get_xticklabels()] == ["one part", "2 parts"]
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in axes.containers for bar in bars)
-    assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
+    assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
     with pytest.raises(ValueError, match="each of 3 groups"):
         plot_groups(values, ["a", "b", "c"], "", tmp_path / "figure.png")
 
