@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset, cache_folder
+from amer.data.token_cache import TokenDataset, cached_split
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -18,7 +18,8 @@ from modeling_amer import AMERModel
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
     """A new model, on a base or from scratch, for the documents of the store."""
-    emission = {name: getattr(args, name) for name in ("emission", "stop_score", "max_query_vectors")}
+    fields = ("emission", "stop_score", "splits_questions", "max_query_vectors")
+    emission = {name: getattr(args, name) for name in fields}
     anchor = "vector" if args.anchored and args.anchor is None else args.anchor
     if args.layers:
         return AMERModel.from_scratch(
@@ -80,6 +81,5 @@ def _with_tokens(
     """The split with the cached token vectors of its questions, for a model that reads them."""
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
-    folder = cache_folder(token_cache, split.queries)
     with args.main_process_first():
-        return TokenDataset(split, TokenCache.build(folder, model.document_encoder, split.queries))
+        return cached_split(split, model.document_encoder, token_cache, model.config.splits_questions)

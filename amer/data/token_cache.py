@@ -23,11 +23,6 @@ CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
 
 
-def cache_folder(root: str | os.PathLike[str], questions: Sequence[str]) -> Path:
-    """Where the token vectors of these questions lie in a folder that holds several caches, as `token_cache` does."""
-    return Path(root, hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()[:16])
-
-
 class TokenCache:
     """The token vectors of a list of questions, in float16, read from disk as they are asked for.
 
@@ -98,23 +93,71 @@ class TokenCache:
 class TokenDataset(Dataset[dict[str, Any]]):
     """A split whose items carry the token vectors of their question as `tokens`.
 
+    With a cache of `part_texts`, they also carry those of each part of the question by itself, as `part_tokens`.
+
     Raises:
-        ValueError: the cache holds another number of questions.
+        ValueError: the cache holds another number of texts.
     """
 
-    def __init__(self, dataset: RetrievalDataset, cache: TokenCache) -> None:
+    def __init__(self, dataset: RetrievalDataset, cache: TokenCache, part_cache: TokenCache | None = None) -> None:
         if len(dataset) != len(cache):
             raise ValueError(
                 f"The split has {len(dataset)} questions, the cache {len(cache)}: it is of another split."
             )
         self.dataset = dataset
         self.cache = cache
+        self.part_cache = part_cache
+        self._part_rows: dict[str, int] = {}
+        if part_cache is not None:
+            self._part_rows = {text: row for row, text in enumerate(part_texts(dataset))}
+            if len(self._part_rows) != len(part_cache):
+                raise ValueError(
+                    f"The split has {len(self._part_rows)} parts, the cache {len(part_cache)}: it is of another split."
+                )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.dataset[index], "tokens": self.cache[index]}
+        item = {**self.dataset[index], "tokens": self.cache[index]}
+        if self.part_cache is not None:
+            texts = [item["query"][start:end] for start, end in item["spans"]]
+            item["part_tokens"] = [self.part_cache[self._part_rows[text]] for text in texts]
+        return item
+
+
+def cached_split(
+    split: RetrievalDataset,
+    encoder: QuestionEncoder,
+    folder: str | os.PathLike[str],
+    with_parts: bool = False,
+    show_progress_bar: bool = False,
+) -> TokenDataset:
+    """A split with the token vectors of its questions, which are made unless they are there.
+
+    Args:
+        split: its questions are texts.
+        encoder: pools by the mean.
+        folder: holds the caches of several splits.
+        with_parts: also those of the parts of each question by themselves, where the split has spans.
+        show_progress_bar: show how many files are done.
+
+    Raises:
+        ValueError: a cache there is of another encoder.
+    """
+
+    def cached(texts: list[str]) -> TokenCache:
+        own = Path(folder, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
+        return TokenCache.build(own, encoder, texts, show_progress_bar=show_progress_bar)
+
+    parts = part_texts(split) if with_parts else []
+    return TokenDataset(split, cached(split.queries or []), cached(parts) if parts else None)
+
+
+def part_texts(dataset: RetrievalDataset) -> list[str]:
+    """The parts of all questions of a split with spans, each text once, in alphabetical order."""
+    questions = zip(dataset.queries or [], dataset.spans or [], strict=True)
+    return sorted({question[start:end] for question, own in questions for start, end in own})
 
 
 def _file(path: Path, kind: str, start: int) -> Path:

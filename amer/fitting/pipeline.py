@@ -11,7 +11,7 @@ from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus, open_docu
 from amer.corpus.known_encoders import known_query_prompt
 from amer.data import RetrievalDataset, build_compound, build_python_api, load_dataset_dir
 from amer.data.custom import build_custom
-from amer.data.token_cache import TokenCache, cache_folder
+from amer.data.token_cache import cached_split
 from amer.evaluation import target_similarity
 from amer.evaluation.provenance import machine_of, metadata_of
 from amer.extras import import_extra
@@ -123,7 +123,7 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
     Raises:
         ValueError: another process is at work on it.
     """
-    encoder = DocumentEncoder.from_identity(identity_of(settings.encoder))
+    encoder = DocumentEncoder.from_identity(identity_of(settings.encoder), dtype="auto")
     store = encode_corpus(documents, encoder, settings.store)
     if store is None:
         raise ValueError(f"another process is encoding into {settings.store}: wait for it, and call again")
@@ -131,10 +131,9 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
 
 
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
-    """Write the token vectors that the trainings look for."""
+    """Write the token vectors that both trainings look for."""
     for name in ("train", "validation"):
-        questions = splits[name].queries or []
-        TokenCache.build(cache_folder(folder, questions), encoder, questions, show_progress_bar=True)
+        cached_split(splits[name], encoder, folder, with_parts=True, show_progress_bar=True)
 
 
 def opened(folder: Path, device: str) -> AMERModel:

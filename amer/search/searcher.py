@@ -21,7 +21,7 @@ from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
 from amer.machine import chosen_device
 from amer.offline import resolve_model
-from amer.search.attribution import Part, question_parts
+from amer.search.attribution import VectorWords, words_by_vector
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
@@ -202,8 +202,8 @@ class Searcher:
         Args:
             questions: one or several.
             k: documents a question, and length of the list searched for each query vector.
-            num_query_vectors: m; "auto": as many as the model's stop score says, the default where it has one; else
-                the model's own number.
+            num_query_vectors: m; "auto": as many as the model says, the default where it can choose; else the model's
+                own number.
             fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
                 `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
                 trained for, `round_robin` or `mixture`.
@@ -229,7 +229,7 @@ class Searcher:
             named.append([hit._replace(part=parts[hit.found_by].text) if parts else hit for hit in hits])
         return named
 
-    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[Part]:
+    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[VectorWords]:
         """Which words of a question each of its query vectors stands for.
 
         Args:
@@ -237,15 +237,16 @@ class Searcher:
             num_query_vectors: as in `search`.
 
         Returns:
-            one part for each query vector; none where the model has no token anchors, and so cannot say.
+            those of each query vector; an empty list where the model cannot say, which has no token anchors.
 
         Raises:
             ValueError: an empty question.
         """
-        if getattr(self.model.config, "anchor", None) != "tokens":
+        config = self.model.config
+        if getattr(config, "anchor", None) != "tokens" and not getattr(config, "splits_questions", False):
             return []
         m = None if num_query_vectors == "auto" else num_query_vectors
-        return question_parts(question, self.model.attribute(question, m))
+        return words_by_vector(question, self.model.attribute(question, m))
 
     def stream(
         self,
@@ -319,7 +320,7 @@ class Searcher:
         config, anchors = self.model.config, None
         if self.encoder is not None and _reads_encoder(config):
             anchors = self.encoder.encode_queries(questions, batch_size)
-        m = "auto" if num_query_vectors is None and getattr(config, "stop_score", False) else num_query_vectors
+        m = "auto" if num_query_vectors is None and getattr(config, "chooses_number", False) else num_query_vectors
         query_embeddings = self.model.encode_query(
             questions, input_vectors=anchors, num_query_vectors=m, batch_size=batch_size
         )

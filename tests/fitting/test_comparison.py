@@ -17,7 +17,7 @@ from amer.fitting.comparison import AMER, ENCODER, ONE, RULE, TOLD, Comparison, 
 from amer.fitting.examples import example_questions, example_table
 from amer.fitting.report import save_report
 from amer.fitting.table import comparison_table
-from amer.search import ExactIndex, Hit, Part
+from amer.search import ExactIndex, Hit, VectorWords
 from tests.conftest import build_mini
 
 pytest.importorskip("sentence_transformers")
@@ -121,7 +121,7 @@ def test_the_first_question_of_two_three_and_one_parts_is_asked(house):
 
 def test_each_document_stands_beside_the_words_that_found_it():
     stream = io.StringIO()
-    parts = [Part("sort a list", [(0, 11)]), Part("[x]", [(16, 19)])]
+    parts = [VectorWords("sort a list", [(0, 11)]), VectorWords("[x]", [(16, 19)])]
     hits = [Hit(f"d{i}", 0.5, f"title {i}", "text [y] " * 40, i % 2, i // 2) for i in range(6)]
     Console(file=stream, width=100).print(example_table("sort a list and [x]", hits, parts))
     lines = stream.getvalue().splitlines()
