@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from .prompting_amer import as_questions
+
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # and their names before 6.0
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 BATCH_SIZE = 64
@@ -151,6 +153,7 @@ class QuestionEncoder:
     @torch.no_grad()
     def _batches(self, texts: Sequence[str], batch_size: int) -> Any:
         """Rows, last hidden states `(batch, length, dim)` float32, mask and encoding of texts of about one length."""
+        texts = as_questions(texts)
         order = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
         for rows in order.split(batch_size):
             encoded = self.tokenizer(

@@ -44,7 +44,7 @@ from .staging_amer import REPLACED, place_of_save, saved_file, staged
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 # Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
-EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score")
+EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "max_query_length")
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
@@ -110,8 +110,9 @@ class AMERPreTrainedModel(PreTrainedModel):
             prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: `token_vectors`, `emission`, `max_query_vectors` and `stop_score` of [`AMERConfig`]; all others are
-                passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score` and `max_query_length` of
+                [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained`
+                (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
             OSError: the base model is not there, or not in safetensors.

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from amer.corpus.store import DocumentStore
-from modeling_amer import AMERModel, TokenVectors, pad_tokens, tokenize_queries
+from modeling_amer import AMERModel, TokenVectors, longest_question, pad_tokens, tokenize_queries
 
 
 class _Draw(NamedTuple):
@@ -81,7 +81,8 @@ class AMERCollator:
             if model.tokenizer is None:
                 raise ValueError("The model reads text and has no tokenizer: set model.tokenizer to its base's.")
             # Not the model's own method, which would carry the model into data-loading workers.
-            self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
+            longest = longest_question(model.tokenizer, config)
+            self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template, max_length=longest)
         self.reads_vectors = config.reads_vectors
         self.model = model if config.token_vectors else None  # its encoder
         self.store = store
