@@ -311,7 +311,7 @@ def test_a_split_that_comes_out_empty_is_told(build, tmp_path):
 def test_a_truncated_file_is_named(build, tmp_path):
     file = write_parquet(tmp_path / "q.parquet", ROWS)
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(OSError, match=r"q\.parquet is cut short"):
+    with pytest.raises(OSError, match=r"q\.parquet is truncated"):
         build(file)
 
 
