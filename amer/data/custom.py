@@ -216,8 +216,8 @@ def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
         wanted = int(max(pieces[name])[-5:] or 1)
         if len(own) != wanted or len(pieces[name]) != wanted:
             raise ValueError(
-                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one, or all of the "
-                "pieces of one file"
+                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one, or all "
+                "pieces of one"
             )
     return parts
 
