@@ -237,19 +237,28 @@ def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
     for name, part in parts.items():
         rows[name] = []
-        before, number, file = 0, 0, None  # `before`: lines of the pieces before this one
-        for place, record in _records(name, part, problems):
-            if file not in (None, place.file):
-                before = number
-            file, number = place.file, before + place.number
-            row = _row(name, number, place, record, problems)
+        for number, place, record in _numbered(_records(name, part, problems)):
+            row = _row(f"{name}-{number}", place, record, problems)
             if row is not None:
                 query_id = row.asked.question.query_id
                 if first.setdefault(query_id, place) != place:
                     problems.add(f"{place} has the query_id {query_id!r} of {first[query_id]}: ids are unique")
                 rows[name].append(row)
     problems.check()
+    if empty := [name for name, some in rows.items() if not some]:
+        files = [str(file) for name in empty for file in (parts[name] if isinstance(parts[name], list) else [name])]
+        raise ValueError(f"{', '.join(files)} holds no record")
     return rows
+
+
+def _numbered(records: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[tuple[int, Place, dict[str, Any]]]:
+    """The records of a split with their numbers in it: of several pieces, lines are counted on."""
+    before, last = 0, None
+    for place, record in records:
+        if last is not None and place.file != last.file:
+            before += last.number
+        last = place
+        yield before + place.number, place, record
 
 
 def _records(name: str, part: Any, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -324,14 +333,14 @@ def _parsed_cells(record: dict[str, Any], place: Place, problems: Problems) -> d
     return record
 
 
-def _row(name: str, number: int, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
+def _row(usual_id: str, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
     """A record as a question; None, and noted, if it is none."""
     wrong: list[str] = []
     query, query_id = record.get("query"), record.get("query_id")
     if not isinstance(query, str) or not query.strip():
         wrong.append(f"query is {query!r}: it must be a text")
     if query_id in (None, ""):  # an empty cell
-        query_id = f"{name}-{number}"
+        query_id = usual_id
     try:
         query_id = id_text(query_id)
     except TypeError:
