@@ -134,7 +134,15 @@ class AMERConfig(PreTrainedConfig):
             ValueError: it chooses an attention that transformers would fetch from the Hub.
         """
         kwargs["subfolder"] = place_of_save(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
-        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        try:
+            fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            if str(pretrained_model_name_or_path) in str(error):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} is neither a folder with a model nor a model on the Hub that can be "
+                f"read from here. ({error})"
+            ) from error
         check_attention(fields, str(pretrained_model_name_or_path))
         return fields, kwargs
 

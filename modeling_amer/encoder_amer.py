@@ -204,8 +204,11 @@ def _read_json(where: str, file: str, options: dict[str, Any]) -> Any:
     )
     if path is None:
         return None
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (ValueError, RecursionError) as error:
+        raise OSError(f"{path} is not a JSON file ({error}): fetch the document encoder again.") from error
 
 
 def _pooling(name: str, config: Any, prompt: str) -> str:

@@ -55,9 +55,14 @@ class DocumentEncoder:
         self.revision = revision
         self.document_prompt = document_prompt
         self.query_prompt = query_prompt
-        self._model = SentenceTransformer(
-            str(model_path or name), revision=revision, device=device, trust_remote_code=trust_remote_code
-        )
+        try:
+            self._model = SentenceTransformer(
+                str(model_path or name), revision=revision, device=device, trust_remote_code=trust_remote_code
+            )
+        except OSError as error:
+            if name in str(error):
+                raise
+            raise OSError(f"the document encoder {name!r} could not be loaded: {error}") from error
         self.dim = self._embed(["one text shows the size"], "", 1, False).shape[1]
 
     @classmethod
