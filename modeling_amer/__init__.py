@@ -6,6 +6,7 @@ from .anchors_amer import WordWeight
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 from .modeling_amer import AMERModel, AMEROutput
+from .parts_amer import Part, part_labels
 from .probe_amer import Probe, ProbeReport
 from .prompting_amer import as_questions, default_prompt_template, longest_question, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
@@ -19,6 +20,7 @@ __all__ = [
     "AMERConfig",
     "AMERModel",
     "AMEROutput",
+    "Part",
     "Probe",
     "ProbeReport",
     "QueryEmbeddings",
@@ -31,5 +33,6 @@ __all__ = [
     "emitted",
     "longest_question",
     "pad_tokens",
+    "part_labels",
     "tokenize_queries",
 ]

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
-from amer.corpus.store import complete_encoder
+from amer.corpus.store import complete_encoder, differing_fields
 from amer.files import Count, read_manifest
 from amer.locks import share_directory
 
@@ -172,7 +172,7 @@ def check_encoder(model: AMERModel, encoder: DocumentEncoder) -> None:
         ValueError: its name, revision or one of its prompts differs.
     """
     wanted, found = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
-    if wanted != found:
+    if differing_fields(found, wanted):
         raise ValueError(f"the model was trained against the document encoder {wanted}, given was {found}")
 
 
