@@ -53,6 +53,7 @@ class Encoder(TypedDict):
     revision: NotRequired[str | None]
     document_prompt: NotRequired[str]
     query_prompt: NotRequired[str]
+    dtype: NotRequired[str]
 
 
 class StoreInfo(TypedDict):

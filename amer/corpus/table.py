@@ -70,20 +70,34 @@ def with_texts(documents: pa.Table, where: str) -> pa.Table:
         raise ValueError(f"{where}: several columns are called {', '.join(twice)}: rename all but one")
     documents = documents.drop_columns([name for name in documents.column_names if PANDAS_INDEX.fullmatch(name)])
     for name in COLUMNS:
-        column = documents.column(name)
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if not _is_text(kind) and not (name == "id" and pa.types.is_integer(kind)):
-            more = " (of which ids may be whole numbers)" if name == "id" else ""
-            raise ValueError(f"{where}: column {name!r} is {column.type}; it must hold strings{more}: convert it")
-        if column.type not in (pa.string(), pa.large_string()):
-            column = column.cast(pa.string()) if not pa.types.is_dictionary(column.type) else _decoded(column)
-            documents = documents.set_column(documents.column_names.index(name), name, column)
+        column = string_column(documents, name, where, whole_numbers=name == "id")
+        documents = documents.set_column(documents.column_names.index(name), name, column)
     check_no_nulls(documents.select(COLUMNS), where)
     return documents
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.dictionary_decode().cast(pa.string()) for chunk in column.chunks], pa.string())
+def string_column(table: pa.Table, name: str, where: str, whole_numbers: bool = False) -> pa.ChunkedArray:
+    """A column as strings, whether Arrow keeps it as strings, views of strings or a dictionary.
+
+    Args:
+        table: has the column.
+        name: of the column.
+        where: the table comes from, for the message.
+        whole_numbers: are written as text too, for columns of ids.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    column = table.column(name)
+    coded = pa.types.is_dictionary(column.type)
+    kind = column.type.value_type if coded else column.type
+    if not _is_text(kind) and not (whole_numbers and pa.types.is_integer(kind)):
+        more = " or whole numbers" if whole_numbers else ""
+        raise ValueError(f"{where}: column {name!r} is {column.type}; it must hold strings{more}: convert it")
+    if column.type in (pa.string(), pa.large_string()):
+        return column
+    chunks = [chunk.dictionary_decode() if coded else chunk for chunk in column.chunks]
+    return pa.chunked_array([chunk.cast(pa.string()) for chunk in chunks], pa.string())
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from amer.corpus.table import string_column
 from amer.files import atomic_directory, read_manifest, read_parquet, write_json
 
 if TYPE_CHECKING:
@@ -252,10 +253,7 @@ def _read_split(file: Path) -> RetrievalDataset:
 
 
 def _strings(table: pa.Table, name: str) -> list[str]:
-    kind = table.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ValueError(f"column {name!r} is {kind}: it must be string")
-    return table[name].to_pylist()
+    return string_column(table, name, "the table", whole_numbers=name == "query_id").to_pylist()
 
 
 def _nested(table: pa.Table, name: str, wanted: pa.DataType) -> list[list[list[Any]]]:
@@ -323,6 +321,10 @@ def _check_texts(query_ids: Sequence[str], queries: Sequence[str]) -> None:
     for query_id, query in zip(query_ids, queries, strict=True):
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query {query_id!r} has the text {query!r}: it must be a non-empty string")
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"query {query_id!r} is no Unicode text ({error}): read its source as UTF-8") from error
 
 
 def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
