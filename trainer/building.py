@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenDataset, cached_split
+from amer.data.token_cache import TokenDataset
+from amer.machine import native_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
 from amer.trainer.collator import AMERCollator
 from amer.trainer.metrics import RetrievalMetrics
 from amer.trainer.trainer import AMERTrainer
-from modeling_amer import AMERModel
+from modeling_amer import AMERModel, QuestionEncoder
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
@@ -81,5 +84,7 @@ def _with_tokens(
     """The split with the cached token vectors of its questions, for a model that reads them."""
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
+    identity, where = model.config.document_encoder or {}, model.document_encoder_path
+    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(args.device))).to(args.device)
     with args.main_process_first():
-        return cached_split(split, model.document_encoder, token_cache, model.config.splits_questions)
+        return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)

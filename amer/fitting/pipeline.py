@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 from rich.console import Console
 
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus, open_documents
 from amer.corpus.known_encoders import known_query_prompt
 from amer.data import RetrievalDataset, build_compound, build_python_api, load_dataset_dir
 from amer.data.custom import build_custom
-from amer.data.token_cache import cached_split
+from amer.data.token_cache import TokenDataset
 from amer.evaluation import target_similarity
 from amer.evaluation.provenance import machine_of, metadata_of
 from amer.extras import import_extra
@@ -22,7 +23,7 @@ from amer.fitting.settings import Settings
 from amer.fitting.stages import Stages, command_line, duration
 from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
-from amer.machine import chosen_device
+from amer.machine import chosen_device, native_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex, Searcher, locate_encoder
 from modeling_amer import AMERModel, QuestionEncoder
@@ -81,9 +82,10 @@ def checked_encoder(settings: Settings) -> QuestionEncoder:
     """
     for module in ("matplotlib", "sentence_transformers"):
         import_extra(module, "cpu", "amer fit")
-    encoder = QuestionEncoder.from_identity(identity_of(settings.encoder), resolve_model(settings.encoder))
+    identity, where, device = identity_of(settings.encoder), resolve_model(settings.encoder), chosen_device()
+    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(device)))
     encoder.check_pools_the_mean()
-    return encoder.to(chosen_device())
+    return encoder.to(device)
 
 
 def identity_of(encoder: str) -> dict[str, str | None]:
@@ -139,7 +141,7 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
     """Write the token vectors that both trainings look for."""
     for name in ("train", "validation"):
-        cached_split(splits[name], encoder, folder, with_parts=True, show_progress_bar=True)
+        TokenDataset.build(folder, splits[name], encoder, with_parts=True, show_progress_bar=True)
 
 
 def opened(folder: Path, device: str) -> AMERModel:
