@@ -237,16 +237,18 @@ class Searcher:
             num_query_vectors: as in `search`.
 
         Returns:
-            those of each query vector; an empty list where the model cannot say: it neither splits questions nor has
-            token anchors.
+            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
+            cannot say.
 
         Raises:
             ValueError: an empty question.
         """
-        config = self.model.config
-        if getattr(config, "anchor", None) != "tokens" and not getattr(config, "splits_questions", False):
-            return []
         m = None if num_query_vectors == "auto" else num_query_vectors
+        if getattr(self.model.config, "splits_questions", False):
+            (found,) = self.model.find_parts([question], m)
+            return [VectorWords(part.text, [(part.start, part.end)]) for part in found]
+        if getattr(self.model.config, "anchor", None) != "tokens":
+            return []
         return words_by_vector(question, self.model.attribute(question, m))
 
     def stream(
