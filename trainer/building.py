@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset, part_texts
+from amer.data.token_cache import TokenCache, TokenDataset, cache_folder, part_texts
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -92,5 +89,4 @@ def _with_tokens(
 
 def _cached(texts: list[str], model: AMERModel, token_cache: str) -> TokenCache:
     """The token vectors of these texts, in a folder of their own."""
-    folder = Path(token_cache, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
-    return TokenCache.build(folder, model.document_encoder, texts)
+    return TokenCache.build(cache_folder(token_cache, texts), model.document_encoder, texts)

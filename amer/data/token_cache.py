@@ -23,6 +23,11 @@ CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
 
 
+def cache_folder(root: str | os.PathLike[str], questions: Sequence[str]) -> Path:
+    """Where the token vectors of these questions lie in a folder that holds several caches, as `token_cache` does."""
+    return Path(root, hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()[:16])
+
+
 class TokenCache:
     """The token vectors of a list of questions, in float16, read from disk as they are asked for.
 
