@@ -77,9 +77,8 @@ def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference
         ]
         for place, (name, system) in enumerate(numbers.items())
     ]
-    caption = (
-        f"By the number of parts: {', '.join(f'{group}: {count:,} questions' for group, count in counts.items())}."
-    )
+    sizes = ", ".join(f"{count:,} of {group}" for group, count in counts.items())
+    caption = f"In %, as above, in each group of questions: {sizes}."
     return Table(caption, ["System", *(f"{group}: {short_label(metric)}" for group, metric in columns)], [rows])
 
 
