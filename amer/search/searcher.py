@@ -383,16 +383,20 @@ def _table_of_texts(texts: Sequence[str]) -> pa.Table:
 
 
 def _at_least_one(questions: str | Sequence[str]) -> list[str]:
-    questions = [questions] if isinstance(questions, str) else list(questions)
+    from modeling_amer import as_questions
+
+    questions = as_questions([questions] if isinstance(questions, str) else questions)
     if not questions:
         raise ValueError("no question was given: pass at least one")
     return questions
 
 
 def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
+    from modeling_amer import as_questions
+
     questions = iter(questions)
     while group := list(islice(questions, SEARCHED_TOGETHER)):
-        yield group
+        yield as_questions(group)
 
 
 def _overlapped(
