@@ -21,7 +21,7 @@ from amer.trainer.publishing import PublishingTrainer
 from amer.trainer.record import TrainingClock
 from amer.trainer.resuming import TRAINER_STATE, is_trained
 from amer.trainer.sampling import prediction_probability
-from modeling_amer import blank, emitted
+from modeling_amer import AMEROutput, blank, emitted
 from modeling_amer.staging_amer import finish_interrupted_save
 
 # What a batch holds besides the questions.
@@ -29,6 +29,8 @@ TARGETS = (
     "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
     "part_mask", "question_vectors", "question_mask", "part_labels", "part_counts", "questions",
 )  # fmt: skip
+
+PART_GROUPS = 4  # passes over the parts of a batch
 
 
 class AMERTrainer(PublishingTrainer):
@@ -152,7 +154,10 @@ class AMERTrainer(PublishingTrainer):
                 outputs.query_embeddings, **targets, temperature=temperature, num_items=num_items_in_batch
             )
         else:
-            outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
+            if self.model.config.splits_questions:
+                outputs = _read_parts(model, groups=min(PART_GROUPS, len(inputs["questions"])), **questions)
+            else:
+                outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
             vectors = outputs.query_embeddings[:, : targets["target_index"].shape[1]]
             ordered = inputs.get("ordered") if self.args.span_weight else None
             loss = matched_info_nce(
@@ -219,8 +224,6 @@ class AMERTrainer(PublishingTrainer):
                 f"A question has {num_targets} targets, the model {config.max_query_vectors} query tokens: set "
                 f"max_targets to at most {config.max_query_vectors}, or build it with more max_query_vectors."
             )
-        if config.splits_questions:
-            return model(**questions)
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
             return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
         if config.emission == "one_pass":
@@ -322,6 +325,20 @@ class AMERTrainer(PublishingTrainer):
         """The random state of every process, before the first of them declares the checkpoint whole."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
+
+
+def _read_parts(model: nn.Module, groups: int, input_vectors: torch.Tensor, input_mask: torch.Tensor) -> AMEROutput:
+    """One vector of each part, `(parts, 1, dim)`; those of about one length are read together, with little padding.
+
+    The number of groups is that of every process, for sharded parameters are gathered in each pass.
+    """
+    lengths = input_mask.sum(dim=1)
+    order, found = lengths.argsort(), []
+    for rows in order.tensor_split(groups):
+        tokens = slice(-int(lengths[rows].max()), None)
+        output = model(input_vectors=input_vectors[rows, tokens], input_mask=input_mask[rows, tokens])
+        found.append(output.query_embeddings)
+    return AMEROutput(query_embeddings=torch.cat(found)[order.argsort()])
 
 
 def _check_fsdp(plugin: Any) -> None:

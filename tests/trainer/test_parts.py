@@ -24,6 +24,7 @@ from amer.trainer.losses import (
     stop_loss,
     target_log_probabilities,
 )
+from amer.trainer.trainer import _read_parts
 from modeling_amer import part_labels
 from tests.conftest import DIM, build_mini
 
@@ -278,6 +279,16 @@ def test_every_part_is_a_row_and_every_whole_question_has_labels(spanned, tmp_pa
         torch.testing.assert_close(cached[name].to(value.dtype), value, atol=5e-3, rtol=1e-2)
     with pytest.raises(ValueError, match="has 4 parts, the cache"):
         TokenDataset(spanned.dataset, caches[0], caches[0])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_parts_read_in_groups_have_the_vectors_they_have_in_one_pass(spanned, groups):
+    model = build_splitting(spanned.encoder)
+    batch = AMERCollator(model, spanned.store, 2)([spanned.dataset[row] for row in (3, 1, 0, 2)])
+    parts = {name: batch[name] for name in ("input_vectors", "input_mask")}
+    with torch.no_grad():
+        together, grouped = model(**parts).query_embeddings, _read_parts(model, groups, **parts).query_embeddings
+    torch.testing.assert_close(grouped, together, atol=1e-5, rtol=0)
 
 
 def test_each_question_weighs_as_much_as_it_has_parts():
