@@ -132,7 +132,8 @@ def attribute_parts(model: SplittingModel, question: str, most: int) -> list[lis
         if model.config.anchor == "tokens":
             output = model(input_vectors=tokens.vectors[None].to(model.device))
             weights = output.attention[0, 0].cpu()
-        found.append(word_weights(question, weights, tokens.offsets + part.start, tokens.words))
+        words = word_weights(part.text, weights, tokens.offsets, tokens.words)
+        found.append([word._replace(start=word.start + part.start, end=word.end + part.start) for word in words])
     return found
 
 

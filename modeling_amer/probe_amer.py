@@ -146,9 +146,28 @@ class Probe:
                 fields = json.load(stream)
                 if "query_vectors" in fields:  # its name up to 0.1.0
                     fields["input_vectors"] = fields.pop("query_vectors")
-                return cls(**fields)
-        except (ValueError, TypeError, AttributeError) as error:
+                return cls(**fields)._checked()
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is not the probe of an AMER model ({error}); save the model again.") from error
+
+    def _checked(self) -> Probe:
+        """The same, if its fields are what they should be; ValueError or TypeError if not."""
+        count = len(self.questions if self.questions is not None else self.input_vectors or [])
+        embeddings = torch.tensor(self.query_embeddings, dtype=torch.float32)
+        if (
+            embeddings.dim() != 3
+            or len(embeddings) != count
+            or not embeddings.numel()
+            or not embeddings.isfinite().all()
+        ):
+            raise ValueError(f"query_embeddings are {tuple(embeddings.shape)} for {count} questions")
+        if self.questions is not None and not all(isinstance(text, str) for text in self.questions):
+            raise TypeError("questions are not all texts")
+        if self.input_vectors is not None and len(torch.tensor(self.input_vectors, dtype=torch.float32)) != count:
+            raise ValueError(f"there are {len(self.input_vectors)} input_vectors for {count} questions")
+        if not isinstance(self.environment, dict) or not isinstance(self.environment.get("precision"), str):
+            raise TypeError("environment does not say the precision")
+        return self
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write JSON; floats come back bit-identical."""

@@ -102,6 +102,13 @@ def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMER
     return {**asdict(model_args), **data, **batch, **chosen}
 
 
+def _same_folder(before: Any, now: Any) -> bool:
+    """Whether both name one folder that is there: with a slash at the end, or from the root."""
+    if not isinstance(before, str) or not isinstance(now, str) or not os.path.isdir(now):
+        return False
+    return os.path.realpath(before) == os.path.realpath(now)
+
+
 def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any]) -> None:
     """Refuse to go on with a checkpoint of something else.
 
@@ -114,7 +121,7 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     differing = [
         f"{name} (was {before.get(name)!r}, now {value!r})"
         for name, value in settings.items()
-        if before.get(name) != value
+        if before.get(name) != value and not _same_folder(before.get(name), value)
     ]
     if differing:
         raise ValueError(

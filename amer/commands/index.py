@@ -39,8 +39,7 @@ def build(
     It is mapped into memory when it is searched. Run it again after an interruption to resume. For Milvus see
     `amer index milvus`.
     """
-    import numpy as np
-
+    from amer.files import open_npy
     from amer.search import FaissIndex
 
     index = FaissIndex.build(
@@ -50,7 +49,7 @@ def build(
         recall=recall,
         k=k,
         memory=None if memory is None else int(memory * GIB),
-        queries=None if queries is None else np.load(queries, allow_pickle=False),
+        queries=None if queries is None else open_npy(queries),
     )
     say(f"{output}: {index!r}")
 

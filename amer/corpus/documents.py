@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from amer.corpus.table import COLUMNS
-from amer.files import inside, read_json
-from amer.text_lines import read_objects
+from amer.corpus.table import COLUMNS, with_texts
+from amer.files import damage_named, inside, read_manifest, read_parquet
+from amer.text_lines import id_text, read_objects
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 
 
+class Part(TypedDict):
+    """A file of a corpus."""
+
+    file: str
+    documents: Annotated[int, Field(ge=0)]
+
+
+class Parts(TypedDict):
+    """What `documents.json` says."""
+
+    parts: Annotated[list[Part], Field(min_length=1)]
+
+
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
-    """Open a corpus: columns `id`, `title`, `text`, all strings; others are metadata, for filters.
+    """Open a corpus: columns `id`, `title`, `text`, given as strings; others are metadata, for filters.
 
     Args:
         path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
@@ -28,22 +43,23 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     Raises:
         FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
         OSError: a file is truncated, or of another format.
-        ValueError: `path` is none of these, a line is not JSON, or a column is missing, not of strings, or null.
+        ValueError: `path` is none of these, a line is not JSON, or a column is missing, null or not of strings (see
+            `with_texts`).
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a folder of Arrow parts, or a .parquet or .jsonl file")
     if path.is_dir():
         table = _open_parts(path)
-    elif path.name.endswith(JSON_LINES):
+    elif path.name.lower().endswith(JSON_LINES):
         table = _read_json_lines(path)
-    elif path.suffix == ".arrow":
+    elif path.suffix.lower() == ".arrow":
         table = _open_arrow(path)
-    elif path.suffix == ".parquet":
-        table = _read_parquet(path)
+    elif path.suffix.lower() == ".parquet":
+        table = read_parquet(path)
     else:
         raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, or an .arrow, .parquet or .jsonl file")
-    return _checked(table, path)
+    return with_texts(table, str(path))
 
 
 def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]]:
@@ -81,7 +97,7 @@ def _open_parts(folder: Path) -> pa.Table:
             f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
         )
     tables = []
-    for part in read_json(folder / PARTS_FILE)["parts"]:
+    for part in read_manifest(folder / PARTS_FILE, Parts)["parts"]:
         file = inside(folder, part["file"])
         tables.append(_open_arrow(file))
         if tables[-1].num_rows != part["documents"]:
@@ -89,32 +105,24 @@ def _open_parts(folder: Path) -> pa.Table:
                 f"{file} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
+    if any(table.schema != tables[0].schema for table in tables):
+        raise ValueError(f"{folder}: its parts have different columns: build the corpus again")
     return pa.concat_tables(tables)
 
 
 def _open_arrow(file: Path) -> pa.Table:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: restore it or build the corpus again")
-    try:
+    with damage_named(file, "Arrow"):
         return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except pa.ArrowInvalid as error:
-        raise OSError(f"{file} is truncated or no Arrow file ({error}): restore it or build it again") from error
-
-
-def _read_parquet(file: Path) -> pa.Table:
-    try:
-        return pq.read_table(file)
-    except pa.ArrowInvalid as error:
-        raise OSError(f"{file} is truncated or no Parquet file ({error}): restore it or build it again") from error
 
 
 def _read_json_lines(file: Path) -> pa.Table:
     """The documents of a JSONL file; what lines hold beside id, title and text is metadata."""
     records = []
     for place, record in read_objects(file):
-        record = {"title": "", **record}
-        if isinstance(record.get("id"), int):
-            record["id"] = str(record["id"])
+        try:
+            record = {"title": "", **record, "id": id_text(record.get("id"))}
+        except TypeError as error:
+            raise ValueError(f"{place}: {error}") from error
         wrong = [name for name in COLUMNS if not isinstance(record.get(name), str)]
         if wrong:
             raise ValueError(f"{place}: {wrong[0]} is {record.get(wrong[0])!r}: it must be a text")
@@ -129,16 +137,3 @@ def _read_json_lines(file: Path) -> pa.Table:
         except pa.ArrowException as error:
             raise ValueError(f"{file}: the values of {name!r} are not of one type ({error})") from error
     return pa.table(columns)
-
-
-def _checked(table: pa.Table, path: Path) -> pa.Table:
-    """The table, if its three columns are there, strings, and nowhere null; else ValueError."""
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
-    for name in COLUMNS:
-        column = table.column(name)
-        if column.type not in (pa.string(), pa.large_string()) or column.null_count:
-            found = f"{column.type} with {column.null_count} nulls"
-            raise ValueError(f"{path}: column {name!r} is {found}; it must hold a string everywhere, if an empty one")
-    return table

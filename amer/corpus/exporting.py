@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from amer.corpus.importing import EMBEDDING
 from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
-from amer.files import atomic_write
+from amer.files import atomic_write, parquet_batches, parquet_metadata
 
 BLOCK = 16_384  # vectors held at a time
 
@@ -39,13 +39,15 @@ def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_prog
 
     `datasets.Dataset.from_parquet(file)` reads it, and `import_table` makes the same store of it.
     """
-    documents = pq.ParquetFile(store.path / DOCUMENTS_FILE)
+    documents = store.path / DOCUMENTS_FILE
     vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)
-    schema = documents.schema_arrow.remove_metadata().append(pa.field(EMBEDDING, vectors))
-    with documents, atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
+    schema = (
+        parquet_metadata(documents).schema.to_arrow_schema().remove_metadata().append(pa.field(EMBEDDING, vectors))
+    )
+    with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
         with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
             start = 0
-            for batch in documents.iter_batches(BLOCK):
+            for batch in parquet_batches(documents, size=BLOCK):
                 rows = np.arange(start, start + len(batch))
                 values = pa.array(store.vectors(rows).astype(store.dtype).reshape(-1))
                 embeddings = pa.FixedSizeListArray.from_arrays(values, store.dim)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from amer.files import atomic_write, write_json
+from amer.files import atomic_write, open_npy, write_json
 from amer.locks import try_lock
 
 UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than 1e-3
@@ -57,12 +57,7 @@ class Shards:
             ValueError: its shape or dtype is another.
         """
         file, rows = self.file(index), self.rows(index)
-        try:
-            shard = np.load(file, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: restore it or encode again") from None
-        except (ValueError, EOFError) as error:
-            raise OSError(f"{file} is truncated or no .npy file ({error}): delete it and encode it again") from error
+        shard = open_npy(file)
         expected = (rows.stop - rows.start, *self.row_shape)
         if shard.shape != expected or shard.dtype != self.dtype:
             raise ValueError(

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers.utils import logging
+from typing_extensions import TypedDict
 
 from amer.data.dataset import RetrievalDataset
-from amer.files import atomic_write, read_json, write_json
+from amer.files import Count, atomic_write, open_npy, read_json, read_manifest, write_json
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
@@ -23,9 +24,10 @@ CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
 
 
-def cache_folder(root: str | os.PathLike[str], questions: Sequence[str]) -> Path:
-    """Where the token vectors of these questions lie in a folder that holds several caches, as `token_cache` does."""
-    return Path(root, hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()[:16])
+class CacheInfo(TypedDict):
+    """What `tokens.json` says that is read again."""
+
+    count: Count
 
 
 class TokenCache:
@@ -41,11 +43,11 @@ class TokenCache:
             FileNotFoundError: it is not there, or not finished: call `build` again, which goes on where it stopped.
         """
         self.path = Path(path)
-        self.count = read_json(self.path / INFO_FILE)["count"]
+        self.count = read_manifest(self.path / INFO_FILE, CacheInfo)["count"]
         parts = range(0, self.count, QUESTIONS_A_FILE)
-        self._vectors = [np.load(_file(self.path, "vectors", start), mmap_mode="r") for start in parts]
-        self._places = [np.load(_file(self.path, "places", start)) for start in parts]
-        self._bounds = [np.load(_file(self.path, "bounds", start)) for start in parts]
+        self._vectors = [open_npy(_file(self.path, "vectors", start)) for start in parts]
+        self._places = [np.array(open_npy(_file(self.path, "places", start))) for start in parts]
+        self._bounds = [np.array(open_npy(_file(self.path, "bounds", start))) for start in parts]
 
     @classmethod
     def build(
@@ -119,6 +121,35 @@ class TokenDataset(Dataset[dict[str, Any]]):
                 raise ValueError(
                     f"The split has {len(self._part_rows)} parts, the cache {len(part_cache)}: it is of another split."
                 )
+
+    @classmethod
+    def build(
+        cls,
+        root: str | os.PathLike[str],
+        dataset: RetrievalDataset,
+        encoder: QuestionEncoder,
+        with_parts: bool = False,
+        show_progress_bar: bool = False,
+    ) -> TokenDataset:
+        """A split with its caches in `root`, which are made unless they are there.
+
+        Args:
+            root: a folder for the caches of any number of splits.
+            dataset: has texts.
+            encoder: pools by the mean.
+            with_parts: of the parts of the questions, too, for a model that splits them.
+            show_progress_bar: show how many files are done.
+
+        Raises:
+            ValueError: the caches are of another encoder.
+        """
+
+        def cached(texts: list[str]) -> TokenCache:
+            own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
+            return TokenCache.build(own, encoder, texts, show_progress_bar=show_progress_bar)
+
+        parts = part_texts(dataset) if with_parts else []
+        return cls(dataset, cached(dataset.queries or []), cached(parts) if parts else None)
 
     def __len__(self) -> int:
         return len(self.dataset)

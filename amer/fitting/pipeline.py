@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 from rich.console import Console
 
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus, open_documents
 from amer.corpus.known_encoders import known_query_prompt
 from amer.data import RetrievalDataset, build_compound, build_python_api, load_dataset_dir
 from amer.data.custom import build_custom
-from amer.data.token_cache import TokenCache, cache_folder
+from amer.data.token_cache import TokenDataset
 from amer.evaluation import target_similarity
 from amer.evaluation.provenance import machine_of, metadata_of
 from amer.extras import import_extra
@@ -20,8 +21,9 @@ from amer.fitting.examples import HITS_A_PART, PARTS, example_questions, example
 from amer.fitting.report import RESULTS, save_report
 from amer.fitting.settings import Settings
 from amer.fitting.stages import Stages, command_line, duration
+from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
-from amer.machine import chosen_device
+from amer.machine import chosen_device, native_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex, Searcher, locate_encoder
 from modeling_amer import AMERModel, QuestionEncoder
@@ -62,7 +64,7 @@ def fit(settings: Settings, console: Console) -> Comparison:
         belongs = metadata_of(str(settings.model), str(settings.dataset), settings.dataset, "test", store)
         similarity = target_similarity(test.linked_rows, store)
         save_report(comparison, similarity, {**belongs, **machine_of(device)}, settings.output)
-    console.print(comparison.table())
+    console.print(comparison_table(comparison))
     show_examples(Searcher(model, index), test, console)
     took = duration(sum(stages.seconds.values()))
     console.print(f"Everything is in {settings.output}; this took {took}.", markup=False, highlight=False)
@@ -80,9 +82,10 @@ def checked_encoder(settings: Settings) -> QuestionEncoder:
     """
     for module in ("matplotlib", "sentence_transformers"):
         import_extra(module, "cpu", "amer fit")
-    encoder = QuestionEncoder.from_identity(identity_of(settings.encoder), resolve_model(settings.encoder))
+    identity, where, device = identity_of(settings.encoder), resolve_model(settings.encoder), chosen_device()
+    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(device)))
     encoder.check_pools_the_mean()
-    return encoder.to(chosen_device())
+    return encoder.to(device)
 
 
 def identity_of(encoder: str) -> dict[str, str | None]:
@@ -107,8 +110,14 @@ def build_parts(settings: Settings) -> dict[str, RetrievalDataset]:
     Raises:
         ValueError: a split is missing, or has too few questions to join.
     """
-    sizes = {"num_train": settings.num_train, "num_validation": settings.held_out, "num_test": settings.held_out}
-    build_compound(settings.compound, settings.source, settings.templates, **sizes)
+    build_compound(
+        settings.compound,
+        settings.source,
+        settings.templates,
+        num_train=settings.num_train,
+        num_validation=settings.held_out,
+        num_test=settings.held_out,
+    )
     splits = load_dataset_dir(settings.dataset)
     missing = [name for name in ("train", "validation", "test") if name not in splits]
     if missing:
@@ -122,7 +131,7 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
     Raises:
         ValueError: another process is at work on it.
     """
-    encoder = DocumentEncoder.from_identity(identity_of(settings.encoder))
+    encoder = DocumentEncoder.from_identity(identity_of(settings.encoder), dtype="auto")
     store = encode_corpus(documents, encoder, settings.store)
     if store is None:
         raise ValueError(f"another process is encoding into {settings.store}: wait for it, and call again")
@@ -130,10 +139,9 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
 
 
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
-    """Write the token vectors that the trainings look for."""
+    """Write the token vectors that both trainings look for."""
     for name in ("train", "validation"):
-        questions = splits[name].queries or []
-        TokenCache.build(cache_folder(folder, questions), encoder, questions, show_progress_bar=True)
+        TokenDataset.build(folder, splits[name], encoder, with_parts=True, show_progress_bar=True)
 
 
 def opened(folder: Path, device: str) -> AMERModel:

@@ -21,7 +21,7 @@ from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
 from amer.machine import chosen_device
 from amer.offline import resolve_model
-from amer.search.attribution import Part, question_parts
+from amer.search.attribution import VectorWords, words_by_vector
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
@@ -229,7 +229,7 @@ class Searcher:
             named.append([hit._replace(part=parts[hit.found_by].text) if parts else hit for hit in hits])
         return named
 
-    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[Part]:
+    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[VectorWords]:
         """Which words of a question each of its query vectors stands for.
 
         Args:
@@ -237,15 +237,19 @@ class Searcher:
             num_query_vectors: as in `search`.
 
         Returns:
-            one part for each query vector; none where the model has no token anchors, and so cannot say.
+            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
+            cannot say.
 
         Raises:
             ValueError: an empty question.
         """
+        m = None if num_query_vectors == "auto" else num_query_vectors
+        if getattr(self.model.config, "splits_questions", False):
+            (found,) = self.model.find_parts([question], m)
+            return [VectorWords(part.text, [(part.start, part.end)]) for part in found]
         if getattr(self.model.config, "anchor", None) != "tokens":
             return []
-        m = None if num_query_vectors == "auto" else num_query_vectors
-        return question_parts(question, self.model.attribute(question, m))
+        return words_by_vector(question, self.model.attribute(question, m))
 
     def stream(
         self,
@@ -379,16 +383,20 @@ def _table_of_texts(texts: Sequence[str]) -> pa.Table:
 
 
 def _at_least_one(questions: str | Sequence[str]) -> list[str]:
-    questions = [questions] if isinstance(questions, str) else list(questions)
+    from modeling_amer import as_questions
+
+    questions = as_questions([questions] if isinstance(questions, str) else questions)
     if not questions:
         raise ValueError("no question was given: pass at least one")
     return questions
 
 
 def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
+    from modeling_amer import as_questions
+
     questions = iter(questions)
     while group := list(islice(questions, SEARCHED_TOGETHER)):
-        yield group
+        yield as_questions(group)
 
 
 def _overlapped(

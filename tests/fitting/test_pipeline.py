@@ -59,7 +59,7 @@ def test_everything_is_built_trained_and_reported(fitted):
     states = [read_json(output / name / "trainer_state.json") for name in ("model", "one-vector")]
     assert [state["global_step"] for state in states] == [2, 2]
     configs = [read_json(output / name / "config.json") for name in ("model", "one-vector")]
-    assert [config["max_query_vectors"] for config in configs] == [4, 1]
+    assert [config["max_query_vectors"] for config in configs] == [8, 1]
     assert len(fitted.comparison.parts) == 100
 
 

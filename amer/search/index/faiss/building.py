@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from amer.corpus.store import DocumentStore
-from amer.files import read_json
+from amer.files import Count, read_manifest
 from amer.locks import RUN_FILE, try_lock
 from amer.search.index.exact import READ_ROWS
 from amer.search.index.faiss.library import import_faiss, make_index, read_index, reason_of, write_index
@@ -18,6 +19,24 @@ INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.jso
 TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
 LEAST_TRAINED = 65_536
 MOST_TRAINED_BYTES = 2**32  # of the sample, float32
+
+
+class Asked(TypedDict):
+    """What an index that is finished or begun says of its kind."""
+
+    index: NotRequired[str]
+    factory: NotRequired[str]
+
+
+class IndexInfo(TypedDict):
+    """What `index.json` says that is read again."""
+
+    store: str
+    factory: str
+    width: int | None
+    candidates: int
+    recall: float
+    bytes: Count
 
 
 def build_file(
@@ -90,7 +109,7 @@ def recorded_factory(directory: Path, index: str) -> str | None:
     """What a preset was taken to be when this folder was begun: the memory available may be another by now."""
     for name in (INFO_FILE, RUN_FILE):
         if (directory / name).is_file():
-            recorded = read_json(directory / name)
+            recorded = read_manifest(directory / name, Asked)
             return recorded.get("factory") if recorded.get("index") == index else None
     return None
 
@@ -108,10 +127,7 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
             f"{directory} has no {INFO_FILE}, so it holds no finished index: run FaissIndex.build with the same "
             "arguments, it goes on where it stopped"
         )
-    info = read_json(directory / INFO_FILE)
-    missing = [key for key in ("store", "factory", "width", "candidates", "recall", "bytes") if key not in info]
-    if missing:
-        raise ValueError(f"{directory / INFO_FILE} lacks {', '.join(missing)}: it does not describe a FAISS index")
+    info = {**read_manifest(directory / INFO_FILE, IndexInfo)}
     if info["store"] != store.identity:
         raise ValueError(
             f"{directory} is an index of another store than {store.path}, or of what that was before it was encoded "
