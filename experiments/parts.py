@@ -60,7 +60,7 @@ from modeling_amer import QuestionEncoder
 FIRST = (ENCODER, RULE, LLM, ONE, DEEPER, PERTURBED, MMR, AMER, FIXED, AVERAGED)  # rows of the table, in order
 LAST = (TOLD, ORACLE)
 REFERENCES = (ONE, RULE, TOLD)
-LLM_TOKENS = 128  # of a reply: longer than any question's parts
+LLM_TOKENS = 128  # of a reply: more than the parts of a question have
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -167,11 +167,11 @@ def describe(arguments: argparse.Namespace, store: DocumentStore, count: int) ->
 def report(results: Mapping[str, Any]) -> str:
     """The results in Markdown."""
     numbers, groups = results["systems"], results["groups"]
-    told = [name for name in LAST if name in numbers]
+    apart = [name for name in (DEEPER, *LAST) if name in numbers]
     tables = {
-        "Systems": main_table(numbers, ONE, told),
+        "Systems": main_table(numbers, ONE, apart),
         **{f"Against {name}": difference_table(numbers, name) for name in REFERENCES if name in numbers},
-        "By the number of parts": group_table(numbers, groups, ONE, told),
+        "By the number of parts": group_table(numbers, groups, ONE, apart),
         **({"Questions of one part": one_part_table(numbers, "1 part", ONE)} if "1 part" in groups else {}),
         "Parts": splitting_table(results["splitting"]),
     }

@@ -26,12 +26,8 @@ REWRITE_PROMPT = (
 """Our own: the paper rewrites no questions."""
 
 SPLIT_PROMPT = (
-    "Write down what the question asks for, each thing on a line of its own, in the words of the question. A question "
-    "that asks for one thing has one line. Just answer with the lines, and do not generate anything else.\n\n"
-    "Question: difference between open a file and read the lines of a file\n"
-    "Lines:\nopen a file\nread the lines of a file\n\n"
-    "Question: what is the largest item of a list?\nLines:\nthe largest item of a list\n\n"
-    "Question: [Question]\nLines:"
+    "List the separate things that the following question asks for. Write each on a line of its own, in the words of "
+    "the question. Just answer with the list, and do not generate anything else.\n\nQuestion: [Question]"
 )
 """Our own: the paper splits no questions."""
 
@@ -151,8 +147,8 @@ def split(
 
 
 def parts_of(reply: str) -> list[str]:
-    """The lines of a reply to `SPLIT_PROMPT`, each once, the first eight at most."""
-    return _distinct(_lines(reply))[:MOST_PARTS]
+    """The lines of a reply to `SPLIT_PROMPT` without the label "Question:", each once, the first eight at most."""
+    return _distinct([re.sub(r"(?i)^question:\s*", "", line) for line in _lines(reply)])[:MOST_PARTS]
 
 
 def keywords_of(reply: str) -> list[str]:

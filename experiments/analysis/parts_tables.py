@@ -16,16 +16,16 @@ DRAWN = {"R@10": "recall@10", "MRecall@10": "mrecall@10"}
 ROWS = 6  # of bars' inches in height
 
 
-def main_table(numbers: Mapping[str, Any], reference: str, told: Sequence[str]) -> Table:
+def main_table(numbers: Mapping[str, Any], reference: str, apart: Sequence[str]) -> Table:
     """Every system: recall at all depths, searches and milliseconds.
 
     Args:
         numbers: of `parts_numbers`, in each system also "alone", or None: `{"seconds", "encoder_seconds"}`.
         reference: what an asterisk is tested against.
-        told: systems that know what no other does, which are never set bold.
+        apart: systems that are told more than a question, or give more documents; never set bold.
     """
     metrics = list(next(iter(numbers.values()))["metrics"])
-    best = {metric: _best(numbers, told, lambda system, key=metric: system["metrics"][key]) for metric in metrics}
+    best = {metric: _best(numbers, apart, lambda system, key=metric: system["metrics"][key]) for metric in metrics}
     rows = []
     for place, (name, system) in enumerate(numbers.items()):
         cells = [_entry(system["metrics"][metric], best[metric][place], reference) for metric in metrics]
@@ -36,7 +36,7 @@ def main_table(numbers: Mapping[str, Any], reference: str, told: Sequence[str]) 
         )
     caption = (
         f"Means over the questions in %, ± standard deviation over seeds; m is the number of parts of a question. "
-        f"Bold: the best of a column but for {' and '.join(told)}. Asterisk: differs from {reference} "
+        f"Bold: the best of a column but for {', '.join(apart)}. Asterisk: differs from {reference} "
         f"(p < {SIGNIFICANT}, paired bootstrap over questions, {RESAMPLES:,} resamples). Milliseconds a question: "
         f"encoding, search and fusion of all questions together; encoding alone of one question by itself, and the "
         f"encoder's own time in turns with it."
@@ -57,18 +57,18 @@ def difference_table(numbers: Mapping[str, Any], reference: str) -> Table:
     return Table(caption, ["System", *map(short_label, metrics)], [rows])
 
 
-def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference: str, told: Sequence[str]) -> Table:
+def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference: str, apart: Sequence[str]) -> Table:
     """Recall and MRecall at 10 in each group of questions.
 
     Args:
         numbers: as in `main_table`.
         counts: group -> how many questions it has.
         reference: as in `main_table`.
-        told: as in `main_table`.
+        apart: as in `main_table`.
     """
     columns = [(group, metric) for group in counts for metric in BY_GROUP]
     best = {
-        column: _best(numbers, told, lambda system, at=column: system["groups"][at[0]][at[1]]) for column in columns
+        column: _best(numbers, apart, lambda system, at=column: system["groups"][at[0]][at[1]]) for column in columns
     }
     rows = [
         [
@@ -133,8 +133,8 @@ def short_label(metric: str) -> str:
     return f"{'M' if name == 'mrecall' else 'R'}@{cutoff}"
 
 
-def _best(numbers: Mapping[str, Any], told: Sequence[str], entry: Any) -> list[bool]:
-    return highest(None if name in told else entry(system)["mean"] for name, system in numbers.items())
+def _best(numbers: Mapping[str, Any], apart: Sequence[str], entry: Any) -> list[bool]:
+    return highest(None if name in apart else entry(system)["mean"] for name, system in numbers.items())
 
 
 def _entry(entry: Mapping[str, Any], bold: bool, reference: str) -> Cell:

@@ -37,7 +37,7 @@ class Splitter:
 
     def reply(self, prompts: list[str]) -> list[str]:
         self.asked += len(prompts)
-        questions = [prompt.rpartition("Question: ")[2].removesuffix("\nLines:") for prompt in prompts]
+        questions = [prompt.rpartition("Question: ")[2] for prompt in prompts]
         return ["\n".join(question.split(" and ")) for question in questions]
 
 
@@ -190,4 +190,5 @@ def test_groups_are_of_the_parts_and_of_the_similarity(house):
 def test_what_a_chat_model_writes_beside_the_parts_is_left_out():
     assert expansion.parts_of("Here are the lines:\n- open a file\n2. read it\nRead it") == ["open a file", "read it"]
     assert len(expansion.parts_of("\n".join(map(str, range(100, 130))))) == 8
+    assert expansion.parts_of("Question: how to open a file?\nhow to open a file?") == ["how to open a file?"]
     assert expansion.parts_of(" ") == []
