@@ -101,6 +101,7 @@ class AMERConfig(PreTrainedConfig):
         self.loss_temperature = loss_temperature
         self.checksums = checksums
         self.initializer_range = initializer_range
+        kwargs.pop("sealed", None)  # of the file (`checksums_amer.seal`), not of what is made of it
         super().__init__(**kwargs)
         self._check()
 

@@ -539,7 +539,8 @@ class AMERModel(AMERPreTrainedModel):
         Raises:
             OSError: the document encoder is needed and not there.
             ValueError: an empty question, none at all, m or batch_size < 1, "auto" for a model without a stop score,
-                not what this model reads, or vectors that are not finite, zero, or of another size or count.
+                not what this model reads, or vectors that are not finite, zero, or of another size or count; weights
+                that give vectors without length.
         """
         if isinstance(texts, str):
             one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
@@ -570,6 +571,8 @@ class AMERModel(AMERPreTrainedModel):
             self.train(was_training)
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
+        if not query_embeddings.any(dim=-1).all():
+            raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
         if not auto:
             return query_embeddings
         mask = torch.cat(masks)[back]

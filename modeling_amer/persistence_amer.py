@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, extract_commit_hash
 
-from .checksums_amer import check_sha256, check_weights_name, sha256
+from .checksums_amer import check_floats, check_sealed, check_sha256, check_weights_name, seal, sha256
 from .configuration_amer import AMERConfig, check_attention
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
@@ -310,7 +310,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             )
         if config is None:
             config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
-        _check_files(where, saved, verify, **place, **hub_options)
+        check_files(where, saved, verify, **place, **hub_options)
         if config.weights == "full":
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
             options |= {"use_safetensors": True, "output_loading_info": True}
@@ -416,6 +416,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 Probe.take(self).save(folder / PROBE_FILE)
             self.config.checksums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
             self.config.save_pretrained(folder)
+            seal(folder)
             for file in folder.rglob("*.safetensors"):  # written readable to their owner alone
                 file.chmod((folder / "config.json").stat().st_mode)
 
@@ -618,19 +619,22 @@ def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any])
     return extract_commit_hash(file, None) or revision
 
 
-def _check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
+def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
     """Compare the weights with the checksums of config.json; an adapter's always, larger ones once (`verify`: again).
 
     Raises:
         OSError: a file is not there, or another than the one that was saved.
-        ValueError: the checksums name files outside the model.
+        ValueError: the checksums name files outside the model; weights that are no floats.
     """
     checksums = saved.get("checksums") or {}
     for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
         check_weights_name(name)
     for name, checksum in checksums.items():
         remember = saved.get("weights") == "full" and not verify
-        check_sha256(saved_file(where, name, **options), checksum, remember)
+        file = saved_file(where, name, **options)
+        check_sha256(file, checksum, remember)
+        check_floats(file)
+    check_sealed(lambda name: saved_file(where, name, **options))
 
 
 def _indexed_files(index: Path) -> set[Any]:

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from amer.files import atomic_directory, atomic_write, inside, read_json, write_json
+from amer.files import atomic_directory, atomic_write, inside, read_json, remove_leftovers, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_write_replaces_the_file_whole(tmp_path):
@@ -102,3 +109,38 @@ def test_the_links_of_the_hubs_cache_are_followed(tmp_path):
     assert inside(snapshot / "sub", "a").read_text() == "content"
     with pytest.raises(ValueError, match="must not lead out"):
         inside(snapshot, "b")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from amer.files import atomic_directory
+with atomic_directory(sys.argv[1]) as folder:
+    (folder / "vectors.npy").write_bytes(bytes(1000))
+    print("writing", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_write_has_left_goes_with_the_next_and_what_is_alive_stays(tmp_path):
+    start = [sys.executable, "-c", KILLED, str(tmp_path / "store")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed, alive = (
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    )
+    try:
+        for process in (killed, alive):
+            assert process.stdout.readline() == "writing\n"
+        killed.communicate("\n")
+        (tmp_path / ".other").mkdir()
+        assert len(list(tmp_path.iterdir())) == 3
+        with atomic_directory(tmp_path / "store") as folder:
+            (folder / "vectors.npy").write_bytes(b"")
+        names = [path.name for path in tmp_path.iterdir()]
+        assert len(names) == 3 and {"store", ".other"} < set(names)  # and what is being written
+    finally:
+        alive.communicate("\n")
+    remove_leftovers(tmp_path / "store")
+    assert {path.name for path in tmp_path.iterdir()} == {"store", ".other"}

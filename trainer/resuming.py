@@ -11,8 +11,8 @@ from transformers import TrainingArguments
 
 from amer.files import read_json
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
+from amer.trainer.checkpoints import TRAINER_STATE, checkpoints, is_whole
 
-TRAINER_STATE = "trainer_state.json"
 NOTE = "run.json"  # in the output folder: the settings of the run
 
 # Of the Trainer's own arguments, those that decide what a run ends in.
@@ -24,9 +24,9 @@ DECISIVE = {
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The latest checkpoint that was written whole: the Trainer writes its state last."""
-    whole = [file.parent for file in Path(folder).glob(f"checkpoint-*/{TRAINER_STATE}") if _is_json(file)]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    """The latest checkpoint that was written whole."""
+    whole = [checkpoint for checkpoint in checkpoints(folder) if is_whole(checkpoint)]
+    return str(whole[-1]) if whole else None
 
 
 def chosen_checkpoint(args: AMERTrainingArguments) -> str | None:
@@ -81,15 +81,6 @@ def is_finished(output: Path, checkpoint: str | None) -> bool:
     if checkpoint is None or not saved or not is_trained(checkpoint):
         return False
     return steps_of(output)[0] >= steps_of(checkpoint)[0]
-
-
-def _is_json(file: Path) -> bool:
-    """Whether all of it was written."""
-    try:
-        read_json(file)
-    except ValueError:
-        return False
-    return True
 
 
 def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amer.checksums import check_once, check_sha256
 from amer.corpus.table import COLUMNS
-from amer.files import inside, read_json
+from amer.files import inside
+from amer.manifests import check_fields, read_manifest
 
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
+ADVICE = "restore it or build the corpus again"
 
 
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     """Open a corpus: columns `id`, `title`, `text`, all strings; others are metadata, for filters.
+
+    A mapped file that is damaged would end the process. So the checksum of each part is compared first, and a file
+    without one is validated, which takes as long as reading it. More than 256 MB are checked once (`check_once`).
 
     Args:
         path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
@@ -24,7 +32,7 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
 
     Raises:
         FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
-        OSError: a file is truncated, or of another format.
+        OSError: a file is truncated, damaged, or of another format.
         ValueError: `path` is none of the three, or a column is missing, not of strings, or null.
     """
     path = Path(path)
@@ -33,7 +41,8 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     if path.is_dir():
         table = _open_parts(path)
     elif path.suffix == ".arrow":
-        table = _open_arrow(path)
+        check_once([path], "valid", lambda: _validate(path))
+        table = map_arrow(path)
     elif path.suffix == ".parquet":
         table = _read_parquet(path)
     else:
@@ -71,35 +80,83 @@ def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]
 
 def _open_parts(folder: Path) -> pa.Table:
     """The parts that `documents.json` names, one after another."""
-    if not (folder / PARTS_FILE).is_file():
+    listing = folder / PARTS_FILE
+    if not listing.is_file():
         raise FileNotFoundError(
             f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
         )
+    parts = read_parts(listing)
+    files = {str(inside(folder, part["file"])): part for part in parts}
+    for file in files:
+        _check_there(Path(file))
+    check_once([listing, *map(Path, files)], "parts", lambda: _check_parts(files))
     tables = []
-    for part in read_json(folder / PARTS_FILE)["parts"]:
-        file = inside(folder, part["file"])
-        tables.append(_open_arrow(file))
+    for name, part in files.items():
+        tables.append(map_arrow(Path(name)))
         if tables[-1].num_rows != part["documents"]:
             raise ValueError(
-                f"{file} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
+                f"{name} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
     return pa.concat_tables(tables)
 
 
-def _open_arrow(file: Path) -> pa.Table:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: restore it or build the corpus again")
+def read_parts(listing: Path) -> list[dict[str, Any]]:
+    """What `documents.json` says of each part: `file`, `documents`, and `sha256` since checksums are kept.
+
+    Raises:
+        ValueError: the file does not say so; names the field.
+    """
+    parts: list[dict[str, Any]] = read_manifest(listing, {"parts": list})["parts"]
+    if not parts:
+        raise ValueError(f"{listing} names no parts: restore it, or build the corpus again")
+    for number, part in enumerate(parts):
+        check_fields(part, {"file": str, "documents": int}, f"{listing}, parts[{number}]", {"sha256": str})
+    return parts
+
+
+def _check_parts(files: Mapping[str, dict[str, Any]]) -> None:
+    for name, part in files.items():
+        if "sha256" in part:
+            check_sha256(Path(name), part["sha256"], ADVICE)
+        else:  # of a corpus that was built before checksums were kept
+            _validate(Path(name))
+
+
+def _validate(file: Path) -> None:
+    """Look at every offset and every character: a wrong one would end the process, or be read as something else."""
+    table = map_arrow(file)
     try:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except pa.ArrowInvalid as error:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise OSError(f"{file} is damaged ({error}): {ADVICE}") from error
+
+
+def map_arrow(file: Path) -> pa.Table:
+    """Map an Arrow file into memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is truncated or of another format; values are not looked at.
+    """
+    _check_there(file)
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table.column_names  # noqa: B018  (decodes them)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OSError(f"{file} is truncated or no Arrow file ({error}): restore it or build it again") from error
+    return table
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {ADVICE}")
 
 
 def _read_parquet(file: Path) -> pa.Table:
     try:
         return pq.read_table(file)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise OSError(f"{file} is truncated or no Parquet file ({error}): restore it or build it again") from error
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -27,13 +28,16 @@ from amer.corpus.table import (
     fingerprint,
     fingerprint_of_columns,
 )
-from amer.files import atomic_directory, atomic_write, read_json
+from amer.files import atomic_directory, atomic_write
+from amer.manifests import check_fields, read_manifest
 
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
-STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
+STORE_FIELDS = {"encoder": dict, "dim": int, "dtype": str, "count": int, "shard_size": int, "checksums": list}
+TEXT_OR_NULL = (str, type(None))
+ENCODER_FIELDS = {"revision": TEXT_OR_NULL, "document_prompt": str, "query_prompt": str}
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
 MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
 KEPT_FILTERS = 4  # of a byte a document
@@ -114,13 +118,14 @@ class DocumentStore:
     @cached_property
     def identity(self) -> str:
         """One checksum of everything the store holds: documents, embeddings, encoder; what an index remembers."""
-        whole = {key: self.info.get(key) for key in (*STORE_KEYS, "documents_sha256")}
+        whole = {key: self.info.get(key) for key in (*STORE_FIELDS, "documents_sha256")}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
         """Document ids in row order, read from disk when first asked for."""
-        return pq.read_table(self.path / DOCUMENTS_FILE, columns=["id"]).column("id")
+        with self.documents_file() as file:
+            return file.read(columns=["id"]).column("id")
 
     def verify(self) -> None:
         """Read everything: checksums, every vector, every document.
@@ -137,7 +142,7 @@ class DocumentStore:
         self._verify_documents(str(self.path / DOCUMENTS_FILE))
 
     def _verify_documents(self, file: str) -> None:
-        with pq.ParquetFile(file, metadata=self._metadata) as documents:
+        with self.documents_file() as documents:
             for batch in documents.iter_batches(CHECK_BLOCK):
                 check_no_nulls(batch, file)
             found = fingerprint_of_columns(
@@ -199,7 +204,7 @@ class DocumentStore:
 
     def _evaluate(self, filter: str) -> np.ndarray:
         checked, found = Filter(filter, self.metadata), np.empty(len(self), dtype=bool)
-        with pq.ParquetFile(self.path / DOCUMENTS_FILE, metadata=self._metadata) as file:
+        with self.documents_file() as file:
             start = 0
             for batch in file.iter_batches(CHECK_BLOCK, columns=sorted(checked.fields)):
                 found[start : start + len(batch)] = checked.matches(batch)
@@ -218,7 +223,7 @@ class DocumentStore:
         if not len(rows):
             return []
         unique, places = np.unique(rows, return_inverse=True)
-        with pq.ParquetFile(self.path / DOCUMENTS_FILE, metadata=self._metadata) as file:
+        with self.documents_file() as file:
             sizes = [self._metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             groups, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
@@ -227,6 +232,22 @@ class DocumentStore:
                 table = file.read_row_group(int(group), columns=[*COLUMNS, *self.metadata])
                 records += table.take(wanted - (ends[group] - sizes[group])).to_pylist()
         return [records[place] for place in places]
+
+    @contextmanager
+    def documents_file(self) -> Iterator[pq.ParquetFile]:
+        """Open `documents.parquet`; the pages that are read are compared with their checksums.
+
+        Raises:
+            OSError: a page is damaged; names the file.
+        """
+        file = self.path / DOCUMENTS_FILE
+        try:
+            with pq.ParquetFile(file, metadata=self._metadata, page_checksum_verification=True) as opened:
+                yield opened
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None or str(self.path) in str(error):  # said already what it is
+                raise
+            raise OSError(f"{file} is damaged ({error}): restore it or encode the corpus again") from error
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """The `(n,)` int64 rows of document ids.
@@ -347,16 +368,15 @@ def write_documents(directory: Path, documents: pa.Table) -> None:
             row_group_size=row_group,
             use_dictionary=["title", *metadata],
             write_statistics=False,
+            write_page_checksum=True,
         )
 
 
 def _checked_info(file: Path) -> dict[str, Any]:
-    info = read_json(file)
-    missing = [key for key in STORE_KEYS if key not in info]
-    if missing:
-        raise ValueError(f"{file} lacks {', '.join(missing)}: it does not describe a document store")
+    info = read_manifest(file, STORE_FIELDS, {"documents_sha256": str})
+    check_fields(info["encoder"], {"name": str}, f"{file}, encoder", ENCODER_FIELDS)
     sizes = {key: info[key] for key in ("count", "dim", "shard_size")}
-    if info["dtype"] not in DTYPES or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+    if info["dtype"] not in DTYPES or not all(size > 0 for size in sizes.values()):
         raise ValueError(f"{file} does not describe a document store: dtype {info['dtype']!r}, {sizes}")
     shards = embedding_shards(file.parent, info)
     if len(info["checksums"]) != len(shards):
@@ -369,7 +389,7 @@ def _check_documents_file(file: Path, count: int) -> None:
         metadata = pq.read_metadata(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing: restore it or encode the corpus again") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise OSError(f"{file} is truncated or not a Parquet file ({error}): restore it or encode again") from error
     missing = [name for name in COLUMNS if name not in metadata.schema.names]
     if missing or metadata.num_rows != count:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import amer
-from amer.corpus.shards import file_checksum
+from amer.checksums import file_checksum
 from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import RetrievalDataset, save_dataset_dir

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amer.checksums import check_sha256, file_checksum
 from amer.files import atomic_directory, read_json, write_json
 
 if TYPE_CHECKING:
@@ -136,14 +137,16 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
 
     Raises:
         FileNotFoundError: the directory, its `dataset.json` or every split is missing.
+        OSError: a split is not the file whose checksum `dataset.json` holds.
         ValueError: a file breaks the contract; names the file, and the query where there is one.
     """
     path = Path(path)
     info = read_json(path / "dataset.json")
     if not isinstance(info, dict):
         raise ValueError(f"{path / 'dataset.json'} must hold a JSON object, not {type(info).__name__}")
-    counts = info.get("splits", {})
-    splits = {name: _read_split(path / f"{name}.parquet") for name in SPLITS if (path / f"{name}.parquet").is_file()}
+    counts, checksums = info.get("splits", {}), info.get("checksums", {})
+    files = {name: path / f"{name}.parquet" for name in SPLITS if (path / f"{name}.parquet").is_file()}
+    splits = {name: _read_split(file) for name, file in files.items()}
     missing = sorted(set(counts) - set(splits))
     if missing or not splits:
         wanted = ", ".join(f"{name}.parquet" for name in missing or SPLITS)
@@ -155,6 +158,9 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
                 f"{path / name}.parquet holds {len(split)} queries, dataset.json says {expected}: "
                 "the files do not belong together, copy or build the dataset again"
             )
+    for file in files.values():
+        if file.name in checksums:
+            check_sha256(file, checksums[file.name], "restore it, or build the dataset again")
     return splits
 
 
@@ -178,7 +184,8 @@ def save_dataset_dir(
     Args:
         path: a directory that does not exist yet, or is empty.
         splits: keyed by "train", "validation", "test": any of them, at least one.
-        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits".
+        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits", the
+            sha256 of every file under "checksums".
 
     Raises:
         FileExistsError: `path` already holds something.
@@ -194,7 +201,8 @@ def save_dataset_dir(
             # Ids and floats hardly repeat: dictionary pages would only cost space.
             pq.write_table(_to_table(split), folder / f"{name}.parquet", compression="zstd", use_dictionary=False)
         counts = {name: _counts(splits[name]) for name in SPLITS if name in splits}
-        write_json(folder / "dataset.json", {**info, "splits": counts})
+        checksums = {file.name: file_checksum(file) for file in sorted(folder.glob("*.parquet"))}
+        write_json(folder / "dataset.json", {**info, "splits": counts, "checksums": checksums})
 
 
 def _counts(split: RetrievalDataset) -> dict[str, int]:
@@ -234,7 +242,7 @@ def _read_split(file: Path) -> RetrievalDataset:
             input_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
             spans=_nested(table, "spans", SPANS) if "spans" in names else None,
         )
-    except (ValueError, pa.ArrowInvalid) as error:
+    except (ValueError, OSError, pa.ArrowException) as error:
         raise ValueError(f"{file}: {error}") from error
 
 

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 import amer
-from amer.corpus.documents import PARTS_FILE, open_documents
+from amer.checksums import file_checksum
+from amer.corpus.documents import PARTS_FILE, map_arrow, read_parts
 from amer.corpus.table import COLUMNS
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
 from amer.data.text_lines import Place, parse_object, read_lines
@@ -78,18 +79,18 @@ def _is_built(folder: Path, files: Sequence[Path]) -> bool:
     """Whether the corpus of these chunks is there already."""
     if not (folder / PARTS_FILE).is_file():
         return False
-    there = [(part["source"], part["bytes"]) for part in read_json(folder / PARTS_FILE)["parts"]]
+    there = [(part.get("source"), part.get("bytes")) for part in read_parts(folder / PARTS_FILE)]
     if there != [tuple(_identity(file).values()) for file in files]:
         raise FileExistsError(f"{folder} is the corpus of other chunks: choose another path or remove it")
     return True
 
 
 def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
-    """Write the Arrow file of a chunk and then the note of what it is, unless both are there."""
+    """Write the Arrow file of a chunk and then the note of what it is, unless both are there and whole."""
     identity = _identity(file)
     if note.is_file() and part.is_file():
         written = read_json(note)
-        if identity.items() <= written.items():
+        if identity.items() <= written.items() and written.get("sha256") == file_checksum(part):
             return written
     drops, documents, words = DroppedRecords(), 0, 0
     passages = _passages(file, drops)
@@ -98,7 +99,8 @@ def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
             out.write_batch(pa.record_batch(list(zip(*batch, strict=True)), SCHEMA))
             documents += len(batch)
             words += sum(len(text.split()) for _, _, text in batch)
-    written = {**identity, "file": part.name, "documents": documents, "words": words, "dropped": drops.records}
+    written = {**identity, "file": part.name, "documents": documents, "sha256": file_checksum(part)}
+    written |= {"words": words, "dropped": drops.records}
     write_json(note, written)
     return written
 
@@ -130,9 +132,7 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
 
 def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
     """ValueError naming the first two places of an id that repeats, in one chunk or two."""
-    ids = pa.concat_tables([open_documents(inside(folder, note["file"])).select(["id"]) for note in notes]).column(
-        "id"
-    )
+    ids = pa.concat_tables([map_arrow(inside(folder, note["file"])).select(["id"]) for note in notes]).column("id")
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     counts = pc.value_counts(ids)
@@ -170,6 +170,6 @@ def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
         "words_per_document": round(sum(note["words"] for note in notes) / max(documents, 1), 2),
         "paper": PAPER,
         "drops": drops.counts(),
-        "parts": [{key: note[key] for key in ("file", "documents", "source", "bytes")} for note in notes],
+        "parts": [{key: note[key] for key in ("file", "documents", "sha256", "source", "bytes")} for note in notes],
     }
     write_json(folder / PARTS_FILE, info)

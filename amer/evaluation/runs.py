@@ -19,13 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amer.evaluation.ranking import checked_lists
-from amer.files import atomic_directory, read_json, write_json
+from amer.files import atomic_directory, write_json
+from amer.manifests import read_manifest
 
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
     from amer.search.fusion import Fused
 
 IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
+FIELDS = {"name": str, "queries": int, "k": int, "store": dict, "query_embeddings": (list, type(None))}  # of run.json
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ class Run:
             ValueError: a run on another store, or files that do not belong together; names the folder.
         """
         folder = Path(folder)
-        info = read_json(folder / "run.json")
+        info = read_manifest(folder / "run.json", FIELDS)
         _check_store(folder, info["store"], store)
         shape, embeddings = (info["queries"], info["k"]), None
         try:

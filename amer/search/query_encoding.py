@@ -15,8 +15,8 @@ import torch
 from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
 from amer.corpus.store import complete_encoder
-from amer.files import read_json
 from amer.locks import share_directory
+from amer.manifests import read_manifest
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -122,8 +122,8 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path} has no {EMBEDDINGS_FILE}, so it holds no finished query embeddings: run encode_queries again "
             "with the same arguments, it resumes where it stopped"
         )
-    info = read_json(file)
-    if not all(isinstance(info.get(key), int) and info[key] > 0 for key in SIZES):
+    info = read_manifest(file, dict.fromkeys(SIZES, int), {"checksums": list})
+    if not all(info[key] > 0 for key in SIZES):
         raise ValueError(f"{file} does not describe query embeddings: it needs {', '.join(SIZES)}, each at least 1")
     shards = _shards(file.parent, info)
     if len(info.get("checksums", [])) != len(shards):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -205,3 +206,16 @@ def test_link_gives_every_target_document_its_row_in_the_store(tmp_path):
     assert make_split().target_rows is None
     with pytest.raises(ValueError, match="d9"):
         make_split(targets=[[["d0"], ["d9"]], [["d3"]]]).link(store)
+
+
+def test_a_flipped_bit_in_a_split_never_gives_another_dataset(tmp_path):
+    save_dataset_dir(tmp_path / "set", {"train": make_split()}, {})
+    file, draw = tmp_path / "set" / "train.parquet", random.Random(0)
+    content = file.read_bytes()
+    assert list(json.loads((tmp_path / "set" / "dataset.json").read_text())["checksums"]) == ["train.parquet"]
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(damaged)
+        with pytest.raises((OSError, ValueError), match=r"train\.parquet"):
+            load_dataset_dir(tmp_path / "set")

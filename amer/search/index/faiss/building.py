@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from amer.checksums import check_once, check_sha256, file_checksum
 from amer.corpus.store import DocumentStore
 from amer.files import read_json
 from amer.locks import RUN_FILE, try_lock
+from amer.manifests import NUMBER, read_manifest
 from amer.search.index.exact import READ_ROWS
 from amer.search.index.faiss.library import import_faiss, make_index, read_index, reason_of, write_index
 
 INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.json"
 TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
 LEAST_TRAINED = 65_536
+OPTIONAL_INT = (int, type(None))
+FIELDS = {"store": str, "factory": str, "width": OPTIONAL_INT, "candidates": int, "recall": NUMBER, "bytes": int}
 MOST_TRAINED_BYTES = 2**32  # of the sample, float32
 
 
@@ -96,11 +100,11 @@ def recorded_factory(directory: Path, index: str) -> str | None:
 
 
 def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
-    """`index.json` of a folder.
+    """`index.json` of a folder, after a look at the checksum of the index beside it (`check_index`).
 
     Raises:
         FileNotFoundError: there is none: the index has not been finished.
-        OSError: the index beside it has another length.
+        OSError: the index beside it has another length or checksum.
         ValueError: it is of another store, or does not describe an index.
     """
     if not (directory / INFO_FILE).is_file():
@@ -108,10 +112,7 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
             f"{directory} has no {INFO_FILE}, so it holds no finished index: run FaissIndex.build with the same "
             "arguments, it goes on where it stopped"
         )
-    info = read_json(directory / INFO_FILE)
-    missing = [key for key in ("store", "factory", "width", "candidates", "recall", "bytes") if key not in info]
-    if missing:
-        raise ValueError(f"{directory / INFO_FILE} lacks {', '.join(missing)}: it does not describe a FAISS index")
+    info = read_manifest(directory / INFO_FILE, FIELDS, {"k": int, "sha256": str})
     if info["store"] != store.identity:
         raise ValueError(
             f"{directory} is an index of another store than {store.path}, or of what that was before it was encoded "
@@ -122,4 +123,27 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
         raise OSError(
             f"{file} has {file.stat().st_size} bytes, expected {info['bytes']}: restore it or build it again"
         )
+    check_index(directory, info)
     return info
+
+
+def check_index(directory: Path, info: dict[str, Any]) -> None:
+    """Compare `index.faiss` with the checksum that `index.json` holds; more than 256 MB once (see `check_once`).
+
+    Raises:
+        OSError: it is damaged.
+    """
+    file, recorded = directory / INDEX_FILE, info.get("sha256")
+    if recorded is not None and file.is_file():  # indexes of 0.1.0 have none
+        check_once([file], str(recorded), lambda: check_sha256(file, recorded, "delete it and build the index again"))
+
+
+def recorded_checksum(directory: Path) -> dict[str, str]:
+    """The checksum of a finished `index.faiss`; of one that was finished before, after comparing it with that.
+
+    Raises:
+        OSError: it was damaged since.
+    """
+    if (directory / INFO_FILE).is_file():
+        check_index(directory, read_json(directory / INFO_FILE))
+    return {"sha256": file_checksum(directory / INDEX_FILE)}

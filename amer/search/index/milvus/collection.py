@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
+from amer.corpus.store import DocumentStore
 from amer.search.index.milvus.connection import MilvusConnection
 
 LONGEST_STRING = 65_535  # bytes; what Milvus allows
@@ -172,7 +171,7 @@ def longest_strings(store: DocumentStore) -> dict[str, int]:
     """
     longest = {name: 1 for name, kind in store.metadata.items() if pa.types.is_string(kind)}
     if longest:
-        with pq.ParquetFile(store.path / DOCUMENTS_FILE) as file:
+        with store.documents_file() as file:
             for batch in file.iter_batches(columns=list(longest)):
                 for name in longest:
                     longest[name] = max(longest[name], pc.max(pc.binary_length(batch.column(name))).as_py())
