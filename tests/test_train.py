@@ -512,7 +512,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(unbroken, llama, dat
 def test_two_trainings_in_one_folder_do_not_disturb_each_other(unbroken, llama, data, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.2)
     arguments = command(tmp_path / "out", llama, data.text)
-    other = command(tmp_path / "out", llama, data.text, learning_rate=0.5)
+    other = [*arguments, "--learning_rate", "0.5"]
     begun = []
 
     def recorded(*args: object, real=run.training_record, **options: object) -> dict:
