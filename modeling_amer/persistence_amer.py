@@ -303,7 +303,13 @@ class AMERPreTrainedModel(PreTrainedModel):
         attention = getattr(config, "_attn_implementation_internal", None)
         if attention is not None:  # AutoModel keeps the choice in the configuration
             decoder_options.setdefault("attn_implementation", attention)
-        saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        try:
+            saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        except OSError as error:
+            raise OSError(
+                f"The AMER model {str(where)!r} could not be opened: give a folder that holds one, or the name of one "
+                f"on the Hub that you can reach. ({error})"
+            ) from error
         if saved.get("model_type") != "amer":  # a folder without config.json would get a configuration of defaults
             raise OSError(
                 f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
@@ -326,7 +332,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         model._encoder_options = hub_options
         if config.prompt_template is not None:
             options = {**place, **hub_options, "config": config.text_config}
-            model.tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            model.tokenizer = _load_tokenizer(where, **options)
         if verify:
             _check_probe(model, Probe.from_pretrained(where, **place, **hub_options))
         return (model, info) if output_loading_info else model
@@ -647,8 +653,17 @@ def _indexed_files(index: Path) -> set[Any]:
         return set()
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
+
+
+def _load_tokenizer(where: str | os.PathLike[str], **options: Any) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(where, **options)
+    except Exception as error:  # tokenizers raises bare ones
+        raise OSError(
+            f"The tokenizer of {where} cannot be read: fetch tokenizer.json and tokenizer_config.json again. ({error})"
+        ) from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:

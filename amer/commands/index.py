@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amer.commands.opening import open_store
 from amer.commands.options import COLLECTION, Store
 from amer.commands.terminal import say
+
+if TYPE_CHECKING:
+    import numpy as np
 
 app = typer.Typer(
     no_args_is_help=True, help="Build the index of a document store. Exact search, for up to a million, needs none."
@@ -24,7 +27,7 @@ def build(
     store: Store,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the index.")],
     preset: Annotated[str, typer.Option(help="auto, flat, ivfpq, hnsw, or a factory string of FAISS.")] = "auto",
-    recall: Annotated[float, typer.Option(help="Of the k nearest, tuned for.")] = 0.95,
+    recall: Annotated[float, typer.Option(min=0, max=1, help="Of the k nearest, tuned for.")] = 0.95,
     k: Annotated[int, typer.Option(min=1, help="Documents of the lists that are tuned.")] = 100,
     memory: Annotated[
         float | None, typer.Option(help="GiB that the index may take. What is free when not given.")
@@ -39,9 +42,12 @@ def build(
     It is mapped into memory when it is searched. Run it again after an interruption to resume. For Milvus see
     `amer index milvus`.
     """
-    import numpy as np
-
+    from amer.ranges import Range
     from amer.search import FaissIndex
+
+    if memory is not None and memory not in Range(0, above=True):
+        raise typer.BadParameter(f"--memory must {Range(0, above=True)}; got {memory}")
+    tuned_with = None if queries is None else _vectors(queries)
 
     index = FaissIndex.build(
         open_store(store),
@@ -50,9 +56,23 @@ def build(
         recall=recall,
         k=k,
         memory=None if memory is None else int(memory * GIB),
-        queries=None if queries is None else np.load(queries, allow_pickle=False),
+        queries=tuned_with,
     )
     say(f"{output}: {index!r}")
+
+
+def _vectors(file: Path) -> np.ndarray:
+    """The array of a `.npy` file."""
+    import numpy as np
+
+    if file.suffix.lower() != ".npy":
+        raise typer.BadParameter(f"--queries {file}: vectors are read from a .npy file, `numpy.save` writes one")
+    try:
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
+        raise OSError(f"{file} is truncated or no .npy file of numbers ({error})") from error
 
 
 @app.command()

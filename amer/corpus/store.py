@@ -402,6 +402,8 @@ def _shards(blocks: Iterable[np.ndarray], info: dict[str, Any]) -> Iterator[np.n
     size = min(info["shard_size"], info["count"])
     shard, filled = np.empty((size, info["dim"]), dtype=np.float32), 0
     for block in blocks:
+        if np.iscomplexobj(block):
+            raise ValueError("vectors are complex: they must be real numbers, such as float32")
         if np.ndim(block) != 2 or np.shape(block)[1] != info["dim"]:
             raise ValueError(f"every block of vectors must be (n, {info['dim']}), got {np.shape(block)}")
         while len(block):
