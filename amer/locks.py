@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from amer.files import differences, read_json, write_json
+from amer.files import differences, write_json
+from amer.manifests import read_manifest
 
 RUN_FILE = "encoding.json"  # in an unfinished directory: what it will hold
 KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
@@ -165,5 +166,5 @@ def _record_or_compare(
 
 
 def _compare(file: Path, info: Mapping[str, Any]) -> None:
-    if different := differences(read_json(file), info):
+    if different := differences(read_manifest(file, {}), info):
         raise ValueError(f"{file} is of something else ({different}): choose another directory")

@@ -7,6 +7,7 @@ adapter was trained on. What does not fit is refused: a retriever with random we
 from __future__ import annotations
 
 import copy
+import errno
 import inspect
 import json
 import os
@@ -51,6 +52,17 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 OWN_PARTS = ("input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection")
 HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, what a file may hold
+NOTHING = type(None)
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "text_config": (dict,),
+    **dict.fromkeys(("lora", "document_encoder", "checksums"), (dict, NOTHING)),
+    **dict.fromkeys(("document_dim", "num_query_vectors"), (int,)),
+    "max_query_vectors": (int, NOTHING),
+    **dict.fromkeys(("loss_temperature", "initializer_range"), (int, float)),
+    **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
+    **dict.fromkeys(("token_vectors", "stop_score"), (bool,)),
+}
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
@@ -314,8 +326,12 @@ class AMERPreTrainedModel(PreTrainedModel):
             raise OSError(
                 f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
             )
+        _check_types(where, saved)
         if config is None:
-            config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
+            try:
+                config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
+            except (TypeError, AttributeError, KeyError) as error:
+                raise ValueError(f"The config.json of {where} has a field of another type ({error}).") from error
         check_files(where, saved, verify, **place, **hub_options)
         if config.weights == "full":
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
@@ -408,7 +424,8 @@ class AMERPreTrainedModel(PreTrainedModel):
             return
         size = ONE_FILE if self.config.weights == "adapter" else max_shard_size
         # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
-        with staged(save_directory) if is_main_process else tempfile.TemporaryDirectory() as folder:
+        staging = staged(save_directory) if is_main_process else tempfile.TemporaryDirectory()
+        with _named_when_full(save_directory), staging as folder:
             folder = Path(folder)
             with self._own_class():
                 super().save_pretrained(folder, is_main_process, state_dict, max_shard_size=size)
@@ -625,6 +642,21 @@ def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any])
     return extract_commit_hash(file, None) or revision
 
 
+def _check_types(where: str | os.PathLike[str], saved: dict[str, Any]) -> None:
+    """Raise ValueError if a field of config.json is of another type than what is saved there."""
+    encoder = saved.get("document_encoder")
+    names = encoder if isinstance(encoder, dict) else {}
+    wrong = [name for name, kinds in FIELD_TYPES.items() if name in saved and not _is_of(saved[name], kinds)]
+    wrong += [f"document_encoder.{name}" for name, value in names.items() if not _is_of(value, (str, NOTHING))]
+    if wrong:
+        raise ValueError(f"The config.json of {where} holds {', '.join(wrong)} of another type: fetch it again.")
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is of one of the types; True and False are no numbers."""
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+
+
 def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
     """Compare the weights with the checksums of config.json; an adapter's always, larger ones once (`verify`: again).
 
@@ -655,6 +687,17 @@ def _indexed_files(index: Path) -> set[Any]:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
+
+
+@contextmanager
+def _named_when_full(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """An error while writing, of a full disk for example, with the folder's name."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise OSError(f"The model could not be written into {folder}, is the disk full? ({error})") from error
 
 
 def _load_tokenizer(where: str | os.PathLike[str], **options: Any) -> PreTrainedTokenizerBase:

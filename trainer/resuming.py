@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from amer.files import read_json
+from amer.manifests import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.checkpoints import TRAINER_STATE, checkpoints, is_whole
 
@@ -62,11 +62,11 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
         ValueError: it is not the state of a training.
     """
     file = Path(folder, TRAINER_STATE)
-    state = read_json(file)
     try:
-        return int(state["global_step"]), int(state["max_steps"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is not the state of a training ({error!r}): remove its folder") from error
+        state = read_manifest(file, {"global_step": int, "max_steps": int})
+    except ValueError as error:
+        raise ValueError(f"{file} is not the state of a training ({error}): remove its folder") from error
+    return state["global_step"], state["max_steps"]
 
 
 def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
@@ -101,7 +101,7 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     """
     if checkpoint is None or not (output / NOTE).is_file():
         return
-    before = read_json(output / NOTE)
+    before = read_manifest(output / NOTE, {})
     differing = [
         f"{name} (was {before.get(name)!r}, now {value!r})"
         for name, value in settings.items()

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from amer.corpus.table import checked_documents, fingerprint
-from amer.files import atomic_directory, read_json, write_json
+from amer.files import atomic_directory, write_json
+from amer.manifests import read_manifest
 
 INFO_FILE = "bm25.json"
 # Lucene's BM25 with the k1 and b of Pyserini. As Lucene cuts text, a word may be a single character and holds its
@@ -92,7 +93,7 @@ class BM25:
         path = Path(path)
         if not (path / INFO_FILE).is_file():
             raise FileNotFoundError(f"{path} has no {INFO_FILE}, so it is no BM25 index: build one with BM25.build")
-        recorded, expected = read_json(path / INFO_FILE), _info(documents)
+        recorded, expected = read_manifest(path / INFO_FILE, {}), _info(documents)
         differing = [key for key, value in expected.items() if recorded.get(key) != value]
         if differing:
             raise ValueError(f"{path} is a BM25 index of another {', '.join(differing)}: build one of this corpus")
@@ -104,7 +105,7 @@ class BM25:
 
         try:
             return cls(bm25s.BM25.load(path, mmap=True))
-        except ValueError as error:
+        except Exception as error:  # of NumPy, of JSON, of bm25s: a file of its own it never names
             raise OSError(f"{path} is damaged ({error}): delete it and build the index again") from error
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -61,7 +61,9 @@ class Shards:
             shard = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} is missing: restore it or encode again") from None
-        except (ValueError, EOFError) as error:
+        except OSError:  # too many open files, say
+            raise
+        except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
             raise OSError(f"{file} is truncated or no .npy file ({error}): delete it and encode it again") from error
         expected = (rows.stop - rows.start, *self.row_shape)
         if shard.shape != expected or shard.dtype != self.dtype:

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from transformers.utils import logging
 
 from amer.data.dataset import RetrievalDataset
-from amer.files import atomic_write, read_json, write_json
+from amer.files import atomic_write, write_json
+from amer.manifests import read_manifest
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
@@ -34,13 +35,14 @@ class TokenCache:
 
         Raises:
             FileNotFoundError: it is not there, or not finished: call `build` again, which goes on where it stopped.
+            OSError: a file is truncated.
         """
         self.path = Path(path)
-        self.count = read_json(self.path / INFO_FILE)["count"]
+        self.count = read_manifest(self.path / INFO_FILE, {"count": int})["count"]
         parts = range(0, self.count, QUESTIONS_A_FILE)
-        self._vectors = [np.load(_file(self.path, "vectors", start), mmap_mode="r") for start in parts]
-        self._places = [np.load(_file(self.path, "places", start)) for start in parts]
-        self._bounds = [np.load(_file(self.path, "bounds", start)) for start in parts]
+        self._vectors = [_read(_file(self.path, "vectors", start), mapped=True) for start in parts]
+        self._places = [_read(_file(self.path, "places", start)) for start in parts]
+        self._bounds = [_read(_file(self.path, "bounds", start)) for start in parts]
 
     @classmethod
     def build(
@@ -69,7 +71,7 @@ class TokenCache:
         info = {"encoder": encoder.name, "prompt": encoder.prompt, "questions_sha256": digest}
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
-        if (found := read_json(path / CACHE_FILE)) != info:
+        if (found := read_manifest(path / CACHE_FILE, {})) != info:
             raise ValueError(f"{path} holds token vectors of other questions or another encoder: {found}, not {info}.")
         starts = range(0, len(questions), QUESTIONS_A_FILE)
         for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):
@@ -114,6 +116,15 @@ class TokenDataset(Dataset[dict[str, Any]]):
 
 def _file(path: Path, kind: str, start: int) -> Path:
     return path / f"{kind}-{start:08d}.npy"
+
+
+def _read(file: Path, mapped: bool = False) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
+        raise OSError(f"{file} is truncated or no .npy file ({error}): remove the cache, it is made again") from error
 
 
 def _write(path: Path, start: int, tokens: Sequence[TokenVectors]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from amer.trainer import checkpoints
 from amer.trainer.checkpoints import check_checkpoint, delete, remove_unfinished, rotate
-from amer.trainer.resuming import last_checkpoint
+from amer.trainer.resuming import last_checkpoint, steps_of
 from tests.conftest import build
 from tests.trainer.test_trainer import make_trainer
 
@@ -131,3 +131,14 @@ def test_a_full_disk_is_said_so_with_the_folder(llama, world, tmp_path):
             os._exit(3)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "state", ["[]", "3", "{", '{"global_step": 2}', '{"global_step": "2", "max_steps": 4}', "[" * 100_000]
+)
+def test_a_state_of_wrong_types_is_refused_by_name(tmp_path, state):
+    make(tmp_path, 2)
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text(state)
+    with pytest.raises(ValueError, match=r"trainer_state\.json is not the state of a training"):
+        steps_of(tmp_path / "checkpoint-2")
+    remove_unfinished(tmp_path)

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from amer.checksums import check_once, check_sha256, file_checksum
 from amer.corpus.store import DocumentStore
-from amer.files import read_json
 from amer.locks import RUN_FILE, try_lock
 from amer.manifests import NUMBER, read_manifest
 from amer.search.index.exact import READ_ROWS
@@ -94,7 +93,7 @@ def recorded_factory(directory: Path, index: str) -> str | None:
     """What a preset was taken to be when this folder was begun: the memory available may be another by now."""
     for name in (INFO_FILE, RUN_FILE):
         if (directory / name).is_file():
-            recorded = read_json(directory / name)
+            recorded = read_manifest(directory / name, {}, {"factory": str})
             return recorded.get("factory") if recorded.get("index") == index else None
     return None
 
@@ -145,5 +144,5 @@ def recorded_checksum(directory: Path) -> dict[str, str]:
         OSError: it was damaged since.
     """
     if (directory / INFO_FILE).is_file():
-        check_index(directory, read_json(directory / INFO_FILE))
+        check_index(directory, read_manifest(directory / INFO_FILE, {}, {"sha256": str}))
     return {"sha256": file_checksum(directory / INDEX_FILE)}
