@@ -30,6 +30,20 @@ def chosen_device(device: torch.device | str | None = None) -> str:
     return str(device)
 
 
+def native_dtype(device: torch.device | str) -> str:
+    """The name of the faster precision on this device: bfloat16 where it computes that natively, else float32.
+
+    Elsewhere bfloat16 is emulated, and slower than float32.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if kind == "cpu" and torch.backends.mkldnn.is_available() else {}
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bfloat16" if native else "float32"
+
+
 def hardware(device: torch.device | str, count: int = 1) -> dict[str, Any]:
     """What a device is called: `{"device", "count"}` of an accelerator, `{"device", "cores"}` of the CPU.
 

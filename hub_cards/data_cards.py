@@ -179,4 +179,5 @@ def _encoder(identity: dict[str, Any] | None) -> str:
         for key, what in (("document_prompt", "documents"), ("query_prompt", "questions"))
         if identity.get(key)
     ]
-    return ", ".join([repository(identity["name"]) + revision(identity.get("revision")), *prompts])
+    precision = [f"in {identity['dtype']}"] if identity.get("dtype", "float32") != "float32" else []
+    return ", ".join([repository(identity["name"]) + revision(identity.get("revision")), *precision, *prompts])

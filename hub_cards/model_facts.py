@@ -47,6 +47,8 @@ def _model_rows(config: AMERConfig, training: dict[str, Any] | None) -> Iterator
     vectors = "one unit vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} unit vectors"
     if config.stop_score:
         vectors = f"one to {config.max_query_vectors} unit vectors, as many as its stop score says"
+    if config.splits_questions:
+        vectors = f"for each part of a question, at most {config.max_query_vectors}, one unit vector"
     yield "Writes", f"{vectors} of {config.document_dim} values"
     if config.lora or training:
         yield "Trained weights", _weights(config, training or {})

@@ -6,6 +6,7 @@ from .anchors_amer import WordWeight
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 from .modeling_amer import AMERModel, AMEROutput
+from .parts_amer import Part, part_labels
 from .probe_amer import Probe, ProbeReport
 from .prompting_amer import default_prompt_template, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
@@ -19,6 +20,7 @@ __all__ = [
     "AMERConfig",
     "AMERModel",
     "AMEROutput",
+    "Part",
     "Probe",
     "ProbeReport",
     "QueryEmbeddings",
@@ -29,5 +31,6 @@ __all__ = [
     "default_prompt_template",
     "emitted",
     "pad_tokens",
+    "part_labels",
     "tokenize_queries",
 ]

@@ -43,6 +43,9 @@ class AMERConfig(PreTrainedConfig):
         max_query_vectors: most outputs of a question: what "auto" stops at, and the number of learned query tokens;
             `num_query_vectors` where it is not given.
         stop_score: after each output the model says whether it was the last, so that it can choose m ("auto").
+        splits_questions: the model marks the parts of a question, then reads each part again by itself: one vector for
+            each part ("auto"), free of what the other parts say. It reads token vectors alone, and each of them sees
+            the whole question.
         objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
@@ -50,8 +53,8 @@ class AMERConfig(PreTrainedConfig):
         initializer_range: standard deviation of the untrained projections.
 
     Raises:
-        ValueError: a size below one, an unknown choice, more `num_query_vectors` than query tokens, or a template
-            without exactly one `{query}`.
+        ValueError: a size below one, an unknown choice, more `num_query_vectors` than query tokens, a template
+            without exactly one `{query}`, or `splits_questions` with text, a stop score or one-pass emission.
     """
 
     model_type = "amer"
@@ -73,6 +76,7 @@ class AMERConfig(PreTrainedConfig):
         emission: str = "autoregressive",
         max_query_vectors: int | None = None,
         stop_score: bool = False,
+        splits_questions: bool = False,
         objective: str = "matched",
         loss_temperature: float = 0.05,
         checksums: dict[str, str] | None = None,
@@ -97,6 +101,7 @@ class AMERConfig(PreTrainedConfig):
         self.emission = emission
         self.max_query_vectors = num_query_vectors if max_query_vectors is None else max_query_vectors
         self.stop_score = stop_score
+        self.splits_questions = splits_questions
         self.objective = objective
         self.loss_temperature = loss_temperature
         self.checksums = checksums
@@ -119,6 +124,11 @@ class AMERConfig(PreTrainedConfig):
     def reads_vectors(self) -> bool:
         """Whether a question reaches the decoder as a vector or as token vectors, alone or after its text."""
         return self.anchored or self.token_vectors or not self.reads_text
+
+    @property
+    def chooses_number(self) -> bool:
+        """Whether the model can say how many vectors a question needs ("auto")."""
+        return self.stop_score or self.splits_questions
 
     @classmethod
     def get_config_dict(
@@ -155,6 +165,12 @@ class AMERConfig(PreTrainedConfig):
         if self.emission == "one_pass" and self.max_query_vectors < self.num_query_vectors:
             raise ValueError(
                 f"num_query_vectors is {self.num_query_vectors}: max_query_vectors cannot be {self.max_query_vectors}."
+            )
+        alone = self.token_vectors and not self.reads_text and not self.stop_score
+        if self.splits_questions and not (alone and self.emission == "autoregressive"):
+            raise ValueError(
+                "A model that splits questions reads token vectors alone (token_vectors, no prompt_template), without "
+                'stop_score, and emission is "autoregressive".'
             )
         if (self.weights == "adapter") != (self.lora is not None):
             raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')

@@ -67,13 +67,18 @@ class QuestionEncoder:
 
     @classmethod
     def from_identity(
-        cls, identity: Mapping[str, Any], path: str | os.PathLike[str] | None = None, **hub_options: Any
+        cls,
+        identity: Mapping[str, Any],
+        path: str | os.PathLike[str] | None = None,
+        dtype: torch.dtype | None = None,
+        **hub_options: Any,
     ) -> QuestionEncoder:
         """Load the encoder that a model or a store names; code of its own is never run.
 
         Args:
             identity: `name`, and where they are not the defaults `revision` and `query_prompt`.
             path: the folder of its weights, on a machine that does not reach the Hub.
+            dtype: what its transformer computes in; None is what the weights are saved in. Vectors are float32.
             hub_options: `token`, `cache_dir`, `local_files_only`, ... of transformers.
 
         Raises:
@@ -93,7 +98,7 @@ class QuestionEncoder:
         options = {**place, "subfolder": folders.get("Transformer", "")}
         length = _read_json(where, "sentence_bert_config.json", options) or {}
         try:
-            model = AutoModel.from_pretrained(where, trust_remote_code=False, **options)
+            model = AutoModel.from_pretrained(where, dtype=dtype or "auto", trust_remote_code=False, **options)
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
             raise OSError(

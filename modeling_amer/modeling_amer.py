@@ -3,6 +3,7 @@
 - two linear projections join the space of the documents and the space of the decoder (paper §4)
 - each emitted vector is fed back as the next input; the KV cache is kept
 - or learned query tokens follow the question, and all vectors are emitted in one pass
+- or the model marks the parts of the question, and reads each part again by itself for its vector
 - anchored, a vector starts from the document encoder's own: of the question, or of those of its tokens it attends to
 - in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
 - the prompt that all questions share is read once for the whole batch
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, overload
 import torch
 from torch import nn
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
@@ -28,6 +31,7 @@ from transformers.utils import logging
 from .anchors_amer import TokenAnchor, WordWeight, word_weights
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, pad_tokens
+from .parts_amer import NUM_LABELS, Part, attribute_parts, encode_parts
 from .persistence_amer import AMERPreTrainedModel
 from .prompting_amer import check_texts, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
@@ -103,11 +107,14 @@ class AMEROutput(ModelOutput):
         query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
         stop_logits: `(batch, m)` log-odds that a vector is the question's last, of a model with a stop score.
         attention: `(batch, m, length)` weight of each token vector in each anchor, of a model with token anchors.
+        part_logits: `(batch, length, 3)` what each token is to the parts of the question (see `parts_amer`), of a
+            model that splits questions.
     """
 
     query_embeddings: torch.Tensor | None = None
     stop_logits: torch.Tensor | None = None
     attention: torch.Tensor | None = None
+    part_logits: torch.Tensor | None = None
 
 
 class Projection(nn.Linear):
@@ -149,6 +156,8 @@ class AMERModel(AMERPreTrainedModel):
             self.query_tokens = nn.Embedding(config.max_query_vectors, hidden_size)
         if config.stop_score:
             self.stop_projection = Projection(hidden_size, 1)
+        if config.splits_questions:
+            self.part_projection = Projection(hidden_size, NUM_LABELS)
         self.tokenizer = tokenizer
         self.document_encoder_path: str | None = None
         self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
@@ -183,7 +192,8 @@ class AMERModel(AMERPreTrainedModel):
                 after the text; the anchor of an anchored model, the whole question in the synthetic study. Or, where
                 the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
             input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
-            num_query_vectors: m; the configuration's by default.
+            num_query_vectors: m; the configuration's by default, and 1 for a model that splits questions: it is given
+                each part by itself.
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
             teacher_mask: `(batch, >= m - 1)` bool, True where the teacher's vector is fed instead of the prediction.
                 Without it, every teacher vector is fed (teacher forcing).
@@ -195,12 +205,13 @@ class AMERModel(AMERPreTrainedModel):
 
         Raises:
             TypeError: an argument of another name.
-            ValueError: m < 1 or more than the query tokens, not the inputs this model reads, vectors of another size
+            ValueError: m < 1 or more than the model can emit, not the inputs this model reads, vectors of another size
                 than the documents', or padding on the right.
         """
         if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
             raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
-        num_query_vectors = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
+        if num_query_vectors is None:
+            num_query_vectors = 1 if self.config.splits_questions else self.config.num_query_vectors
         self._check_inputs(input_ids, attention_mask, input_vectors, input_mask, num_query_vectors)
         if input_vectors is not None and input_mask is None:
             input_mask = torch.ones(input_vectors.shape[:-1], dtype=torch.long, device=input_vectors.device)
@@ -220,8 +231,7 @@ class AMERModel(AMERPreTrainedModel):
                 raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
             tokens = self.query_tokens.weight[:num_query_vectors].to(inputs.dtype).expand(len(inputs), -1, -1)
             states = self._read_at_once(prefix_ids, inputs, mask, tokens)
-            hidden = states[:, -num_query_vectors:]
-            source = source and source.at(states[:, :-num_query_vectors])
+            question, hidden = states[:, :-num_query_vectors], states[:, -num_query_vectors:]
         else:
             questions: _Questions = {
                 "input_ids": input_ids,
@@ -233,13 +243,18 @@ class AMERModel(AMERPreTrainedModel):
             if self.config.token_vectors:
                 questions["input_mask"] = input_mask
             teacher = _Teacher(teacher_vectors, teacher_mask)
-            hidden, source = self._autoregress(num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions)
-        query_embeddings, attention = self._emit(hidden, source)
+            question, hidden = self._autoregress(
+                num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions
+            )
+        query_embeddings, attention = self._emit(hidden, source and source.at(question))
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
             # Nothing is fed back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
         stop_logits = self.stop_projection(hidden)[:, :, 0] if self.config.stop_score else None
-        output = AMEROutput(query_embeddings=query_embeddings, stop_logits=stop_logits, attention=attention)
+        part_logits = self.part_projection(question) if self.config.splits_questions else None
+        output = AMEROutput(
+            query_embeddings=query_embeddings, stop_logits=stop_logits, attention=attention, part_logits=part_logits
+        )
         return output if return_dict is not False else output.to_tuple()
 
     def _autoregress(
@@ -251,24 +266,23 @@ class AMERModel(AMERPreTrainedModel):
         source: _Source | None,
         teacher: _Teacher,
         questions: _Questions,
-    ) -> tuple[torch.Tensor, _Source | None]:
-        """Hidden states `(batch, count, hidden)`; all but the first have read the vector made of the one before.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The states at the question, `(batch, length, hidden)`, and those of the vectors, `(batch, count, hidden)`.
 
-        Returns:
-            those, and the source with the states at the question.
+        Each of the latter but the first has read the vector made of the one before.
         """
         if self.training and not self._gradients_may_pass_the_cache():
             fed = None
             if count > 1:
                 fed = self._project(self._roll_out_anew(count - 1, teacher, questions))
             states, end = self._read_at_once(prefix_ids, inputs, mask, fed), inputs.shape[1]
-            return states[:, end - 1 :], source and source.at(states[:, :end])
+            return states[:, :end], states[:, end - 1 :]
         cache = DynamicCache(config=self.backbone.config)
         mask = self._read_prefix(prefix_ids, mask, cache)
         question = self._read(inputs, mask, cache)
         source = source and source.at(question)
         decode = self._roll_out if self.training else self._decode
-        return decode(question[:, -1:], count, mask, cache, source, teacher), source
+        return question, decode(question[:, -1:], count, mask, cache, source, teacher)
 
     def _check_inputs(
         self,
@@ -284,6 +298,11 @@ class AMERModel(AMERPreTrainedModel):
             raise ValueError(
                 f"This model has {self.config.max_query_vectors} query tokens (max_query_vectors): it cannot emit "
                 f"{num_query_vectors} vectors."
+            )
+        if self.config.splits_questions and num_query_vectors != 1:
+            raise ValueError(
+                f"This model splits questions and emits one vector for what it reads, not {num_query_vectors}: pass "
+                "each part by itself, or call encode_query."
             )
         if (input_ids is not None) != self.config.reads_text:
             raise ValueError(
@@ -360,6 +379,8 @@ class AMERModel(AMERPreTrainedModel):
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
         """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        if self.config.splits_questions:  # every token sees the whole question
+            mask = _both_ways(mask, inputs)
         return self.backbone(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -478,6 +499,8 @@ class AMERModel(AMERPreTrainedModel):
     def document_encoder(self) -> QuestionEncoder:
         """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
 
+        In a bfloat16 model its transformer computes in bfloat16, too.
+
         Raises:
             OSError: it is not there.
             ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
@@ -486,8 +509,9 @@ class AMERModel(AMERPreTrainedModel):
             identity = self.config.document_encoder
             if not identity:
                 raise ValueError("The configuration names no document encoder: pass input_vectors.")
+            dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else None
             self._encoder = QuestionEncoder.from_identity(
-                identity, self.document_encoder_path, **self._encoder_options
+                identity, self.document_encoder_path, dtype, **self._encoder_options
             )
         return self._encoder.to(self.device)
 
@@ -524,13 +548,15 @@ class AMERModel(AMERPreTrainedModel):
 
         Args:
             texts: the questions; one string gives one question without the batch axis.
-            num_query_vectors: m; the configuration's by default. "auto": as many as the stop score says, at least one
-                and at most the configuration's `max_query_vectors`.
+            num_query_vectors: m; the configuration's by default. "auto": as many as the model says, at least one and
+                at most the configuration's `max_query_vectors`. A model that splits questions has zeros after the last
+                vector of a question of fewer parts.
             batch_size: questions decoded at a time.
             show_progress_bar: show how many batches are done.
             input_vectors: the same questions as vectors, `(n, dim)`, for an anchored or a vector-only model; for one
                 that reads token vectors a sequence of n arrays `(length, dim)`. Not needed where the configuration
-                names the document encoder: the model then makes them.
+                names the document encoder: the model then makes them. A model that splits questions takes each of
+                them for one part, and no text with them.
 
         Returns:
             `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string. With "auto", those and their
@@ -538,7 +564,7 @@ class AMERModel(AMERPreTrainedModel):
 
         Raises:
             OSError: the document encoder is needed and not there.
-            ValueError: an empty question, none at all, m or batch_size < 1, "auto" for a model without a stop score,
+            ValueError: an empty question, none at all, m or batch_size < 1, "auto" for a model that cannot choose m,
                 not what this model reads, or vectors that are not finite, zero, or of another size or count; weights
                 that give vectors without length.
         """
@@ -546,9 +572,12 @@ class AMERModel(AMERPreTrainedModel):
             one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
             return QueryEmbeddings(*(part[0] for part in one)) if isinstance(one, QueryEmbeddings) else one[0]
         auto = num_query_vectors == "auto"
-        if auto and not self.config.stop_score:
+        if auto and not self.config.chooses_number:
             raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
+        if self.config.splits_questions and texts is not None:
+            return self._encode_parts(texts, num_query_vectors, batch_size, show_progress_bar, input_vectors)
         m = self.config.max_query_vectors if auto else num_query_vectors
+        m = 1 if self.config.splits_questions else m
         input_vectors = _checked_questions(texts, input_vectors, batch_size, self.config.token_vectors)
         count = len(input_vectors) if texts is None else len(texts)
         batches = logging.tqdm(
@@ -557,21 +586,18 @@ class AMERModel(AMERPreTrainedModel):
             desc="Encoding",
             disable=not show_progress_bar,
         )
-        was_training, order, encoded, masks = self.training, [], [], []
-        self.eval()
-        try:
+        order, encoded, masks = [], [], []
+        with self._evaluating():
             for rows, batch in batches:
                 batch = {name: value.to(self.device) for name, value in batch.items()}
                 output = self(**batch, num_query_vectors=m)
                 order.append(rows)
                 encoded.append(output.query_embeddings.cpu())
                 if auto:
-                    masks.append(emitted(output.stop_logits).cpu())
-        finally:
-            self.train(was_training)
+                    masks.append(_emitted(output).cpu())
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
-        if not query_embeddings.any(dim=-1).all():
+        if not query_embeddings[:, 0].any(dim=-1).all():  # those of absent parts are zeros
             raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
         if not auto:
             return query_embeddings
@@ -580,20 +606,68 @@ class AMERModel(AMERPreTrainedModel):
         return QueryEmbeddings(blank(query_embeddings, mask)[:, :most], mask[:, :most])
 
     @torch.no_grad()
-    def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
-        """Which words of a question each of its query vectors stands for, of a model with token anchors.
+    def find_parts(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Part]]:
+        """The parts of each question, in their order; each has a vector of its own.
 
         Args:
-            question: one question.
-            num_query_vectors: m; by default what the stop score says, or the configuration's number without one.
-
-        Returns:
-            for each query vector its weight on each word that the encoder read, in the order of the question.
+            texts: the questions.
+            batch_size: questions read at a time.
 
         Raises:
             OSError: the document encoder is not there.
-            ValueError: an empty question, or a model without token anchors.
+            ValueError: an empty question, none at all, or a model that does not split questions.
         """
+        if not self.config.splits_questions:
+            raise ValueError("This model does not split questions: it was not trained with splits_questions.")
+        _checked_questions(texts, None, batch_size, True)
+        with self._evaluating():
+            return encode_parts(self, texts, self.config.max_query_vectors, batch_size)[0]
+
+    def _encode_parts(
+        self,
+        texts: Sequence[str],
+        num_query_vectors: int | Literal["auto"] | None,
+        batch_size: int,
+        show_progress_bar: bool,
+        input_vectors: Any,
+    ) -> torch.Tensor | QueryEmbeddings:
+        """`encode_query` of a model that splits questions."""
+        if input_vectors is not None:
+            raise ValueError("A model that splits questions encodes their parts itself: pass texts or input_vectors.")
+        _checked_questions(texts, None, batch_size, True)
+        auto = num_query_vectors == "auto"
+        most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
+        most = self.config.max_query_vectors if auto else most
+        if not isinstance(most, Integral) or most < 1:
+            raise ValueError(f'num_query_vectors must be an integer of at least 1 or "auto", got {most!r}.')
+        with self._evaluating():
+            _, vectors = encode_parts(self, list(texts), int(most), batch_size, show_progress_bar)
+        query_embeddings = pad_sequence(vectors, batch_first=True)
+        if not auto:
+            return nn.functional.pad(query_embeddings, (0, 0, 0, int(most) - query_embeddings.shape[1]))
+        lengths = torch.tensor([len(own) for own in vectors])
+        return QueryEmbeddings(query_embeddings, torch.arange(query_embeddings.shape[1]) < lengths[:, None])
+
+    @torch.no_grad()
+    def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
+        """Which words of a question each of its query vectors stands for.
+
+        Args:
+            question: one question.
+            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
+
+        Returns:
+            for each query vector its weight on each word it was made of, in the order of the question: every word that
+            the encoder read, or those of its part for a model that splits questions.
+
+        Raises:
+            OSError: the document encoder is not there.
+            ValueError: an empty question, or a model that neither has token anchors nor splits questions.
+        """
+        if self.config.splits_questions:
+            _checked_questions([question], None, 1, True)
+            with self._evaluating():
+                return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
         if self.config.anchor != "tokens":
             raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
         _checked_questions([question], None, 1, True)
@@ -601,15 +675,22 @@ class AMERModel(AMERPreTrainedModel):
         m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
         ((_, batch),) = self._batches([question], [tokens.vectors], 1)
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        was_training = self.training
-        try:
-            output = self.eval()(**batch, num_query_vectors=self.config.max_query_vectors if auto else m)
-        finally:
-            self.train(was_training)
+        with self._evaluating():
+            output = self(**batch, num_query_vectors=self.config.max_query_vectors if auto else m)
         weights = output.attention[0, :, -len(tokens.vectors) :].cpu()
         if auto:
             weights = weights[emitted(output.stop_logits)[0].cpu()]
         return [word_weights(question, own, tokens.offsets, tokens.words) for own in weights]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """In evaluation mode; afterwards in the mode before."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     def _batches(
         self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
@@ -675,6 +756,13 @@ class AMERModel(AMERPreTrainedModel):
                 init.normal_(module.weight, std=module.in_features**-0.5)
 
 
+def _emitted(output: Any) -> torch.Tensor:
+    """Which vectors `(batch, m)` the model means: those before its stop, or all where it has no stop score."""
+    if output.stop_logits is None:
+        return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)
+    return emitted(output.stop_logits)
+
+
 def _with_prefix(
     prefix_ids: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -684,6 +772,16 @@ def _with_prefix(
     ids, mask = torch.cat([prefix, input_ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
     order = mask.argsort(dim=1, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
+
+
+def _both_ways(mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """The mask `(batch, length)` as what is added to attention, `(batch, 1, length, length)`: no token is hidden."""
+    hidden = mask[:, None, None] == 0
+    return (
+        inputs.new_zeros(hidden.shape)
+        .masked_fill(hidden, torch.finfo(inputs.dtype).min)
+        .expand(-1, -1, mask.shape[1], -1)
+    )
 
 
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:

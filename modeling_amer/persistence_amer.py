@@ -45,7 +45,7 @@ from .staging_amer import REPLACED, place_of_save, saved_file, staged
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 # Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
-EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score")
+EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "splits_questions")
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
@@ -122,8 +122,9 @@ class AMERPreTrainedModel(PreTrainedModel):
             prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: `token_vectors`, `emission`, `max_query_vectors` and `stop_score` of [`AMERConfig`]; all others are
-                passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score` and `splits_questions` of
+                [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`,
+                `quantization_config`, ...).
 
         Raises:
             OSError: the base model is not there, or not in safetensors.
@@ -166,6 +167,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         emission: str = "one_pass",
         stop_score: bool = True,
         max_query_vectors: int | None = None,
+        splits_questions: bool = False,
         document_encoder: dict[str, Any] | None = None,
     ) -> Self:
         """AMER-mini: a new model whose decoder is small, untrained, and reads the encoder's token vectors.
@@ -179,6 +181,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             emission: how vectors are made.
             stop_score: whether the model can choose m.
             max_query_vectors: the most it may choose.
+            splits_questions: whether each part of a question is read again by itself.
             document_encoder: identity of the document encoder.
 
         Raises:
@@ -206,6 +209,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             emission=emission,
             stop_score=stop_score,
             max_query_vectors=max_query_vectors,
+            splits_questions=splits_questions,
             document_encoder=document_encoder,
         )
         return cls(config).eval()

@@ -67,7 +67,7 @@ class AMERModule(InputModule):
             inputs: the questions.
             prompt: none.
             task: "query".
-            num_query_vectors: m; by default what the stop score says, or the configuration's number without one.
+            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
 
         Raises:
             ValueError: documents, texts that are not said to be questions, or a prompt.
@@ -89,7 +89,7 @@ class AMERModule(InputModule):
         texts, num_query_vectors = features["texts"], features["num_query_vectors"]
         config = self.model.config
         input_vectors = self._embed(texts) if config.anchored and not config.token_vectors else None
-        m = "auto" if num_query_vectors is None and config.stop_score else num_query_vectors
+        m = "auto" if num_query_vectors is None and config.chooses_number else num_query_vectors
         found = self.model.encode_query(texts, m, batch_size=len(texts), input_vectors=input_vectors)
         if m != "auto":
             found = found, torch.ones(found.shape[:2])

@@ -64,6 +64,10 @@ class ModelArguments:
         default="autoregressive", metadata={"help": "autoregressive: one vector after another; one_pass: at once."}
     )
     stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
+    splits_questions: bool = field(
+        default=False,
+        metadata={"help": "Mark the parts of a question and read each again by itself; needs a dataset with spans."},
+    )
     prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
@@ -140,7 +144,8 @@ class AMERTrainingArguments(TrainingArguments):
         default=0.5,
         metadata={
             "help": "Where the dataset has spans: vector j gets target j, and -log of its attention within the span "
-            "of part j is added to the loss with this weight (token anchors). 0: targets are matched, spans not used."
+            "of part j is added to the loss with this weight (token anchors). 0: targets are matched, spans not used. "
+            "For a model that splits questions the weight of learning where parts begin and end."
         },
     )
     stop_weight: float = field(

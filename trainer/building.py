@@ -9,7 +9,7 @@ from pathlib import Path
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset
+from amer.data.token_cache import TokenCache, TokenDataset, part_texts
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -21,7 +21,8 @@ from modeling_amer import AMERModel
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
     """A new model, on a base or from scratch, for the documents of the store."""
-    emission = {name: getattr(args, name) for name in ("emission", "stop_score", "max_query_vectors")}
+    fields = ("emission", "stop_score", "splits_questions", "max_query_vectors")
+    emission = {name: getattr(args, name) for name in fields}
     anchor = "vector" if args.anchored and args.anchor is None else args.anchor
     if args.layers:
         return AMERModel.from_scratch(
@@ -83,6 +84,13 @@ def _with_tokens(
     """The split with the cached token vectors of its questions, for a model that reads them."""
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
-    folder = Path(token_cache, hashlib.sha256(json.dumps(split.queries).encode()).hexdigest()[:16])
     with args.main_process_first():
-        return TokenDataset(split, TokenCache.build(folder, model.document_encoder, split.queries))
+        cache = _cached(split.queries, model, token_cache)
+        parts = part_texts(split) if model.config.splits_questions else []
+        return TokenDataset(split, cache, _cached(parts, model, token_cache) if parts else None)
+
+
+def _cached(texts: list[str], model: AMERModel, token_cache: str) -> TokenCache:
+    """The token vectors of these texts, in a folder of their own."""
+    folder = Path(token_cache, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
+    return TokenCache.build(folder, model.document_encoder, texts)

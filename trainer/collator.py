@@ -11,14 +11,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from amer.corpus.store import DocumentStore
-from modeling_amer import AMERModel, TokenVectors, pad_tokens, tokenize_queries
+from amer.trainer.losses import NO_LABEL
+from modeling_amer import AMERModel, TokenVectors, pad_tokens, part_labels, tokenize_queries
 
 
 class _Draw(NamedTuple):
     """What chance decides of one question."""
 
     targets: np.ndarray
-    spans: list[list[int]]
+    places: list[int]  # of each target its place among the question's clusters, and so among its spans
     negatives: np.ndarray
     sampling_uniforms: np.ndarray
 
@@ -41,6 +42,11 @@ class AMERCollator:
         - `query_index (batch,)`: the rows of the dataset;
         - of a dataset with spans, `ordered (batch,)`: the rows whose targets are in the order of their spans; and for
           a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
+
+    For a model that splits questions, the rows of the batch are the *parts* of the questions, each with one target.
+    Of the whole questions it has `question_vectors (questions, length, dim)`, `question_mask (questions, length)`,
+    `part_labels (questions, length)` (see `modeling_amer.part_labels`), `part_counts (questions,)`, and their texts as
+    `questions`.
 
     Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the model's document encoder.
 
@@ -83,6 +89,7 @@ class AMERCollator:
             # Not the model's own method, which would carry the model into data-loading workers.
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
         self.reads_vectors = config.reads_vectors
+        self.splits_questions = config.splits_questions
         self.model = model if config.token_vectors else None  # its encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
@@ -92,25 +99,62 @@ class AMERCollator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         draws = [self._draw(example) for example in examples]
         documents = np.unique(np.concatenate([part for draw in draws for part in (draw.targets, draw.negatives)]))
-        known = []
-        for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
-            answers = {document for cluster in example["target_rows"] for document in cluster}
-            known += [(row, document) for document in sorted(answers.difference(draw.targets.tolist()))]
         questions, tokens = self._read_questions(examples)
         batch = {
             **questions,
             "candidates": torch.from_numpy(self.store.vectors(documents).astype(self.store.dtype, copy=False)),
             "candidate_ids": torch.from_numpy(documents),
-            "target_ids": pad_sequence([torch.from_numpy(draw.targets) for draw in draws], True, padding_value=-1),
-            "other_positives": torch.tensor(known, dtype=torch.long).reshape(-1, 2),
-            "sampling_uniforms": pad_sequence([torch.from_numpy(draw.sampling_uniforms) for draw in draws], True),
             "query_index": torch.tensor([example["index"] for example in examples]),
         }
+        if self.splits_questions:
+            return {**batch, **self._parts(examples, draws, tokens)}
+        answers = [{document for cluster in example["target_rows"] for document in cluster} for example in examples]
+        batch |= _targets([draw.targets for draw in draws], [draw.sampling_uniforms for draw in draws], answers)
         if "spans" in examples[0]:
-            batch["ordered"] = torch.tensor([bool(draw.spans) for draw in draws])
+            spans = [
+                [example["spans"][place] for place in draw.places] if example["spans"] else []
+                for example, draw in zip(examples, draws, strict=True)
+            ]
+            batch["ordered"] = torch.tensor([bool(own) for own in spans])
             if tokens:
-                batch["part_mask"] = _part_mask(tokens, [draw.spans for draw in draws], batch["target_ids"].shape[1])
+                batch["part_mask"] = _part_mask(tokens, spans, batch["target_ids"].shape[1])
         return batch
+
+    def _parts(self, examples: list[dict[str, Any]], draws: list[_Draw], tokens: list[TokenVectors]) -> dict[str, Any]:
+        """What a model that splits questions learns from: the questions with their parts, and each part by itself."""
+        for example, draw in zip(examples, draws, strict=True):
+            if not len(draw.places) == len(example.get("spans") or []) == len(example["target_rows"]):
+                raise ValueError(
+                    f"A model that splits questions learns from their parts, and question {example['index']} does not "
+                    "say where each of its targets is asked for: give a dataset with spans, such as `amer dataset "
+                    "compound` makes, and no max_targets."
+                )
+        parts = [(example, place) for example, draw in zip(examples, draws, strict=True) for place in draw.places]
+        whole, mask = pad_tokens([question.vectors for question in tokens])
+        vectors, vectors_mask = pad_tokens([part.vectors for part in self._part_tokens(parts)])
+        labels = [
+            part_labels(example["spans"], question.offsets) for example, question in zip(examples, tokens, strict=True)
+        ]
+        return {
+            "input_vectors": vectors,
+            "input_mask": vectors_mask,
+            **_targets(
+                [target[None] for draw in draws for target in draw.targets],
+                [uniform[None] for draw in draws for uniform in draw.sampling_uniforms],
+                [{*example["target_rows"][place]} for example, place in parts],
+            ),
+            "question_vectors": whole,
+            "question_mask": mask,
+            "part_labels": pad_sequence(labels, True, NO_LABEL, padding_side="left"),
+            "part_counts": torch.tensor([len(draw.places) for draw in draws]),
+            "questions": [example["query"] for example in examples],
+        }
+
+    def _part_tokens(self, parts: list[tuple[dict[str, Any], int]]) -> list[TokenVectors]:
+        """Of each part, read by itself: the dataset's token vectors, or what the model's document encoder makes."""
+        if "part_tokens" in parts[0][0]:
+            return [example["part_tokens"][place] for example, place in parts]
+        return _tokens_of([{"query": _text(example, place)} for example, place in parts], self.model)
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """One question's targets in random order, its share of the negatives, and its random numbers."""
@@ -124,8 +168,7 @@ class AMERCollator:
             drawn.setdefault(clusters[i][rng.integers(len(clusters[i]))], i)
         targets = np.array(list(drawn), dtype=np.int64)
         negatives = rng.choice(len(self.store), self.num_random_negatives, replace=False, shuffle=False)
-        own_spans = [spans[i] for i in drawn.values()] if spans else []
-        return _Draw(targets, own_spans, negatives, rng.random(len(targets), dtype=np.float32))
+        return _Draw(targets, list(drawn.values()), negatives, rng.random(len(targets), dtype=np.float32))
 
     def _read_questions(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[TokenVectors]]:
         """What the model reads; and the tokens of each question, of a model that reads token vectors."""
@@ -143,7 +186,28 @@ class AMERCollator:
         return batch, []
 
 
-def _tokens_of(examples: list[dict[str, Any]], model: AMERModel) -> list[TokenVectors]:
+def _targets(
+    targets: list[np.ndarray], uniforms: list[np.ndarray], answers: list[set[int]]
+) -> dict[str, torch.Tensor]:
+    """Targets, other answers and random numbers of each row of the batch."""
+    others = [
+        (row, document)
+        for row, (own, known) in enumerate(zip(targets, answers, strict=True))
+        for document in sorted(known.difference(own.tolist()))
+    ]
+    return {
+        "target_ids": pad_sequence([torch.from_numpy(own) for own in targets], True, padding_value=-1),
+        "other_positives": torch.tensor(others, dtype=torch.long).reshape(-1, 2),
+        "sampling_uniforms": pad_sequence([torch.from_numpy(own) for own in uniforms], True),
+    }
+
+
+def _text(example: dict[str, Any], place: int) -> str:
+    start, end = example["spans"][place]
+    return example["query"][start:end]
+
+
+def _tokens_of(examples: list[dict[str, Any]], model: Any) -> list[TokenVectors]:
     """Of each question: the dataset's, or what the model's document encoder makes of the text."""
     if "tokens" in examples[0]:
         return [example["tokens"] for example in examples]

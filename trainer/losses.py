@@ -11,11 +11,12 @@ import math
 from typing import Any
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from amer.trainer.matching import match
 
 BLOCK = 8192  # candidates scored at a time
+NO_LABEL = -100
 TINY = 1e-12  # least attention whose logarithm is taken
 
 
@@ -181,6 +182,25 @@ def stop_loss(
     logits = stop_logits[:, : target_mask.shape[1]].float()
     losses = binary_cross_entropy_with_logits(logits, last.float(), reduction="none")
     return _mean(losses, target_mask, num_items)
+
+
+def part_loss(
+    part_logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy of where the parts of a question begin and end.
+
+    Args:
+        part_logits: `(batch, length, 3)` of a model that splits questions.
+        labels: `(batch, length)` int64 (see `modeling_amer.part_labels`), `NO_LABEL` on padding.
+        counts: `(batch,)` parts of each question, which is how often its mean over the tokens counts.
+        num_items: see `matched_info_nce`.
+
+    Returns:
+        The sum over the parts of this batch, divided by `num_items`; a scalar.
+    """
+    losses = cross_entropy(part_logits.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none")
+    means = losses.sum(dim=1) / (labels != NO_LABEL).sum(dim=1)
+    return (means * counts).sum() / (counts.sum() if num_items is None else num_items)
 
 
 def _mean(losses: torch.Tensor, mask: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:

@@ -17,7 +17,7 @@ from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import Candidates, gather_candidates
 from amer.trainer.checkpoints import TRAINER_STATE, remove_unfinished
 from amer.trainer.epochs import EpochDataset, EpochSampler
-from amer.trainer.losses import matched_info_nce, mixture_info_nce, span_loss, stop_loss
+from amer.trainer.losses import matched_info_nce, mixture_info_nce, part_loss, span_loss, stop_loss
 from amer.trainer.publishing import PublishingTrainer
 from amer.trainer.record import TrainingClock
 from amer.trainer.resuming import is_trained
@@ -28,7 +28,7 @@ from modeling_amer.staging_amer import finish_interrupted_save
 # What a batch holds besides the questions.
 TARGETS = (
     "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
-    "part_mask",
+    "part_mask", "question_vectors", "question_mask", "part_labels", "part_counts", "questions",
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ class AMERTrainer(PublishingTrainer):
     def _num_searched(self) -> int:
         """Vectors of a question in validation; a stop score will leave some out."""
         config = self.model.config
-        trained = config.stop_score and self.args.objective == "matched"
+        trained = config.chooses_number and self.args.objective == "matched"
         return config.max_query_vectors if trained else config.num_query_vectors
 
     @property
@@ -161,6 +161,8 @@ class AMERTrainer(PublishingTrainer):
                 vectors, **targets, temperature=temperature, num_items=num_items_in_batch, ordered=ordered
             )
             loss = loss + self._part_losses(outputs, inputs, targets, num_items_in_batch)
+            if self.model.config.splits_questions:
+                loss = loss + self.args.span_weight * self._split_loss(model, inputs, num_items_in_batch)
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -179,6 +181,13 @@ class AMERTrainer(PublishingTrainer):
         if outputs.stop_logits is not None:
             loss = loss + self.args.stop_weight * stop_loss(outputs.stop_logits, targets["target_mask"], num_items)
         return loss
+
+    def _split_loss(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """How well the whole questions are split; the parts that they hold are rows of the batch of their own."""
+        whole = model(input_vectors=inputs["question_vectors"], input_mask=inputs["question_mask"])
+        return part_loss(whole.part_logits, inputs["part_labels"], inputs["part_counts"], num_items)
 
     def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> Candidates:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
@@ -212,6 +221,8 @@ class AMERTrainer(PublishingTrainer):
                 f"A question has {num_targets} targets, the model {config.max_query_vectors} query tokens: set "
                 f"max_targets to at most {config.max_query_vectors}, or build it with more max_query_vectors."
             )
+        if config.splits_questions:
+            return model(**questions)
         if not model.training:  # predictions fed back, and all the vectors that the metrics will search
             return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
         if config.emission == "one_pass":
@@ -275,6 +286,9 @@ class AMERTrainer(PublishingTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=count)
         if prediction_loss_only:
             return loss, None, None
+        if self.model.config.splits_questions:
+            found = self.model.encode_query(inputs["questions"], self._num_searched)
+            return loss, found.to(self.args.device), inputs["query_index"]
         query_embeddings = outputs.query_embeddings
         if self.model.config.stop_score and self.args.objective == "matched":
             query_embeddings = blank(query_embeddings, emitted(outputs.stop_logits))

@@ -45,6 +45,12 @@ def encode(
     batch_size: Annotated[int, typer.Option(min=1, help="Documents embedded at a time.")] = 256,
     shard_size: Annotated[int, typer.Option(min=1, help="Documents of a file.")] = 8_192,
     dtype: Dtype = "float16",
+    encoder_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(
+            help="What the encoder computes in. `auto` is bfloat16 where the processor computes it natively."
+        ),
+    ] = "auto",
     device: WorkerDevice = None,
     ray: Annotated[
         str | None,
@@ -71,13 +77,14 @@ def encode(
     options: _Sizes = {"batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
     store: DocumentStore | None
     if ray is None:
-        store = _encode_here(documents, identity, query_prompt, output, device, trust_remote_code, options)
+        loading = {"trust_remote_code": trust_remote_code, "dtype": encoder_dtype}
+        store = _encode_here(documents, identity, query_prompt, output, device, loading, options)
     else:
         from amer.corpus import DocumentEncoder
         from amer.corpus.ray_encoding import encode_corpus_with_ray
 
         complete = _with_query_prompt(identity, query_prompt, tell=True)
-        make = partial(DocumentEncoder.from_identity, complete, device, trust_remote_code)
+        make = partial(DocumentEncoder.from_identity, complete, device, trust_remote_code, encoder_dtype)
         address = None if ray == "local" else ray
         store = encode_corpus_with_ray(documents, make, output, address=address, num_actors=ray_actors, **options)
     say(_what_is_missing(output) if store is None else _summary(store))
@@ -89,7 +96,7 @@ def _encode_here(
     query_prompt: str | None,
     output: Path,
     device: str | None,
-    trust_remote_code: bool,
+    loading: dict[str, Any],
     options: _Sizes,
 ) -> DocumentStore | None:
     """Encode this process's part of the corpus; the last to be done finishes the store."""
@@ -100,7 +107,7 @@ def _encode_here(
         identity = _with_query_prompt(identity, query_prompt, tell=worker.index == 0)
         return encode_corpus(
             open_documents(documents),
-            DocumentEncoder.from_identity(identity, worker.device, trust_remote_code),
+            DocumentEncoder.from_identity(identity, worker.device, **loading),
             output,
             show_progress_bar=worker.is_first_here,
             worker=worker.index,

@@ -51,7 +51,8 @@ class DocumentStore:
 
     Attributes:
         path: the directory.
-        encoder: who made the embeddings: `name`, `revision`, `document_prompt`, `query_prompt`.
+        encoder: who made the embeddings: `name`, `revision`, `document_prompt`, `query_prompt`, and `dtype` where it
+            is not float32.
         dim: size of an embedding.
         dtype: float16 or float32, as stored.
         shard_size: rows of every shard but the last.
@@ -266,14 +267,15 @@ class DocumentStore:
     def check_encoder(self, encoder: dict[str, Any] | None) -> None:
         """Refuse an encoder other than the store's: its vectors would be compared with those of another space.
 
+        Another precision (`dtype`) is the same space.
+
         Raises:
             ValueError: the name, revision or one of the prompts differs, or there is no identity to compare.
         """
         if not encoder:
             raise ValueError(f"no document encoder is named, but {self.path} was encoded by {self.encoder}: name it")
         given = complete_encoder(encoder)
-        differing = [key for key in ("name", *ENCODER_DEFAULTS) if given[key] != self.encoder[key]]
-        if differing:
+        if differing := differing_fields(given, self.encoder):
             details = "; ".join(f"{key} {given[key]!r}, the store has {self.encoder[key]!r}" for key in differing)
             raise ValueError(f"{self.path} was encoded by another document encoder ({details}): use one of its own")
 
@@ -300,7 +302,7 @@ def write_store(
         path: a directory that does not exist yet, or is empty.
         documents: columns `id`, `title`, `text`, one row a document; further ones are its metadata.
         vectors: `(n, dim)` of unit length, or an iterable of such blocks; nothing is normalised here.
-        encoder: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`.
+        encoder: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`, `dtype`.
         dtype: float16 or float32, on disk.
         shard_size: rows per file.
 
@@ -345,10 +347,22 @@ def store_info(documents: pa.Table, encoder: dict[str, Any], dim: int, dtype: st
 
 
 def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's identity with every field: no revision is None, no prompt is the empty string."""
+    """An encoder's identity with every field: no revision is None, no prompt is the empty string.
+
+    `dtype`, the precision, is a field only where it is not float32.
+    """
     if not encoder.get("name"):
         raise ValueError(f"an encoder's identity needs a name, got {encoder}")
-    return {"name": encoder["name"], **{key: encoder.get(key, default) for key, default in ENCODER_DEFAULTS.items()}}
+    dtype = encoder.get("dtype", "float32")
+    precision = {} if dtype == "float32" else {"dtype": dtype}
+    fields = {key: encoder.get(key, default) for key, default in ENCODER_DEFAULTS.items()}
+    return {"name": encoder["name"], **fields, **precision}
+
+
+def differing_fields(given: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Where two encoders' identities name different spaces: the precision is no part of that."""
+    given, wanted = complete_encoder(given), complete_encoder(wanted)
+    return [key for key in ("name", *ENCODER_DEFAULTS) if given[key] != wanted[key]]
 
 
 def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:

@@ -95,23 +95,43 @@ class TokenCache:
 class TokenDataset(Dataset[dict[str, Any]]):
     """A split whose items carry the token vectors of their question as `tokens`.
 
+    With a cache of `part_texts`, they also carry those of each part of the question by itself, as `part_tokens`.
+
     Raises:
-        ValueError: the cache holds another number of questions.
+        ValueError: the cache holds another number of texts.
     """
 
-    def __init__(self, dataset: RetrievalDataset, cache: TokenCache) -> None:
+    def __init__(self, dataset: RetrievalDataset, cache: TokenCache, part_cache: TokenCache | None = None) -> None:
         if len(dataset) != len(cache):
             raise ValueError(
                 f"The split has {len(dataset)} questions, the cache {len(cache)}: it is of another split."
             )
         self.dataset = dataset
         self.cache = cache
+        self.part_cache = part_cache
+        self._part_rows: dict[str, int] = {}
+        if part_cache is not None:
+            self._part_rows = {text: row for row, text in enumerate(part_texts(dataset))}
+            if len(self._part_rows) != len(part_cache):
+                raise ValueError(
+                    f"The split has {len(self._part_rows)} parts, the cache {len(part_cache)}: it is of another split."
+                )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.dataset[index], "tokens": self.cache[index]}
+        item = {**self.dataset[index], "tokens": self.cache[index]}
+        if self.part_cache is not None:
+            texts = [item["query"][start:end] for start, end in item["spans"]]
+            item["part_tokens"] = [self.part_cache[self._part_rows[text]] for text in texts]
+        return item
+
+
+def part_texts(dataset: RetrievalDataset) -> list[str]:
+    """The parts of all questions of a split with spans, each text once, in alphabetical order."""
+    questions = zip(dataset.queries or [], dataset.spans or [], strict=True)
+    return sorted({question[start:end] for question, own in questions for start, end in own})
 
 
 def _file(path: Path, kind: str, start: int) -> Path:

@@ -126,8 +126,8 @@ def evaluate_model(
         model: an `AMERModel`; text, vectors or both are taken from the dataset as its configuration says.
         dataset: one split; an anchored model needs `with_input_vectors` of the document encoder's embeddings.
         index: over a store of the model's own document encoder.
-        num_query_vectors: m; "auto" as many as the model's stop score says; None for that where the model has one, and
-            else for the model's own number.
+        num_query_vectors: m; "auto" as many as the model says; None for that where the model can, and else for the
+            model's own number.
         name: of the system.
         ks: cut-offs.
         batch_size: queries encoded at a time.
@@ -142,7 +142,7 @@ def evaluate_model(
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     inputs = _model_inputs(model.config, dataset)
     started = time.perf_counter()
-    m = "auto" if num_query_vectors is None and getattr(model.config, "stop_score", False) else num_query_vectors
+    m = "auto" if num_query_vectors is None and getattr(model.config, "chooses_number", False) else num_query_vectors
     query_embeddings = model.encode_query(
         **inputs, num_query_vectors=m, batch_size=batch_size, show_progress_bar=show_progress_bar
     )

@@ -14,7 +14,7 @@ import torch
 
 from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
-from amer.corpus.store import complete_encoder
+from amer.corpus.store import complete_encoder, differing_fields
 from amer.locks import share_directory
 from amer.manifests import read_manifest
 
@@ -164,7 +164,7 @@ def check_encoder(model: AMERModel, encoder: DocumentEncoder) -> None:
         ValueError: its name, revision or one of its prompts differs.
     """
     wanted, found = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
-    if wanted != found:
+    if differing_fields(found, wanted):
         raise ValueError(f"the model was trained against the document encoder {wanted}, given was {found}")
 
 

@@ -188,8 +188,8 @@ class Searcher:
         Args:
             questions: one or several.
             k: documents a question, and length of the list searched for each query vector.
-            num_query_vectors: m; "auto": as many as the model's stop score says, the default where it has one; else
-                the model's own number.
+            num_query_vectors: m; "auto": as many as the model says, the default where it can choose; else the model's
+                own number.
             fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
                 `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
                 trained for, `round_robin` or `mixture`.
@@ -278,7 +278,7 @@ class Searcher:
         config, anchors = self.model.config, None
         if self.encoder is not None and _reads_encoder(config):
             anchors = self.encoder.encode_queries(questions, batch_size)
-        m = "auto" if num_query_vectors is None and getattr(config, "stop_score", False) else num_query_vectors
+        m = "auto" if num_query_vectors is None and getattr(config, "chooses_number", False) else num_query_vectors
         query_embeddings = self.model.encode_query(
             questions, input_vectors=anchors, num_query_vectors=m, batch_size=batch_size
         )

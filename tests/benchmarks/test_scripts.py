@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from amer.corpus import write_store
 from amer.files import read_json
-from tests.conftest import DIM, build
+from tests.conftest import DIM, build, save_tiny_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,24 @@ def test_encoding_compares_ours_with_a_reference_of_the_same_vectors(run, llama)
     assert ours["phases"].keys() == {"prefill", "decode", "rest"}
     assert ours["GFLOP"] / 6 < naive["GFLOP"] / 4 / 3
     assert 0.5e9 * ours["GFLOP"] < RATE * ours["floor seconds"] < 1e9 * ours["GFLOP"]  # rows are padded
+
+
+def test_documents_compares_precisions_with_sentence_transformers(run, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    texts = [f"text {chr(97 + number)} {'y' * number}" for number in range(20)]
+    pq.write_table(pa.table({"id": texts, "title": [""] * 20, "text": texts}), tmp_path / "documents.parquet")
+    pq.write_table(
+        pa.table({"query": texts[:9], "targets": [[[text]] for text in texts[:9]]}), tmp_path / "split.parquet"
+    )
+    given = ("--documents", str(tmp_path / "documents.parquet"), "--questions", str(tmp_path / "split.parquet"))
+    rows = run("documents", *given, "--encoder", save_tiny_encoder(tmp_path / "encoder"), "--limit", "12", "--k", "1")
+    assert [row["system"] for row in rows] == ["sentence-transformers, float32", "AMER, float32", "AMER, bfloat16"]
+    assert [row["lowest cosine"] for row in rows[:2]] == pytest.approx([1, 1], abs=1e-5)
+    assert 0.99 < rows[2]["lowest cosine"] < 1
+    for row in rows:
+        assert row["documents"] == 12
+        assert row["ratio"] == pytest.approx(rows[0]["CPU seconds"] / row["CPU seconds"])
+        assert row["Recall@1"] == 1
 
 
 def test_matching_compares_three_ways_that_cost_the_same(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from amer.corpus.encoding import CorpusEncoding
 from amer.corpus.known_encoders import KNOWN_ENCODERS, KnownEncoder
 from amer.locks import try_lock
 from tests.commands.running import amer as run_command
-from tests.conftest import DIM, tiny_tokenizer
+from tests.conftest import DIM, save_tiny_encoder, tiny_tokenizer
 
 pytest.importorskip("sentence_transformers")
 
@@ -49,6 +50,19 @@ def test_a_corpus_becomes_a_store_and_the_same_command_opens_it(folder, tmp_path
     assert store.encoder == {
         "name": f"{folder}/encoder", "revision": None, "document_prompt": "d: ", "query_prompt": "q: "
     }  # fmt: skip
+
+
+def test_the_precision_that_the_encoder_computes_in_is_recorded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("amer.corpus.encoder.native_dtype", {"cpu": "bfloat16"}.__getitem__)
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    for name, arguments in {"auto": [], "float32": ["--encoder-dtype", "float32"]}.items():
+        run(folder, tmp_path / name, *arguments, encoder=encoder)
+    auto, exact = (DocumentStore.open(tmp_path / name) for name in ("auto", "float32"))
+    assert auto.encoder == {**exact.encoder, "dtype": "bfloat16"} and "dtype" not in exact.encoder
+    np.testing.assert_allclose(auto.vectors(range(20)), exact.vectors(range(20)), atol=0.05)
+    assert not np.array_equal(auto.vectors(range(20)), exact.vectors(range(20)))
+    with pytest.raises(ValueError, match="dtype"):
+        run(folder, tmp_path / "float32", encoder=encoder)
 
 
 def test_a_known_encoder_gets_its_prompt_and_it_is_said(folder, tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from amer.corpus.encoder import DocumentEncoder, _normalised
 from amer.corpus.encoding import encode_corpus
@@ -43,9 +44,56 @@ def encoder() -> DocumentEncoder:
     return DocumentEncoder(MINILM, device="cpu", model_path=resolve_model(MINILM))
 
 
+@pytest.fixture(scope="module")
+def half() -> DocumentEncoder:
+    return DocumentEncoder(MINILM, device="cpu", model_path=resolve_model(MINILM), dtype="bfloat16")
+
+
 def test_identity_and_size(encoder):
     assert encoder.identity == {"name": MINILM, "revision": None, "document_prompt": "", "query_prompt": ""}
     assert encoder.dim == 384
+
+
+def test_bfloat16_vectors_are_pooled_in_float32_and_near(encoder, half, documents):
+    exact, vectors = encoder.encode_documents(documents), half.encode_documents(documents)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert 0.99 < (exact * vectors).sum(axis=1).min() < 0.99999
+    # Not yet normalised: a vector that was pooled in bfloat16 could be written in bfloat16 without loss.
+    pooled = half._model.encode("a dog", convert_to_tensor=True)
+    assert pooled.dtype == torch.float32
+    assert not torch.equal(pooled, pooled.bfloat16().float())
+
+
+def test_the_precision_is_part_of_the_identity_where_it_is_not_float32(encoder, half):
+    assert (encoder.dtype, half.dtype) == ("float32", "bfloat16")
+    assert half.identity == {**encoder.identity, "dtype": "bfloat16"}
+    assert DocumentEncoder.from_identity(half.identity, device="cpu").dtype == "float32"  # of questions
+    with pytest.raises(ValueError, match=r"dtype must be auto, float32, bfloat16.*'float16'"):
+        DocumentEncoder(MINILM, model_path=resolve_model(MINILM), dtype="float16")
+
+
+@pytest.mark.parametrize("native", ["float32", "bfloat16"])
+def test_auto_is_what_the_device_computes_natively(native, monkeypatch):
+    monkeypatch.setattr("amer.corpus.encoder.native_dtype", {"cpu": native}.__getitem__)
+    assert DocumentEncoder.from_identity({"name": MINILM}, device="cpu", dtype="auto").dtype == native
+
+
+def test_a_store_knows_its_precision_and_takes_the_questions_of_another(encoder, half, documents, tmp_path):
+    exact = encode_corpus(documents, encoder, tmp_path / "float32", show_progress_bar=False)
+    store = encode_corpus(documents, half, tmp_path / "bfloat16", show_progress_bar=False)
+    assert "dtype" not in exact.encoder and store.encoder["dtype"] == "bfloat16"
+    for opened in (exact, store):
+        opened.check_encoder(encoder.identity)
+        opened.check_encoder(half.identity)
+    with pytest.raises(ValueError, match="bfloat16"):
+        encode_corpus(documents, half, tmp_path / "float32", show_progress_bar=False)
+
+
+def test_batches_on_a_cpu_hold_so_many_tokens_of_about_one_length(encoder, monkeypatch):
+    monkeypatch.setattr("amer.corpus.encoder.TOKENS_ON_CPU", 12)
+    assert encoder._lengths(["dog", "a dog barks", ""], "the ") == [4, 7, 3]
+    assert [*encoder._batches([2, 20, 5, 3, 3, 6], 3)] == [[1], [5, 2], [3, 4, 0]]
 
 
 def test_an_encoder_is_opened_by_the_identity_that_a_store_names(encoder, documents):

@@ -33,6 +33,20 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, pooling, prompt):
     np.testing.assert_allclose(encoder.encode(QUESTIONS, batch_size=2).numpy(), expected, atol=1e-5)
 
 
+def test_a_bfloat16_model_reads_questions_in_bfloat16_and_a_float32_one_does_not(tmp_path):
+    folder = save_tiny_encoder(tmp_path)
+    model = AMERModel.from_scratch(DIM, layers=1, width=32, document_encoder={"name": folder})
+    exact = model.document_encoder
+    assert exact.model.dtype == torch.float32
+    half = QuestionEncoder.from_identity({"name": folder}, dtype=torch.bfloat16)
+    vectors = half.encode(QUESTIONS)
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, exact.encode(QUESTIONS), atol=0.05, rtol=0)
+    saved = tmp_path / "model"
+    model.save_pretrained(saved)
+    assert AMERModel.from_pretrained(saved, dtype=torch.bfloat16).document_encoder.model.dtype == torch.bfloat16
+
+
 def test_the_mean_of_the_token_vectors_is_the_vector(tiny_encoder):
     encoder = QuestionEncoder.from_identity({"name": tiny_encoder, "query_prompt": "query: "})
     means = torch.stack([tokens.vectors.mean(dim=0) for tokens in encoder.encode_tokens(QUESTIONS, batch_size=2)])

@@ -9,14 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from amer.corpus import write_store
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset
-from amer.search import ExactIndex
+from amer.data.token_cache import TokenCache, TokenDataset, part_texts
+from amer.search import ExactIndex, Searcher
 from amer.trainer import AMERCollator, AMERTrainer, AMERTrainingArguments, RetrievalMetrics
-from amer.trainer.losses import matched_info_nce, span_loss, stop_loss, target_log_probabilities
+from amer.trainer.losses import (
+    NO_LABEL,
+    matched_info_nce,
+    part_loss,
+    span_loss,
+    stop_loss,
+    target_log_probabilities,
+)
+from modeling_amer import part_labels
 from tests.conftest import DIM, build_mini
 
 PARTS = ["river", "bank of money", "spring?", "a, b"]
@@ -151,8 +159,8 @@ def test_stop_loss_is_the_cross_entropy_of_the_last_target():
 # ------------------------------------------------------------------------------------------------------- training
 
 
-def train(parts, folder, emission="one_pass", **options):
-    model = build_mini(parts.encoder, emission=emission)
+def train(parts, folder, emission="one_pass", model=None, **options):
+    model = build_mini(parts.encoder, emission=emission) if model is None else model
     arguments = {
         "output_dir": str(folder),
         "max_steps": 60,
@@ -225,3 +233,84 @@ def test_more_targets_than_query_tokens_are_refused(parts, tmp_path):
 def test_negative_weights_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name} must not be negative"):
         AMERTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: -1})
+
+
+# ----------------------------------------------------------------------------------- a model that splits questions
+
+
+@pytest.fixture(scope="module")
+def spanned(parts) -> SimpleNamespace:
+    """The questions whose spans are known."""
+    rows = [row for row, own in enumerate(parts.dataset.spans) if own]
+    return SimpleNamespace(store=parts.store, dataset=parts.dataset.select(rows), encoder=parts.encoder)
+
+
+def build_splitting(encoder):
+    return build_mini(encoder, splits_questions=True, stop_score=False, emission="autoregressive")
+
+
+def test_every_part_is_a_row_and_every_whole_question_has_labels(spanned, tmp_path):
+    model, rows = build_splitting(spanned.encoder), [0, 1, 2, 5]
+    collator = AMERCollator(model, spanned.store, 2)
+    batch = collator([spanned.dataset[row] for row in rows])
+    texts = [spanned.dataset.queries[row] for row in rows]
+    spans = [spanned.dataset.spans[row] for row in rows]
+    own = [text[start:end] for text, places in zip(texts, spans, strict=True) for start, end in places]
+    clusters = [cluster[0] for row in rows for cluster in spanned.dataset.target_rows[row]]
+    assert batch["target_ids"][:, 0].tolist() == clusters and batch["target_ids"].shape == (len(own), 1)
+    assert batch["questions"] == texts and batch["part_counts"].tolist() == [len(places) for places in spans]
+    for row, text in enumerate(own):
+        (tokens,) = model.document_encoder.encode_tokens([text])
+        torch.testing.assert_close(batch["input_vectors"][row, -len(tokens.vectors) :], tokens.vectors)
+        assert batch["input_mask"][row].sum() == len(tokens.vectors)
+    for row, (text, places) in enumerate(zip(texts, spans, strict=True)):
+        (tokens,) = model.document_encoder.encode_tokens([text])
+        length = len(tokens.vectors)
+        torch.testing.assert_close(batch["question_vectors"][row, -length:], tokens.vectors)
+        assert batch["part_labels"][row, -length:].tolist() == part_labels(places, tokens.offsets).tolist()
+        assert (batch["part_labels"][row, :-length] == NO_LABEL).all()
+
+    caches = [TokenCache.build(tmp_path / name, model.document_encoder, wanted) for name, wanted in
+              (("whole", spanned.dataset.queries), ("parts", part_texts(spanned.dataset)))]  # fmt: skip
+    cached = collator([TokenDataset(spanned.dataset, *caches)[row] for row in rows])
+    assert cached.keys() == batch.keys() and cached.pop("questions") == batch.pop("questions")
+    for name, value in batch.items():
+        torch.testing.assert_close(cached[name].to(value.dtype), value, atol=5e-3, rtol=1e-2)
+    with pytest.raises(ValueError, match="has 4 parts, the cache"):
+        TokenDataset(spanned.dataset, caches[0], caches[0])
+
+
+def test_each_question_weighs_as_much_as_it_has_parts():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(3, 5, 3, generator=generator), torch.randint(0, 3, (3, 5), generator=generator)
+    labels[0, :3] = labels[2, :1] = NO_LABEL
+    counts = torch.tensor([1, 4, 2])
+    means = [cross_entropy(logits[row, start:], labels[row, start:]) for row, start in enumerate((3, 0, 1))]
+    expected = (means[0] + 4 * means[1] + 2 * means[2]) / 7
+    torch.testing.assert_close(part_loss(logits, labels, counts), expected)
+    torch.testing.assert_close(part_loss(logits, labels, counts, num_items=14), expected / 2)
+
+
+def test_a_model_learns_to_split_and_searches_each_part(spanned, tmp_path):
+    options = {"max_steps": 300, "span_weight": 5.0, "learning_rate": 1e-2}
+    trainer, model, before = train(spanned, tmp_path, model=build_splitting(spanned.encoder), **options)
+    still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    assert still == {"backbone.embed_tokens.weight"}
+    found = [[part.text for part in own] for own in model.find_parts(spanned.dataset.queries)]
+    questions = zip(spanned.dataset.queries, spanned.dataset.spans, strict=True)
+    right = [
+        own == [text[start:end] for start, end in spans] for own, (text, spans) in zip(found, questions, strict=True)
+    ]
+    assert np.mean(right) > 0.7  # a third of them have one part
+    assert trainer.evaluate()["eval_recall@4"] > 0.85  # searched as they are split
+    model.config.document_encoder = spanned.store.encoder
+    searcher = Searcher(model, ExactIndex(spanned.store))
+    assert [hit.id for hit in searcher.search("a, b; river", k=2)[0]] == ["d3", "d0"]
+
+
+def test_questions_without_spans_cannot_teach_splitting(parts, spanned):
+    collator = AMERCollator(build_splitting(parts.encoder), parts.store, 2)
+    with pytest.raises(ValueError, match="question 0 does not say where"):
+        collator([parts.dataset[0]])
+    with pytest.raises(ValueError, match=r"does not say where.*no max_targets"):
+        AMERCollator(build_splitting(parts.encoder), parts.store, 2, max_targets=1)([spanned.dataset[2]])

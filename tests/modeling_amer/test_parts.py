@@ -1,0 +1,195 @@
+"""A model that splits questions: where parts begin and end, and one vector for each part read by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from modeling_amer import AMERConfig, AMERModel, Part, part_labels
+from modeling_amer.parts_amer import BEGINS, INSIDE, OUTSIDE, find_parts
+from tests.conftest import DIM, build_mini
+
+SPLITS = {"splits_questions": True, "stop_score": False, "emission": "autoregressive"}
+QUESTIONS = [
+    "river; bank, and spring",
+    "bank",
+    "a river?",
+    "???",
+    "word " * 2000,
+    "東京はどこですか",
+    "river; bank, and spring",
+]
+
+FRESH_PROCESS = """
+import json, sys
+import torch
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True, document_encoder_path=sys.argv[2])
+assert "modeling_amer" not in sys.modules
+query_embeddings, mask = model.encode_query(["river; bank, and spring", "bank"], num_query_vectors="auto")
+parts = [tuple(part) for part in model.find_parts(["river; bank, and spring"])[0]]
+torch.save([query_embeddings, mask, parts], sys.argv[3])
+"""
+
+
+@pytest.fixture
+def model(tiny_encoder) -> AMERModel:
+    """Splits the first three questions: the labels of their tokens are fitted to them, the rest is random."""
+    model = build_mini(tiny_encoder, **SPLITS)
+    spans = [[[0, 5], [7, 11], [17, 23]], [[0, 4]], [[0, 7]]]
+    with torch.no_grad():
+        tokens = model.document_encoder.encode_tokens(QUESTIONS[:3])
+        masks = [torch.ones(1, len(question.vectors), dtype=torch.long) for question in tokens]
+        states = [
+            model._read(model.input_projection(question.vectors)[None], mask, None)[0]
+            for question, mask in zip(tokens, masks, strict=True)
+        ]
+        labels = torch.cat([part_labels(own, text.offsets) for own, text in zip(spans, tokens, strict=True)])
+        first = torch.cat(
+            [text.words.diff(prepend=torch.tensor([-1])) > 0 for text in tokens]
+        )  # of a word; it decides
+        inputs = torch.cat([torch.cat(states), torch.ones(len(labels), 1)], dim=1)
+        wanted = torch.nn.functional.one_hot(labels, 3).float()
+        solution = torch.linalg.lstsq(inputs[first], wanted[first], driver="gelsd").solution
+        model.part_projection.weight.copy_(solution[:-1].T)
+        model.part_projection.bias.copy_(solution[-1])
+    return model
+
+
+# ------------------------------------------------------------------------------------------------- labels to parts
+
+
+def labelled(question: str, labels: str, most: int = 9) -> list[Part]:
+    """One token a character, one label each: o, b, i; a space parts words, as do changes to and from punctuation."""
+    words, word = [], -1
+    for i, character in enumerate(question):
+        if i == 0 or not (character.isalnum() and question[i - 1].isalnum()):
+            word += 1
+        words.append(-1 if character == " " else word)
+    offsets = torch.tensor([[i, i + 1] for i in range(len(question))])
+    return find_parts(
+        question, torch.tensor(["obi".index(label) for label in labels]), offsets, torch.tensor(words), most
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "labels", "found"),
+    [
+        ("ab, cd", "bioobi", ["ab", "cd"]),
+        ("ab cd", "biobi", ["ab", "cd"]),
+        ("ab cd", "biiii", ["ab cd"]),
+        ("ab cd", "iiiii", ["ab cd"]),  # inside without a beginning
+        ("ab cd", "ooooo", ["ab cd"]),  # none: the whole question
+        ("ab cd", "bbbbb", ["ab", "cd"]),  # a word is never cut
+        ("ab cd", "oibbb", ["cd"]),  # a word is what its first token is
+        ("x ab cd y", "oobioiioo", ["ab cd"]),
+        ("ab,,cd", "biooii", ["ab", "cd"]),  # a new part after what is outside
+    ],
+)
+def test_labels_are_cut_into_parts(question, labels, found):
+    parts = labelled(question, labels)
+    assert [part.text for part in parts] == found
+    assert all(question[part.start : part.end] == part.text for part in parts)
+
+
+@pytest.mark.parametrize(("most", "found"), [(1, ["a b c d"]), (2, ["a", "b c d"]), (4, ["a", "b", "c", "d"])])
+def test_the_last_of_too_many_parts_reaches_to_the_end(most, found):
+    assert [part.text for part in labelled("a b c d", "bobobob", most)] == found
+
+
+def test_labels_of_known_parts():
+    offsets = torch.tensor([[0, 0], [0, 2], [2, 4], [4, 5], [6, 8], [0, 0]])
+    assert part_labels([[0, 4], [6, 8]], offsets).tolist() == [OUTSIDE, BEGINS, INSIDE, OUTSIDE, BEGINS, OUTSIDE]
+    assert part_labels([], offsets).tolist() == [OUTSIDE] * 6
+
+
+# ------------------------------------------------------------------------------------------------------- encoding
+
+
+def test_each_part_has_the_vector_it_has_alone(model):
+    query_embeddings, mask = model.encode_query(QUESTIONS, "auto", batch_size=2)
+    assert mask.sum(dim=1).tolist()[:3] == [3, 1, 1] and mask[:, 0].all()
+    for place, part in enumerate(["river", "bank", "spring"]):
+        alone = model.encode_query(input_vectors=[model.document_encoder.encode_tokens([part])[0].vectors])
+        torch.testing.assert_close(query_embeddings[0, place], alone[0, 0], atol=1e-5, rtol=0)
+    assert torch.isfinite(query_embeddings).all()
+    torch.testing.assert_close(query_embeddings.norm(dim=-1), mask.float())
+    torch.testing.assert_close(query_embeddings[0], query_embeddings[6])
+
+
+def test_a_fixed_number_takes_the_rest_of_the_question_into_the_last(model):
+    two = model.encode_query(QUESTIONS, 2)
+    assert two.shape == (len(QUESTIONS), 2, DIM)
+    rest = model.encode_query("bank, and spring", 1)[0]
+    torch.testing.assert_close(two[0, 0], model.encode_query("river", 1)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(two[0, 1], rest, atol=1e-5, rtol=0)
+    assert (two[1, 1] == 0).all() and two[1, 0].norm() > 0.99
+
+
+def test_untrained_it_is_the_encoder(tiny_encoder):
+    for anchor in ("tokens", "vector"):
+        options = {**SPLITS, "anchor": anchor, "document_encoder": {"name": tiny_encoder}}
+        model = AMERModel.from_scratch(DIM, layers=1, width=32, **options)
+        torch.nn.init.zeros_(model.part_projection.weight)
+        expected = torch.from_numpy(SentenceTransformer(tiny_encoder, device="cpu").encode(QUESTIONS))
+        torch.testing.assert_close(model.encode_query(QUESTIONS)[:, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_tokens_see_the_whole_question(model):
+    (tokens,) = model.document_encoder.encode_tokens(["river; bank, and spring"])
+    changed = tokens.vectors.clone()
+    changed[-1] += 1
+    with torch.no_grad():
+        before, after = (model(input_vectors=vectors[None]).part_logits[0] for vectors in (tokens.vectors, changed))
+    assert (before - after).abs().amax(dim=1).min() > 1e-4
+
+
+def test_words_are_those_of_the_part(model):
+    assert model.find_parts(QUESTIONS[:2]) == [
+        [Part("river", 0, 5), Part("bank", 7, 11), Part("spring", 17, 23)],
+        [Part("bank", 0, 4)],
+    ]
+    weights = model.attribute("river; bank, and spring")
+    assert [[word.word for word in own] for own in weights] == [["river"], ["bank"], ["spring"]]
+    assert [(own[0].start, own[0].end) for own in weights] == [(0, 5), (7, 11), (17, 23)]
+    assert all(0 < own[0].weight < 1 for own in weights)
+
+
+def test_a_saved_model_splits_in_a_process_without_the_project(model, tiny_encoder, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-c", FRESH_PROCESS, tmp_path / "model", tiny_encoder, tmp_path / "out"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    query_embeddings, mask, parts = torch.load(tmp_path / "out")
+    expected = model.encode_query(["river; bank, and spring", "bank"], "auto")
+    torch.testing.assert_close(query_embeddings, expected.query_embeddings, atol=1e-6, rtol=0)
+    assert torch.equal(mask, expected.mask)
+    assert parts == [("river", 0, 5), ("bank", 7, 11), ("spring", 17, 23)]
+
+
+# ------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("options", [{"stop_score": True}, {"emission": "one_pass"}], ids=str)
+def test_what_does_not_go_with_splitting_is_refused(tiny_encoder, options):
+    with pytest.raises(ValueError, match="splits questions reads token vectors alone"):
+        build_mini(tiny_encoder, **{**SPLITS, **options})
+    with pytest.raises(ValueError, match="splits questions reads token vectors alone"):
+        AMERConfig(splits_questions=True, prompt_template="{query}", anchor="tokens")
+
+
+def test_bad_input_is_refused(model, tiny_encoder):
+    (tokens,) = model.document_encoder.encode_tokens(["river; bank"])
+    with pytest.raises(ValueError, match="encodes their parts itself"):
+        model.encode_query(["river; bank"], input_vectors=[tokens.vectors])
+    with pytest.raises(ValueError, match="not 2: pass each part by itself"):
+        model(input_vectors=tokens.vectors[None], num_query_vectors=2)
+    with pytest.raises(ValueError, match='at least 1 or "auto", got 0'):
+        model.encode_query(["river"], 0)
+    with pytest.raises(ValueError, match="does not split questions"):
+        build_mini(tiny_encoder).find_parts(["river"])
+    assert model.encode_query(input_vectors=[tokens.vectors]).shape == (1, 1, DIM)
+    assert model.encode_query(input_vectors=[tokens.vectors], num_query_vectors="auto").mask.tolist() == [[True]]
