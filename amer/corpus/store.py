@@ -29,7 +29,7 @@ from amer.corpus.table import (
     fingerprint_of_columns,
 )
 from amer.files import atomic_directory, atomic_write
-from amer.manifests import check_fields, read_manifest
+from amer.manifests import Kind, check_fields, read_manifest
 
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
@@ -37,7 +37,7 @@ DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 STORE_FIELDS = {"encoder": dict, "dim": int, "dtype": str, "count": int, "shard_size": int, "checksums": list}
 TEXT_OR_NULL = (str, type(None))
-ENCODER_FIELDS = {"revision": TEXT_OR_NULL, "document_prompt": str, "query_prompt": str}
+ENCODER_FIELDS: dict[str, Kind] = {"revision": TEXT_OR_NULL, "document_prompt": str, "query_prompt": str}
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
 MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
 KEPT_FILTERS = 4  # of a byte a document

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 
 from amer.evaluation.ranking import checked_lists
 from amer.files import atomic_directory, write_json
-from amer.manifests import read_manifest
+from amer.manifests import Kind, read_manifest
 
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
     from amer.search.fusion import Fused
 
 IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
-FIELDS = {"name": str, "queries": int, "k": int, "store": dict, "query_embeddings": (list, type(None))}  # of run.json
+FIELDS: dict[str, Kind] = {"name": str, "queries": int, "k": int, "store": dict, "query_embeddings": (list, type(None))}  # of run.json
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self._idle, self._unread = _cancelled(self._idle), _cancelled(self._unread)
+        _cancel(self._idle, self._unread)
         if not self._refused:
             super().connection_lost(exc)
 
@@ -82,7 +82,7 @@ class GuardedProtocol(H11Protocol):
             return
         super().data_received(data)
         if self._answering:
-            self._idle = _cancelled(self._idle)
+            _cancel(self._idle)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -101,7 +101,8 @@ class GuardedProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """It has read everything."""
-        self._unread = _cancelled(self._unread)
+        _cancel(self._unread)
+        self._unread = None
         if not self._refused:
             super().resume_writing()
 
@@ -110,7 +111,7 @@ class GuardedProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _wait_for_request(self) -> None:
-        _cancelled(self._idle)
+        _cancel(self._idle)
         self._idle = self.loop.call_later(self.limits.idle_seconds, self._close_idle)
 
     def _close_idle(self) -> None:
@@ -118,9 +119,10 @@ class GuardedProtocol(H11Protocol):
             self.transport.close()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+def _cancel(*timers: asyncio.TimerHandle | None) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.cancel()
 
 
 def limits_of(connections: int, idle_seconds: float, answer_seconds: float) -> Limits:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_amer import default_prompt_template, tokenize_queries
+from modeling_amer.prompting_amer import MAX_QUERY_LENGTH
 from tests.conftest import build, tiny_tokenizer
 
 
@@ -57,3 +58,17 @@ def test_training_and_inference_tokenise_with_the_same_function(llama):
     model = build(llama)
     expected = tokenize_queries(model.tokenizer, model.config.prompt_template, ["one", "two words"])
     assert all(torch.equal(value, expected[name]) for name, value in model.tokenize(["one", "two words"]).items())
+
+
+def test_of_a_very_long_question_the_beginning_is_read_and_said_so(llama, caplog):
+    model = build(llama)
+    long = "word " * 60_000  # 300 kB
+    with caplog.at_level("WARNING", logger="modeling_amer"):
+        encoded = model.tokenize([long, "bank", "word " * 20])
+    lengths = encoded["attention_mask"].sum(dim=1)
+    behind = model.config.prompt_template.partition("{query}")[2]
+    tail = len(model.tokenizer(behind, add_special_tokens=False).input_ids)
+    assert lengths.max() <= MAX_QUERY_LENGTH + tail + 1 and lengths[1] < lengths[2] < lengths[0]
+    assert "1 of 3 questions have over 1,024 tokens" in caplog.text
+    end = encoded["input_ids"][:, -tail:]
+    assert (end == end[1]).all()  # the prompt goes on behind what is cut

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from amer.checksums import check_once, check_sha256, file_checksum
 from amer.corpus.store import DocumentStore
 from amer.locks import RUN_FILE, try_lock
-from amer.manifests import NUMBER, read_manifest
+from amer.manifests import NUMBER, Kind, read_manifest
 from amer.search.index.exact import READ_ROWS
 from amer.search.index.faiss.library import import_faiss, make_index, read_index, reason_of, write_index
 
@@ -19,7 +19,8 @@ INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.jso
 TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
 LEAST_TRAINED = 65_536
 OPTIONAL_INT = (int, type(None))
-FIELDS = {"store": str, "factory": str, "width": OPTIONAL_INT, "candidates": int, "recall": NUMBER, "bytes": int}
+FIELDS: dict[str, Kind] = {"store": str, "factory": str, "width": OPTIONAL_INT, "candidates": int, "recall": NUMBER}
+FIELDS |= {"bytes": int}
 MOST_TRAINED_BYTES = 2**32  # of the sample, float32
 
 
