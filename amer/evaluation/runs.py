@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from amer.search.fusion import Fused
 
 IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
-FIELDS: dict[str, Kind] = {"name": str, "queries": int, "k": int, "store": dict, "query_embeddings": (list, type(None))}  # of run.json
+# Of `run.json`.
+FIELDS: dict[str, Kind] = {"name": str, "queries": int, "k": int, "store": dict}
+FIELDS |= {"query_embeddings": (list, type(None))}
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,8 +51,12 @@ def serve(
             f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
         ) from error
     limits = limits_of(settings.max_connections, settings.idle_seconds, settings.timeout_seconds)
+
+    def stopping() -> bool:
+        return server.should_exit
+
     config = uvicorn.Config(
-        ClosesWhenStopping(app, lambda: server.should_exit),
+        ClosesWhenStopping(app, stopping),
         http=guarded(limits),
         ws="none",
         backlog=limits.backlog,
@@ -63,7 +67,7 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=settings.stop_seconds,
     )
-    server = uvicorn.Server(config)
+    server: uvicorn.Server = uvicorn.Server(config)
     quiet = OnceAWhile()
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(quiet)
