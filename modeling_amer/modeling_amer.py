@@ -606,11 +606,13 @@ class AMERModel(AMERPreTrainedModel):
         return QueryEmbeddings(blank(query_embeddings, mask)[:, :most], mask[:, :most])
 
     @torch.no_grad()
-    def find_parts(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Part]]:
+    def find_parts(self, texts: Sequence[str], most: int | None = None, batch_size: int = 64) -> list[list[Part]]:
         """The parts of each question, in their order; each has a vector of its own.
 
         Args:
             texts: the questions.
+            most: parts of a question, the last of which takes in all that follow; the configuration's
+                `max_query_vectors` by default.
             batch_size: questions read at a time.
 
         Raises:
@@ -621,7 +623,7 @@ class AMERModel(AMERPreTrainedModel):
             raise ValueError("This model does not split questions: it was not trained with splits_questions.")
         _checked_questions(texts, None, batch_size, True)
         with self._evaluating():
-            return encode_parts(self, texts, self.config.max_query_vectors, batch_size)[0]
+            return encode_parts(self, texts, most or self.config.max_query_vectors, batch_size)[0]
 
     def _encode_parts(
         self,
@@ -657,8 +659,7 @@ class AMERModel(AMERPreTrainedModel):
             num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
 
         Returns:
-            for each query vector its weight on each word it was made of, in the order of the question: every word that
-            the encoder read, or those of its part for a model that splits questions.
+            for each query vector its weight on each word that the encoder read, in the order of the question.
 
         Raises:
             OSError: the document encoder is not there.

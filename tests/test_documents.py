@@ -14,6 +14,7 @@ from amer.corpus import DocumentEncoder, encode_corpus
 from amer.offline import MINILM, resolve_model
 from amer.search import FaissIndex
 from amer.search.index.opening import COLLECTION
+from modeling_amer import AMERModel
 from tests.conftest import build
 
 pytestmark = [
@@ -36,7 +37,7 @@ def run_snippets(page: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(llama, tmp_path_factory) -> Path:
-    """Two models on a tiny decoder, two stores of their encoder, a FAISS and a Milvus index, by the README's names."""
+    """Two tiny models, two stores of their encoder, a FAISS and a Milvus index, by the README's names."""
     milvus = pytest.importorskip("amer.search.index.milvus.index")
     pytest.importorskip("milvus_lite")
     folder = tmp_path_factory.mktemp("readme")
@@ -45,17 +46,18 @@ def folder(llama, tmp_path_factory) -> Path:
     documents = pa.table(
         {
             "id": [f"d{row}" for row in rows],
-            "title": [""] * len(rows),
+            "title": [f"title {row}" for row in rows],
             "text": [f"bank number {row}" for row in rows],
             "year": [1980 + row for row in rows],
             "language": ["en" if row % 2 else "de" for row in rows],
         }
     )
-    for name in ("outputs/quickstart/data/store", "org/wikipedia-store"):
+    for name in ("quickstart/store", "org/wikipedia-store"):
         store = encode_corpus(documents, encoder, folder / name, show_progress_bar=False)
-    for name, anchored in (("outputs/quickstart/amer-anchored", True), ("org/amer-qwen3-4b", False)):
-        options = {"document_dim": store.dim, "document_encoder": store.encoder}
-        build(llama, anchored=anchored, **options).save_pretrained(folder / name)
+    mini = AMERModel.from_scratch(store.dim, layers=1, width=32, document_encoder=store.encoder)
+    mini.save_pretrained(folder / "quickstart" / "model")
+    plain = build(llama, document_dim=store.dim, document_encoder=store.encoder)
+    plain.save_pretrained(folder / "org" / "amer-qwen3-4b")
     FaissIndex.build(store, folder / "indexes" / "wikipedia", "flat", show_progress_bar=False)
     milvus.MilvusIndex.build(store, str(folder / "milvus.db"), COLLECTION, "FLAT", show_progress_bar=False).close()
     return folder
@@ -69,7 +71,10 @@ def here(folder, monkeypatch) -> None:
 def test_the_readme_searches_and_loads_a_model(capsys):
     names = run_snippets("README.md")
     shown = capsys.readouterr().out.splitlines()
-    assert sum(bool(re.match(r"-?\d\.\d\d by q[12]: bank number \d+$", line)) for line in shown) == 4
+    assert shown == [
+        f"{hit.part}: {hit.title}" for hit in names["searcher"].search(names["question"], 4, attribute=True)[0]
+    ]
+    assert len(shown) == 4 and shown[0].startswith("compute the mean of an array and open a zip file: title ")
     assert names["query_embeddings"].shape == (1, 5, 384)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["amer", "scripts.quickstart", "experiments.reproduce", "experiments.sweep", "experiments.synthetic"]
+MODULES = ["amer", "experiments.reproduce", "experiments.sweep", "experiments.synthetic"]
 
 
 @pytest.mark.slow

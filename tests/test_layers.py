@@ -28,6 +28,7 @@ LAYERS = (  # the lowest first; what stands in no other lies on the ground
     "amer.service",
     "amer.hub_cards",
     "amer.trainer",
+    "amer.fitting",
     "amer.commands",
     "experiments",
     "benchmarks",

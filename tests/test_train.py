@@ -24,7 +24,8 @@ from amer.corpus import DocumentEncoder, DocumentStore, write_store
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
 from amer.data.question_vectors import add_question_vectors
 from amer.trainer import run
-from amer.trainer.parsing import parse
+from amer.trainer.parsing import CONFIGS, parse
+from amer.trainer.resuming import settings_of
 from modeling_amer import AMERModel
 from tests.conftest import DIM, tiny_tokenizer
 
@@ -161,7 +162,18 @@ def test_an_unknown_option_is_named():
         parse([*REQUIRED, "--lernrate", "1"])
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_a_packaged_configuration_is_called_by_its_name():
+    options = [*REQUIRED[2:], "--max_steps", "7"]
+    named, by_file = parse(["mini", *options]), parse([str(CONFIGS / "mini.yaml"), *options])
+    assert settings_of(*named) == settings_of(*by_file)
+    assert named[0].layers == 2 and named[2].max_steps == 7
+    with pytest.raises(ValueError, match=r"'maxi' is no configuration: give a YAML file, or mini"):
+        parse(["maxi", *options])
+
+
+@pytest.mark.parametrize(
+    "file", sorted([*(ROOT / "configs").glob("*.yaml"), *CONFIGS.glob("*.yaml")]), ids=lambda file: file.name
+)
 def test_every_configuration_that_is_shipped_parses(file):
     values = yaml.safe_load(file.read_text())
     model, data, args = parse([str(file), *(REQUIRED[2:] if "layers" in values else REQUIRED)])

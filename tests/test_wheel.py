@@ -124,7 +124,8 @@ def walk(folder: Path) -> list[Path]:
 def test_the_wheel_holds_what_is_no_python(built):
     with zipfile.ZipFile(built[1]) as archive:
         names = set(archive.namelist())
-    for folder in ("amer/hub_cards/templates", "amer/data/wordnet_extract", "amer/evaluation/metrics"):
+    trainer, data = ("amer/trainer/configs",), ("amer/data/wordnet_extract", "amer/evaluation/metrics")
+    for folder in (*trainer, *data, "amer/hub_cards/templates"):
         files = {path.relative_to(ROOT).as_posix() for path in walk(ROOT / folder) if "__pycache__" not in path.parts}
         assert files and files <= names
     assert {"amer/py.typed", "amer/trainer/py.typed", "amer/hub_cards/py.typed", "modeling_amer/py.typed"} <= names

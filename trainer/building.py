@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
+
+import torch
 
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
-from amer.data.token_cache import TokenCache, TokenDataset, part_texts
+from amer.data.token_cache import TokenDataset
+from amer.machine import native_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
 from amer.trainer.collator import AMERCollator
 from amer.trainer.metrics import RetrievalMetrics
 from amer.trainer.trainer import AMERTrainer
-from modeling_amer import AMERModel
+from modeling_amer import AMERModel, QuestionEncoder
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
@@ -84,13 +84,7 @@ def _with_tokens(
     """The split with the cached token vectors of its questions, for a model that reads them."""
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
+    identity, where = model.config.document_encoder or {}, model.document_encoder_path
+    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(args.device))).to(args.device)
     with args.main_process_first():
-        cache = _cached(split.queries, model, token_cache)
-        parts = part_texts(split) if model.config.splits_questions else []
-        return TokenDataset(split, cache, _cached(parts, model, token_cache) if parts else None)
-
-
-def _cached(texts: list[str], model: AMERModel, token_cache: str) -> TokenCache:
-    """The token vectors of these texts, in a folder of their own."""
-    folder = Path(token_cache, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
-    return TokenCache.build(folder, model.document_encoder, texts)
+        return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)

@@ -1,4 +1,4 @@
-"""Read the settings of a training: a YAML file first, the command line over it."""
+"""Read the settings of a training: a YAML file or a packaged configuration first, the command line over it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 from amer.trainer.arguments import AMERTrainingArguments, Arguments, DataArguments, ModelArguments
 
 CLASSES = (ModelArguments, DataArguments, AMERTrainingArguments)
+CONFIGS = Path(__file__).parent / "configs"  # those that the package brings along: `mini`
 FIELDS = frozenset(item.name for cls in CLASSES for item in fields(cls))
 
 
@@ -28,11 +29,14 @@ def parser() -> HfArgumentParser:
 def parse(argv: Sequence[str]) -> Arguments:
     """The settings of a command line, `[CONFIG] [--any_field value ...]`.
 
+    CONFIG is a YAML file, or the name of a packaged configuration, such as `mini`.
+
     Raises:
         ValueError: a file that is not a YAML mapping, an unknown key in it, or a required field that is not set.
     """
-    if argv and argv[0].endswith((".yaml", ".yml")):
-        argv = [*as_options(read_yaml(argv[0], FIELDS)), *argv[1:]]
+    config = _config(argv[0]) if argv else None
+    if config is not None:
+        argv = [*as_options(read_yaml(config, FIELDS)), *argv[1:]]
     arguments: Any = parser().parse_args_into_dataclasses(args=list(argv))
     model_args, _, args = arguments
     for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
@@ -46,6 +50,22 @@ def parse(argv: Sequence[str]) -> Arguments:
             f"num_query_vectors cannot be {model_args.num_query_vectors}; set both, for Single-Query to 1."
         )
     return arguments
+
+
+def _config(name: str) -> Path | None:
+    """The file that the first word of a command line names; None where that is an option.
+
+    Raises:
+        ValueError: it is no YAML file and no packaged configuration.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    packaged = {file.stem: file for file in CONFIGS.glob("*.yaml")}
+    if name.startswith("-"):
+        return None
+    if name not in packaged:
+        raise ValueError(f"{name!r} is no configuration: give a YAML file, or {' or '.join(sorted(packaged))}.")
+    return packaged[name]
 
 
 def as_options(values: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from amer.commands import corpus, dataset, index, push
 from amer.commands.encode import encode
 from amer.commands.evaluate import evaluate
 from amer.commands.expand import expand
+from amer.commands.fit import fit
 from amer.commands.search import search
 from amer.commands.serve import serve
 from amer.commands.train import train
@@ -18,7 +19,7 @@ from amer.commands.verify import verify
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 ORDER = (
-    "dataset", "corpus", "index", "train", "encode", "search", "serve", "evaluate", "push", "verify", "expand",
+    "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "evaluate", "push", "verify", "expand",
 )  # fmt: skip
 INTERRUPTED = 130  # what a shell reports of a program that ends by SIGINT
 
@@ -73,11 +74,13 @@ def amer(
 ) -> None:
     """Dense retrieval with several query vectors for each question.
 
-    From documents to answers: `amer dataset`, `amer corpus encode`, `amer train`, `amer search`, `amer evaluate`.
+    All at once: `amer fit`. Step by step, from documents to answers: `amer dataset`, `amer corpus encode`,
+    `amer train`, `amer search`, `amer evaluate`.
     Exit codes: 0, 1 when the work failed, 2 when the command line is wrong.
     """
 
 
+app.command()(fit)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(index.app, name="index")

@@ -32,7 +32,7 @@ Named = Annotated[str, typer.Argument(metavar="STORE", help="A folder or a name 
 
 @app.command()
 def encode(
-    documents: Annotated[str, typer.Option(help="The corpus: a .parquet file or a folder of Arrow parts.")],
+    documents: Annotated[str, typer.Option(help="The corpus: a folder of Arrow parts, or a .parquet or .jsonl file.")],
     encoder: Annotated[str, typer.Option(help="A sentence-transformers model: a name on the Hub or a folder.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the document store.")],
     revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
@@ -118,12 +118,11 @@ def _encode_here(
 
 def _with_query_prompt(identity: dict[str, Any], given: str | None, tell: bool) -> dict[str, Any]:
     """The encoder's identity with its query prompt; says which one it is where none was given."""
-    from amer.corpus.known_encoders import KNOWN_ENCODERS
+    from amer.corpus.known_encoders import known_query_prompt
 
     if given is not None:
         return {**identity, "query_prompt": given}
-    known = KNOWN_ENCODERS.get(identity["name"])
-    prompt = known.query_prompt if known else ""
+    prompt = known_query_prompt(identity["name"])
     if tell:
         say(f"before every question: {prompt!r} (choose with --query-prompt)")
     return {**identity, "query_prompt": prompt}
@@ -154,7 +153,8 @@ def import_store(
         Path | None, typer.Option(help="A .npy file of (n, dim), or a FAISS index; with --documents.")
     ] = None,
     documents: Annotated[
-        str | None, typer.Option(help="The corpus of --vectors: a .parquet file or a folder of Arrow parts.")
+        str | None,
+        typer.Option(help="The corpus of --vectors: a folder of Arrow parts, or a .parquet or .jsonl file."),
     ] = None,
     table: Annotated[
         str | None,

@@ -32,7 +32,7 @@ Stores = Annotated[
     list[str] | None,
     typer.Option("--store", metavar="DIR", help="A document store of the corpus to search too. May be repeated."),
 ]
-DOCUMENTS = typer.Option(help="The corpus: a folder of Arrow parts, or a .parquet file.")
+DOCUMENTS = typer.Option(help="The corpus: a folder of Arrow parts, or a .parquet or .jsonl file.")
 INDEX = typer.Option("--bm25", help="Folder of the corpus's BM25 index, which is built when missing.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,13 +22,15 @@ from amer.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from amer.corpus import DocumentStore
+    from amer.corpus import DocumentEncoder
     from amer.data import RetrievalDataset
     from amer.evaluation import SystemResult
     from amer.search import Searcher
     from modeling_amer import AMERConfig, AMERModel
 
 OFF_THE_SHELF = "off-the-shelf"
+AUTO = "AMER, m by its stop score"
+RULE, TOLD = "split by rule", "told the split"
 USUAL = (1, 2, 3, 5)
 CUTOFFS = [10, 100]
 
@@ -59,12 +61,15 @@ def evaluate(
 ) -> None:
     """Measure Recall and MRecall of a model beside baselines.
 
-    The document encoder itself is one of them. The report has p-values of the differences.
+    The document encoder itself is one of them; where the dataset marks the parts of a question, also the encoder
+    with those parts, and with parts split by rule. The report has p-values of the differences.
     """
     _check_names(baselines or [])
     from rich.console import Console
 
+    from amer.corpus import DocumentEncoder
     from amer.evaluation import Report, plot_by_diversity, target_similarity
+    from amer.evaluation.provenance import machine_of, metadata_of
     from amer.hub import pull_folder
     from amer.search import Searcher
 
@@ -87,8 +92,13 @@ def evaluate(
         evaluation.add(searcher.model, m, f"AMER, m = {m}")
     if not baselines:
         references.append(evaluation.systems[len(references)].name)
+    chooses = searcher.model.config.stop_score
+    if chooses:
+        evaluation.add(searcher.model, None, AUTO)
+    if questions.spans is not None:
+        evaluation.add_parts(DocumentEncoder.from_identity(searcher.store.encoder, device, trust_remote_code))
     metadata = {
-        "system": f"AMER, m = {own}",
+        "system": AUTO if chooses else f"AMER, m = {own}",
         **metadata_of(model, dataset, folder, split, searcher.store),
         **{f"baseline {name}": what for name, what in described.items()},
         "batch size": batch_size,
@@ -116,11 +126,12 @@ class Evaluation:
         self._index, self._questions, self._seconds = searcher.index, questions, encoding_seconds
         self._ks, self._batch_size = ks, batch_size
 
-    def add(self, model: AMERModel, m: int, name: str) -> None:
-        """Measure a model with `m` query vectors."""
+    def add(self, model: AMERModel, m: int | None, name: str) -> None:
+        """Measure a model with `m` query vectors; None for its own number, which its stop score may choose."""
         from amer.evaluation import evaluate_model
 
-        read = self._seconds if model.config.anchored else 0.0
+        own = model.config.token_vectors  # such a model embeds its questions itself
+        read = self._seconds if model.config.anchored and not own else 0.0
         questions, batch_size = self._questions, self._batch_size
         self.systems.append(
             evaluate_model(
@@ -135,6 +146,7 @@ class Evaluation:
             name -> what it is, in words.
         """
         from amer.evaluation import evaluate_embeddings
+        from amer.search import locate_encoder
         from modeling_amer import AMERModel
 
         described = {}
@@ -148,9 +160,25 @@ class Evaluation:
             described[OFF_THE_SHELF] = "the document encoder's own vector of the question"
         for baseline in baselines:
             model, name = AMERModel.from_pretrained(baseline).to(device), baseline_name(baseline)
-            self.add(model, model.config.num_query_vectors, name)
+            locate_encoder(model)
+            self.add(model, None, name)
             described[name] = description(model.config)
         return described
+
+    def add_parts(self, encoder: DocumentEncoder) -> None:
+        """Measure the document encoder with the parts of each question, by rule and as the dataset marks them."""
+        from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
+        from amer.evaluation import evaluate_embeddings
+
+        queries, spans = self._questions.queries or [], self._questions.spans or []
+        marked = [split_by_spans(*pair) for pair in zip(queries, spans, strict=True)]
+        for name, parts in ((RULE, [split_by_rule(query) for query in queries]), (TOLD, marked)):
+            started = time.perf_counter()
+            vectors = encode_parts(parts, lambda texts: encoder.encode_queries(texts, self._batch_size))
+            seconds = (time.perf_counter() - started) / len(queries)
+            self.systems.append(
+                evaluate_embeddings(vectors, self._questions, self._index, name, self._ks, encoding_seconds=seconds)
+            )
 
 
 def load_dataset(
@@ -196,29 +224,3 @@ def description(config: AMERConfig) -> str:
     """What a baseline is, in words."""
     vectors = "one query vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} query vectors"
     return f"trained for {vectors}, {'anchored, ' if config.anchored else ''}objective {config.objective}"
-
-
-def metadata_of(model: str, dataset: str, folder: Path, split: str, store: DocumentStore) -> dict[str, Any]:
-    """What the figures belong to, in words that mean something on another machine."""
-    from amer.files import read_json
-    from amer.hub import origin, public_name
-
-    info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
-    return {
-        "model": public_name(model),
-        "dataset": info.get("source") or found.get("repo_id") or found["name"],
-        **({"dataset_id": found["repo_id"]} if "repo_id" in found else {}),
-        "split": split,
-        "corpus": f"{len(store):,} documents",
-        "document encoder": store.encoder["name"],
-    }
-
-
-def machine_of(device: str) -> dict[str, str]:
-    """Where they were measured."""
-    from amer.machine import hardware, hardware_line, versions
-
-    return {
-        "machine": hardware_line(hardware(device)),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-    }

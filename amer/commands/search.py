@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,11 +17,6 @@ from amer.commands.options import (
     Store,
     TrustRemoteCode,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from amer.search import Hit
 
 
 def search(
@@ -45,7 +40,8 @@ def search(
 ) -> None:
     """Show the documents that a model finds for questions.
 
-    It also shows which query vector found each document, and at which rank.
+    It also shows which query vector found each document, and at which rank; with a model of token anchors,
+    also which words of the question that vector stands for.
 
     \b
     amer search "bank" --model DIR --store DIR
@@ -53,6 +49,7 @@ def search(
     from rich.console import Console
 
     from amer.search import Searcher
+    from amer.search.showing import hits_table
 
     searcher = Searcher.from_pretrained(
         model,
@@ -65,20 +62,4 @@ def search(
     )
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):
-        Console().print(hits_table(question, hits))
-
-
-def hits_table(question: str, hits: list[Hit]) -> Table:
-    """One question's documents, best first."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(question), title_justify="left")
-    for name in ("rank", "score", "query vector", "its rank"):
-        table.add_column(name, justify="right")
-    for name in ("id", "title", "text"):
-        table.add_column(name)
-    for rank, hit in enumerate(hits, start=1):
-        numbers = (str(rank), f"{hit.score:.3f}", str(hit.found_by + 1), str(hit.found_at + 1))
-        table.add_row(*numbers, escape(hit.id), escape(hit.title), escape(hit.text))
-    return table
+        Console().print(hits_table(question, hits, searcher.parts(question, num_query_vectors)))

@@ -9,7 +9,8 @@ import typer
 
 def train(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG", help="A YAML file of fields, and --any_field value.")
+        list[str] | None,
+        typer.Argument(metavar="CONFIG", help="A YAML file of fields, or mini, and --any_field value."),
     ] = None,
     fields: Annotated[bool, typer.Option("--fields", help="List every field with its default, and exit.")] = False,
 ) -> None:
@@ -19,6 +20,7 @@ def train(
 
     \b
     amer train configs/amer.yaml --dataset DIR --store DIR --output_dir OUT
+    amer train mini --dataset DIR --store DIR --output_dir OUT  (questions of several parts)
     accelerate launch -m amer train configs/amer.yaml ...  (several GPUs)
     """
     if not fields and not arguments:

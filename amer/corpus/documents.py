@@ -15,7 +15,9 @@ from amer.checksums import check_once, check_sha256
 from amer.corpus.table import COLUMNS
 from amer.files import inside
 from amer.manifests import check_fields, read_manifest
+from amer.text_lines import read_objects
 
+JSON_LINES = (".jsonl", ".jsonl.gz")
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 ADVICE = "restore it or build the corpus again"
 
@@ -28,25 +30,28 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
 
     Args:
         path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
-            is read into memory; or a `.parquet` file, which is read.
+            is read into memory; or a `.parquet`, `.jsonl` or `.jsonl.gz` file, which is read. A line of JSON may lack
+            the title, and its id may be a whole number.
 
     Raises:
         FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
         OSError: a file is truncated, damaged, or of another format.
-        ValueError: `path` is none of the three, or a column is missing, not of strings, or null.
+        ValueError: `path` is none of these, a line is not JSON, or a column is missing, not of strings, or null.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a corpus, a folder of Arrow parts or one .parquet file")
+        raise FileNotFoundError(f"{path} does not exist: give a folder of Arrow parts, or a .parquet or .jsonl file")
     if path.is_dir():
         table = _open_parts(path)
+    elif path.name.endswith(JSON_LINES):
+        table = _read_json_lines(path)
     elif path.suffix == ".arrow":
         check_once([path], "valid", lambda: _validate(path))
         table = map_arrow(path)
     elif path.suffix == ".parquet":
         table = _read_parquet(path)
     else:
-        raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, an .arrow file or a .parquet file")
+        raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, or an .arrow, .parquet or .jsonl file")
     return _checked(table, path)
 
 
@@ -158,6 +163,29 @@ def _read_parquet(file: Path) -> pa.Table:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise OSError(f"{file} is truncated or no Parquet file ({error}): restore it or build it again") from error
+
+
+def _read_json_lines(file: Path) -> pa.Table:
+    """The documents of a JSONL file; what lines hold beside id, title and text is metadata."""
+    records = []
+    for place, record in read_objects(file):
+        record = {"title": "", **record}
+        if isinstance(record.get("id"), int):
+            record["id"] = str(record["id"])
+        wrong = [name for name in COLUMNS if not isinstance(record.get(name), str)]
+        if wrong:
+            raise ValueError(f"{place}: {wrong[0]} is {record.get(wrong[0])!r}: it must be a text")
+        records.append(record)
+    names = dict.fromkeys((*COLUMNS, *(name for record in records for name in record)))
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = pa.array(
+                [record.get(name) for record in records], pa.string() if name in COLUMNS else None
+            )
+        except pa.ArrowException as error:
+            raise ValueError(f"{file}: the values of {name!r} are not of one type ({error})") from error
+    return pa.table(columns)
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:

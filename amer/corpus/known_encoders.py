@@ -57,6 +57,11 @@ REFUSED = {
 }
 
 
+def known_query_prompt(name: str) -> str:
+    """What a known encoder wants before a question; nothing for any other."""
+    return KNOWN_ENCODERS[name].query_prompt if name in KNOWN_ENCODERS else ""
+
+
 def check_usable(name: str, trust_remote_code: bool) -> None:
     """ValueError if an encoder of this name is one that is refused, or needs its own code, which is not trusted."""
     if name in REFUSED:

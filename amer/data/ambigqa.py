@@ -25,8 +25,8 @@ from amer.data.building import (
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import list_of_texts
 from amer.hub import pull_folder
+from amer.text_lines import list_of_texts
 
 HUB = "sewon/ambig_qa"
 SOURCE, LICENCE = "AmbigQA (AmbigNQ) and NQ-Open", "CC BY-SA 3.0"

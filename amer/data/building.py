@@ -20,9 +20,9 @@ from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, Retriever, map_gold
-from amer.data.text_lines import Place, read_objects
 from amer.files import atomic_write, differences, read_json
 from amer.locks import KILLED_WRITES, RUN_FILE
+from amer.text_lines import Place, read_objects
 
 WORK = "work"  # beside the result: what a killed build goes on from
 WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # of `build_wikipedia` and `map_gold`

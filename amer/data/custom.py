@@ -27,8 +27,8 @@ from amer.data.building import (
 )
 from amer.data.dataset import SPLITS
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import Place, parse_object, read_lines
 from amer.files import atomic_write
+from amer.text_lines import Place, parse_object, read_lines
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`

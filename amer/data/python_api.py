@@ -26,8 +26,8 @@ from amer.data import docstrings
 from amer.data.building import WORK, DroppedRecords, finish, is_built, twentieth
 from amer.data.dataset import SPLITS, RetrievalDataset
 from amer.data.docstrings import STANDARD_LIBRARY
-from amer.data.text_lines import Place
 from amer.files import atomic_write, read_json, write_json
+from amer.text_lines import Place
 
 DEFAULT_PACKAGES = (
     STANDARD_LIBRARY, "numpy", "scipy", "pandas", "sklearn", "matplotlib", "torch", "transformers", "datasets",

@@ -23,7 +23,7 @@ from amer.data.building import (
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.data.text_lines import list_of_texts, read_objects
+from amer.text_lines import list_of_texts, read_objects
 
 SOURCE = "QAMPARI"
 SPLITS = ("train", "dev")

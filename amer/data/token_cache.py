@@ -24,6 +24,11 @@ CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
 
 
+def cache_folder(root: str | os.PathLike[str], questions: Sequence[str]) -> Path:
+    """Where the token vectors of these questions lie in a folder that holds several caches, as `token_cache` does."""
+    return Path(root, hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()[:16])
+
+
 class TokenCache:
     """The token vectors of a list of questions, in float16, read from disk as they are asked for.
 
@@ -116,6 +121,34 @@ class TokenDataset(Dataset[dict[str, Any]]):
                 raise ValueError(
                     f"The split has {len(self._part_rows)} parts, the cache {len(part_cache)}: it is of another split."
                 )
+
+    @classmethod
+    def build(
+        cls,
+        root: str | os.PathLike[str],
+        dataset: RetrievalDataset,
+        encoder: QuestionEncoder,
+        with_parts: bool = False,
+        show_progress_bar: bool = False,
+    ) -> TokenDataset:
+        """A split with its caches in `root`, which are made unless they are there.
+
+        Args:
+            root: a folder for the caches of any number of splits.
+            dataset: has texts.
+            encoder: pools by the mean.
+            with_parts: of the parts of the questions, too, for a model that splits them.
+            show_progress_bar: show how many files are done.
+
+        Raises:
+            ValueError: the caches are of another encoder.
+        """
+
+        def cached(texts: list[str]) -> TokenCache:
+            return TokenCache.build(cache_folder(root, texts), encoder, texts, show_progress_bar=show_progress_bar)
+
+        parts = part_texts(dataset) if with_parts else []
+        return cls(dataset, cached(dataset.queries or []), cached(parts) if parts else None)
 
     def __len__(self) -> int:
         return len(self.dataset)

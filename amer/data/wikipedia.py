@@ -18,8 +18,8 @@ from amer.checksums import file_checksum
 from amer.corpus.documents import PARTS_FILE, map_arrow, read_parts
 from amer.corpus.table import COLUMNS
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
-from amer.data.text_lines import Place, parse_object, read_lines
 from amer.files import atomic_write, inside, read_json, write_json
+from amer.text_lines import Place, parse_object, read_lines
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 BATCH = 16_384  # passages held in memory

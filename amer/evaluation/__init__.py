@@ -10,7 +10,13 @@ from amer.evaluation.diversity import (
     target_similarity,
 )
 from amer.evaluation.evaluate import SystemResult, evaluate_embeddings, evaluate_model, evaluate_run, summarise
-from amer.evaluation.plots import plot_by_diversity, plot_quartiles, plot_training_curve, plot_training_run
+from amer.evaluation.plots import (
+    plot_by_diversity,
+    plot_groups,
+    plot_quartiles,
+    plot_training_curve,
+    plot_training_run,
+)
 from amer.evaluation.ranking import ranking_metrics
 from amer.evaluation.recall import mrecall_at_k, recall_at_k
 from amer.evaluation.report import Report
@@ -32,6 +38,7 @@ __all__ = [
     "normalise_answer",
     "paired_bootstrap",
     "plot_by_diversity",
+    "plot_groups",
     "plot_quartiles",
     "plot_training_curve",
     "plot_training_run",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
+HATCHES = ("", "///")  # as LINES
 LINES = ("-", "--", ":")  # the next one when the colours come round again
 LOSSES = {"loss": "training", "eval_loss": "validation"}
 QUARTERS = ("most diverse", "second", "third", "least diverse")
@@ -68,6 +69,36 @@ def plot_quartiles(
     axes.set_ylabel(f"{metric_label(metric)} (%)")
     axes.set_ylim(bottom=0)
     _legend(axes, [means[-1] for means in quartiles.values()])
+    return save_figure(figure, path)
+
+
+def plot_groups(
+    values: Mapping[str, Sequence[float]], groups: Sequence[str], label: str, path: str | os.PathLike[str]
+) -> Figure:
+    """A bar for each system in each group of questions.
+
+    Args:
+        values: of up to 13 systems: a mean (0 to 1) for each group.
+        groups: written below the bars.
+        label: of the axis of values.
+        path: of the PNG.
+
+    Raises:
+        ValueError: more systems than can be told apart, none, or another number of values than groups.
+    """
+    if any(len(means) != len(groups) for means in values.values()):
+        raise ValueError(f"needed is a value for each of {len(groups)} groups, got {dict(values)}")
+    line_styles(values)  # refuses too many
+    figure, axes = new_figure(8.5, 4.8)
+    width = 0.8 / len(values)
+    for place, (name, means) in enumerate(values.items()):
+        left = np.arange(len(groups)) + width * (place - (len(values) - 1) / 2)
+        look = {"color": COLOURS[place % len(COLOURS)], "hatch": HATCHES[place // len(COLOURS)], "edgecolor": "white"}
+        axes.bar(left, 100 * np.array(means), width, label=name, **look)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return save_figure(figure, path)
 
 

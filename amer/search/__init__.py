@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amer.search.attribution import Part, question_parts
 from amer.search.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin, trained_fusion
 from amer.search.index import ExactIndex, FaissIndex, Index, MilvusIndex, open_index
 from amer.search.lists import search_lists
@@ -15,6 +16,7 @@ __all__ = [
     "Hit",
     "Index",
     "MilvusIndex",
+    "Part",
     "Searcher",
     "encode_queries",
     "load_query_embeddings",
@@ -22,6 +24,7 @@ __all__ = [
     "max_score",
     "mixture",
     "open_index",
+    "question_parts",
     "reciprocal_rank",
     "round_robin",
     "search_lists",

@@ -21,6 +21,7 @@ from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
 from amer.machine import chosen_device
 from amer.offline import resolve_model
+from amer.search.attribution import Part, question_parts
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
@@ -34,7 +35,18 @@ Found = TypeVar("Found")
 
 
 class Hit(NamedTuple):
-    """One document: `found_by` is the query vector that found it first, `found_at` its rank there, both from 0."""
+    """One document.
+
+    Attributes:
+        id: of the document.
+        score: what the documents are ranked by.
+        title: of the document.
+        text: of the document.
+        found_by: the query vector that found it first, from 0.
+        found_at: its rank there, from 0.
+        metadata: the document's.
+        part: the words of the question that the query vector stands for, where `search` was asked for them.
+    """
 
     id: str
     score: float
@@ -43,6 +55,7 @@ class Hit(NamedTuple):
     found_by: int
     found_at: int
     metadata: Mapping[str, Any] = MappingProxyType({})
+    part: str = ""
 
 
 class Searcher:
@@ -182,6 +195,7 @@ class Searcher:
         fusion: str | Fusion | None = None,
         batch_size: int = 64,
         filter: str | None = None,
+        attribute: bool = False,
     ) -> list[list[Hit]]:
         """The documents of each question, best first.
 
@@ -195,6 +209,8 @@ class Searcher:
                 trained for, `round_robin` or `mixture`.
             batch_size: questions encoded at a time.
             filter: only documents whose metadata fulfil it, such as `year >= 1990` (see `amer.corpus.filters`).
+            attribute: say in each hit's `part` which words its query vector stands for (see `parts`). It costs another
+                pass of the model over each question.
 
         Returns:
             one list a question, of k hits (fewer only where fewer documents may be found).
@@ -204,7 +220,36 @@ class Searcher:
                 that do not fit the index.
         """
         questions = _at_least_one(questions)
-        return list(self.stream(questions, k, num_query_vectors, fusion, batch_size, filter))
+        answers = list(self.stream(questions, k, num_query_vectors, fusion, batch_size, filter))
+        if not attribute:
+            return answers
+        named = []
+        for question, hits in zip(questions, answers, strict=True):
+            parts = self.parts(question, num_query_vectors)
+            named.append([hit._replace(part=parts[hit.found_by].text) if parts else hit for hit in hits])
+        return named
+
+    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[Part]:
+        """Which words of a question each of its query vectors stands for.
+
+        Args:
+            question: one question.
+            num_query_vectors: as in `search`.
+
+        Returns:
+            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
+            cannot say.
+
+        Raises:
+            ValueError: an empty question.
+        """
+        m = None if num_query_vectors == "auto" else num_query_vectors
+        if getattr(self.model.config, "splits_questions", False):
+            (found,) = self.model.find_parts([question], m)
+            return [Part(part.text, [(part.start, part.end)]) for part in found]
+        if getattr(self.model.config, "anchor", None) != "tokens":
+            return []
+        return question_parts(question, self.model.attribute(question, m))
 
     def stream(
         self,

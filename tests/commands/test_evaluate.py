@@ -18,7 +18,7 @@ from amer.data import RetrievalDataset, save_dataset_dir
 from amer.hub_cards import model_card
 from modeling_amer import AMERConfig
 from tests.commands.running import amer
-from tests.conftest import DIM, build, tiny_tokenizer
+from tests.conftest import DIM, build, build_mini, tiny_tokenizer
 
 pytest.importorskip("sentence_transformers")
 QUESTIONS = [f"question {'x' * number}" for number in range(12)]
@@ -140,3 +140,30 @@ def test_an_index_that_was_built_gives_the_figures_of_exact_search(house, tmp_pa
     )
     for name, system in exact.items():
         assert indexed[name]["metrics"] == system["metrics"]
+
+
+def test_marked_parts_and_a_stop_score_have_rows_of_their_own(tiny_encoder, tmp_path):
+    encoder = DocumentEncoder(tiny_encoder, device="cpu")
+    texts = ["river", "bank", "a b", "spring"]
+    documents = pa.table({"id": ["d0", "d1", "d2", "d3"], "title": [""] * 4, "text": texts})
+    write_store(tmp_path / "store", documents, encoder.encode_documents(documents), encoder.identity)
+    queries, spans = ["river and bank", "a, b"] * 3, [[[0, 5], [10, 14]], []] * 3
+    split = RetrievalDataset(
+        [f"q{n}" for n in range(6)], [[["d0"], ["d1"]], [["d2"]]] * 3, [[]] * 6, queries, spans=spans
+    )
+    save_dataset_dir(tmp_path / "questions", {"test": split}, {"source": "Six questions"})
+    build_mini(tiny_encoder, num_query_vectors=2).save_pretrained(tmp_path / "model")
+    build_mini(tiny_encoder, num_query_vectors=1, max_query_vectors=1).save_pretrained(tmp_path / "one")
+    where = ["--model", tmp_path / "model", "--dataset", tmp_path / "questions", "--store", tmp_path / "store"]
+    options = ["--baseline", tmp_path / "one", "--k", "2", "--device", "cpu", "--output", tmp_path / "out"]
+    amer("evaluate", *where, *options)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    systems = results["systems"]
+    assert list(systems) == [
+        "off-the-shelf", "one", "AMER, m = 1", "AMER, m = 2", "AMER, m by its stop score", "split by rule",
+        "told the split",
+    ]  # fmt: skip
+    assert [systems[name]["searches_per_query"] for name in ("split by rule", "told the split")] == [2, 1.5]
+    assert systems["told the split"]["metrics"]["recall@2"]["whole"]["mean"] == 1
+    assert results["metadata"]["system"] == "AMER, m by its stop score"
+    assert results["references"] == ["off-the-shelf", "one"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -57,6 +58,34 @@ def opened(parts, tmp_path):
 
 def test_parts_a_file_and_parquet_give_the_same_table(opened):
     assert all(documents.equals(table(range(ROWS))) for documents in opened)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz"])
+def test_lines_of_json_are_a_corpus_too(name, tmp_path):
+    lines = ['\ufeff{"id": 7, "text": "2020-01-01", "year": 1990}', " ", '{"text": "b", "id": "x", "title": "t"}']
+    data = "\n".join(lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert open_documents(tmp_path / name).to_pylist() == [
+        {"id": "7", "title": "", "text": "2020-01-01", "year": 1990},
+        {"id": "x", "title": "t", "text": "b", "year": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "b"}', "line 2: text is None: it must be a text"),
+        ('{"id": null, "text": "b"}', "line 2: id is None"),
+        ('{"id": "b", "text": "b", "title": 3}', "line 2: title is 3"),
+        ('{"id": "b", "text"', "line 2 is not JSON"),
+        ('["b"]', "line 2 must hold a JSON object"),
+        ('{"id": "b", "text": "b", "year": "now"}', "the values of 'year' are not of one type"),
+    ],
+)
+def test_a_line_that_is_no_document_is_named(line, message, tmp_path):
+    (tmp_path / "d.jsonl").write_text(f'{{"id": "a", "text": "a", "year": 1990}}\n{line}\n')
+    with pytest.raises(ValueError, match=message):
+        open_documents(tmp_path / "d.jsonl")
 
 
 def test_documents_come_in_the_order_asked_for(opened):

@@ -19,7 +19,7 @@ from amer.data import build_custom, build_wikipedia
 from amer.data.answer_matching import normalise_answer
 from amer.data.building import DroppedRecords, SourceQuestion, divide, unseen, usable
 from amer.data.gold import Question
-from amer.data.text_lines import Place
+from amer.text_lines import Place
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

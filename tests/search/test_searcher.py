@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import partial
 from itertools import count, islice
@@ -17,6 +18,7 @@ from amer.search import searcher as searcher_module
 from amer.search.fusion import max_score, mixture, reciprocal_rank
 from amer.search.index import ExactIndex
 from amer.search.searcher import Hit, Searcher
+from modeling_amer import WordWeight
 
 ENCODER = {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
 
@@ -67,6 +69,34 @@ def test_hits_alternate_between_the_query_vectors(store):
     assert [[hit.id for hit in hits] for hits in found] == [["a0", "a2", "b"], ["a1", "a3", "b"]]
     assert found[0][0] == Hit("a0", 1.0, "title a0", "text a0", 0, 0)
     assert found[1][2][1:6] == (pytest.approx(0.6), "title b", "text b", 0, 1)
+
+
+class WordModel(AxisModel):
+    """Says that vector j stands for word j of the question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config.anchor = "tokens"
+
+    def attribute(self, question, num_query_vectors=None):
+        words = [(found[0], *found.span()) for found in re.finditer(r"\w+", question)]
+        one = range(len(words))
+        return [[WordWeight(*word, float(j == i)) for i, word in enumerate(words)] for j in one][:num_query_vectors]
+
+
+def test_hits_say_which_words_found_them_where_they_are_asked_to(store):
+    searcher = Searcher(WordModel(), ExactIndex(store))
+    found = searcher.search(["0 2", "3 1"], k=2, attribute=True)
+    assert [(hit.id, hit.part) for hit in found[0]] == [("a0", "0"), ("a2", "2")]
+    assert [(hit.id, hit.part) for hit in found[1]] == [("a3", "3"), ("a1", "1")]
+    assert [part.spans for part in searcher.parts("0 2")] == [[(0, 1)], [(2, 3)]]
+    assert [part.text for part in searcher.parts("0 2", 1)] == ["0"]
+    assert {hit.part for hit in searcher.search("0 2")[0]} == {""}
+
+
+def test_a_model_without_token_anchors_names_no_words(store):
+    searcher = Searcher(AxisModel(), ExactIndex(store))
+    assert searcher.parts("0 2") == [] and {hit.part for hit in searcher.search("0 2", attribute=True)[0]} == {""}
 
 
 def test_one_question_may_be_a_plain_string(store):

@@ -1,0 +1,133 @@
+"""What a model is fitted to, where everything goes, and the commands that do the same stage by stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amer.data.compound import TEMPLATES
+from amer.fitting.training import Training
+from amer.offline import MINILM
+from amer.trainer.parsing import parse
+
+MOST_HELD_OUT = 1_000  # compound questions for validation, and for the test
+ONE_VECTOR = {"splits_questions": "false", "max_query_vectors": 1, "objective": "mixture"}
+EVERY = {"save_steps": 50, "logging_steps": 10, "disable_tqdm": "true"}  # little is lost, and the display moves
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `fit` makes a model of.
+
+    Attributes:
+        output: folder for everything; an interrupted call goes on there.
+        questions: as `build_custom` takes them; None for the API reference of installed Python packages.
+        documents: the corpus, as `open_documents` takes it; None where the positives are texts.
+        encoder: the document encoder, a sentence-transformers model that pools by the mean.
+        packages: for the API reference; None for the usual ones.
+        templates: how questions are joined, as `load_templates` takes it.
+        num_train: questions of several parts to draw for training.
+        train_steps: training steps of 64 questions.
+
+    Raises:
+        ValueError: settings that exclude each other, or a number below 1.
+    """
+
+    output: Path
+    questions: str | None = None
+    documents: str | None = None
+    encoder: str = MINILM
+    packages: Sequence[str] | None = None
+    templates: Path = TEMPLATES
+    num_train: int = 20_000
+    train_steps: int = 400
+
+    def __post_init__(self) -> None:
+        if self.questions is None and self.documents is not None:
+            raise ValueError("documents belong to questions of your own: give questions too")
+        if self.questions is not None and self.packages is not None:
+            raise ValueError("packages are read for the API reference: leave out packages, or questions")
+        for name in ("num_train", "train_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def source(self) -> Path:
+        """Folder of the single questions, and of their documents where these are made."""
+        return self.output / "questions"
+
+    @property
+    def corpus(self) -> str:
+        """Where the documents are."""
+        return self.documents or str(self.source / "documents.parquet")
+
+    @property
+    def compound(self) -> Path:
+        """Folder of the questions of several parts."""
+        return self.output / "compound"
+
+    @property
+    def dataset(self) -> Path:
+        """The dataset directory in it."""
+        return self.compound / "dataset"
+
+    @property
+    def store(self) -> Path:
+        """Folder of the documents with their vectors."""
+        return self.output / "store"
+
+    @property
+    def tokens(self) -> Path:
+        """Folder of the questions' token vectors."""
+        return self.output / "tokens"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model."""
+        return self.output / "model"
+
+    @property
+    def one_vector(self) -> Path:
+        """Folder of the model of one vector, trained alike."""
+        return self.output / "one-vector"
+
+    @property
+    def held_out(self) -> int:
+        """Compound questions for validation, and as many for the test."""
+        return min(self.num_train, MOST_HELD_OUT)
+
+    def dataset_command(self) -> list[str]:
+        """Builds the single questions."""
+        output = ["--output", str(self.source)]
+        if self.questions is None:
+            packages = [word for name in self.packages or () for word in ("--package", name)]
+            return ["dataset", "python-api", *packages, *output]
+        documents = [] if self.documents is None else ["--documents", self.documents]
+        return ["dataset", "own", "--source", self.questions, *documents, *output]
+
+    def compound_command(self) -> list[str]:
+        """Joins them."""
+        templates = [] if self.templates == TEMPLATES else ["--templates", str(self.templates)]
+        sizes = {"train": self.num_train, "validation": self.held_out, "test": self.held_out}
+        numbers = [word for split, number in sizes.items() for word in (f"--num-{split}", str(number))]
+        where = ["--source", str(self.source), "--output", str(self.compound)]
+        return ["dataset", "compound", *where, *templates, *numbers]
+
+    def encode_command(self) -> list[str]:
+        """Encodes the documents."""
+        where = ["--documents", self.corpus, "--output", str(self.store)]
+        return ["corpus", "encode", *where, "--encoder", self.encoder]
+
+    def trainings(self, num_questions: int) -> list[Training]:
+        """AMER-mini and one vector alike, on so many questions."""
+        data = {"dataset": self.dataset, "store": self.store, "token_cache": self.tokens}
+        shared = {**data, "max_steps": self.train_steps, **EVERY}
+        trainings = []
+        for name, output, own in (("AMER", self.model, {}), ("one vector", self.one_vector, ONE_VECTOR)):
+            fields = {**shared, **own, "output_dir": output}
+            arguments = ["mini", *(word for name, value in fields.items() for word in (f"--{name}", str(value)))]
+            epoch = math.ceil(num_questions / parse(arguments)[2].train_batch_size)
+            trainings.append(Training(name, output, ["train", *arguments], self.train_steps, epoch))
+        return trainings

@@ -1,0 +1,52 @@
+"""Stages of a long job on a terminal: what is done now, by which command, and how long it took."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+
+class Stages:
+    """Announces one stage after another.
+
+    Attributes:
+        seconds: title -> what the stage took, in order.
+    """
+
+    def __init__(self, console: Console, count: int) -> None:
+        """Announce `count` stages on a console."""
+        self.seconds: dict[str, float] = {}
+        self._console, self._count = console, count
+
+    @contextmanager
+    def stage(self, title: str, *commands: list[str]) -> Iterator[None]:
+        """Announce a stage, and say what it took when it has come to its end.
+
+        Args:
+            title: what it does.
+            commands: words of the commands that do the same.
+        """
+        self._console.rule(f"{len(self.seconds) + 1}/{self._count}  {title}", align="left", style="dim")
+        for command in commands:
+            self._console.print(command_line(command), style="dim", markup=False, highlight=False, soft_wrap=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[title] = time.perf_counter() - started
+        self._console.print(f"{title}: {duration(self.seconds[title])}", markup=False, highlight=False)
+
+
+def command_line(words: list[str]) -> str:
+    """A command as a shell takes it."""
+    return shlex.join(["amer", *words])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "4.2 s", "2 min 5 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

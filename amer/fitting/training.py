@@ -1,0 +1,131 @@
+"""Several trainings at a time, each a process of its own on one thread, with one progress display."""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from amer.machine import hardware
+
+COMMAND = (sys.executable, "-m", "amer")
+LOG_FILE = "train.log"  # in the output folder
+SECONDS_TO_END = 10.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training by `amer train`.
+
+    Attributes:
+        name: on the display.
+        output: folder of the model.
+        arguments: what follows `amer`.
+        steps: it has in all.
+        steps_per_epoch: steps in which it sees every question once.
+    """
+
+    name: str
+    output: Path
+    arguments: list[str]
+    steps: int
+    steps_per_epoch: int
+
+
+def run_trainings(trainings: Sequence[Training], console: Console) -> None:
+    """Train what is not trained yet, as many at a time as there are cores; an interrupted training goes on.
+
+    What a training says is kept in `train.log` in its folder. Where one fails, or the user interrupts, all are ended.
+
+    Raises:
+        ChildProcessError: a training failed; says why, and names its log.
+    """
+    parallel = min(len(trainings), hardware("cpu")["cores"])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    processes = _Processes()
+    with (
+        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
+        ThreadPoolExecutor(parallel, "amer-fit") as pool,
+    ):
+        tasks = [progress.add_task(training.name, total=training.steps, loss="") for training in trainings]
+        futures = [
+            pool.submit(_train, training, processes, progress, task)
+            for training, task in zip(trainings, tasks, strict=True)
+        ]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            processes.end()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+class _Processes:
+    """The processes that were started; after `end` none runs, and none can be started."""
+
+    def __init__(self) -> None:
+        self._lock, self._ended = Lock(), False
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        environment = {"CUDA_VISIBLE_DEVICES": "0", **os.environ}  # one process, one GPU
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with self._lock:
+            if self._ended:
+                raise InterruptedError("the trainings were ended")
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+        for process in self._started:
+            process.terminate()
+        for process in self._started:
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _train(training: Training, processes: _Processes, progress: Progress, task: TaskID) -> None:
+    """Run one training to its end, and show how far it is."""
+    training.output.mkdir(parents=True, exist_ok=True)
+    log, said = training.output / LOG_FILE, ""
+    with (
+        log.open("a", buffering=1, encoding="utf-8") as lines,
+        processes.start([*COMMAND, *training.arguments]) as process,
+    ):
+        for line in process.stdout or ():
+            lines.write(line)
+            said = line if line.strip() and not said.startswith("Error: ") else said
+            if line.startswith("{"):
+                _show(ast.literal_eval(line), training, progress, task)
+    if process.returncode != 0:
+        raise ChildProcessError(
+            f"the training of {training.name} ended with code {process.returncode}: "
+            f"{said.strip().removeprefix('Error: ')} (all that it said is in {log})"
+        )
+    progress.update(task, completed=training.steps)
+
+
+def _show(logged: dict[str, str], training: Training, progress: Progress, task: TaskID) -> None:
+    """Move the bar to where the training is, by the part of an epoch that it logs."""
+    step = round(float(logged.get("epoch", 0)) * training.steps_per_epoch)
+    loss = float(logged.get("loss", math.nan))
+    shown = {} if math.isnan(loss) else {"loss": f"loss {loss:.2f}"}
+    progress.update(task, completed=min(step, training.steps), **shown)
