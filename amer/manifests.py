@@ -27,7 +27,12 @@ def read_manifest(
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON object, or a field is missing or of another type; names file and field.
     """
-    value = read_json(file)
+    try:
+        value = read_json(file)
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of too many digits
+        if str(file) in str(error):
+            raise
+        raise ValueError(f"{file} is not a JSON file of ours ({error}): restore it") from error
     check_fields(value, required, str(file), optional)
     return dict(value)
 

@@ -321,7 +321,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             decoder_options.setdefault("attn_implementation", attention)
         try:
             saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
-        except OSError as error:
+        except (OSError, RecursionError) as error:
             raise OSError(
                 f"The AMER model {str(where)!r} could not be opened: give a folder that holds one, or the name of one "
                 f"on the Hub that you can reach. ({error})"
