@@ -659,7 +659,8 @@ class AMERModel(AMERPreTrainedModel):
             num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
 
         Returns:
-            for each query vector its weight on each word that the encoder read, in the order of the question.
+            for each query vector its weight on each word that it was made of, in the order of the question: every word
+            that the encoder read, or those of its part for a model that splits questions.
 
         Raises:
             OSError: the document encoder is not there.

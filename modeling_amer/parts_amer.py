@@ -123,10 +123,8 @@ def encode_parts(
 
 
 def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:
-    """For each part of the question the weight of every word of the question in the anchor of its vector."""
+    """For each part of the question the weights of its words in the anchor of its vector."""
     ((parts, *_), _) = encode_parts(model, [question], most, 1)
-    (whole,) = model.document_encoder.encode_tokens([question])
-    words = word_weights(question, torch.zeros(len(whole.vectors)), whole.offsets, whole.words)
     found = []
     for part in parts:
         (tokens,) = model.document_encoder.encode_tokens([part.text])
@@ -134,8 +132,8 @@ def attribute_parts(model: SplittingModel, question: str, most: int) -> list[lis
         if model.config.anchor == "tokens":
             output = model(input_vectors=tokens.vectors[None].to(model.device))
             weights = output.attention[0, 0].cpu()
-        own = {part.start + word.start: word.weight for word in word_weights(part.text, weights, *tokens[1:])}
-        found.append([word._replace(weight=own.get(word.start, 0.0)) for word in words])
+        words = word_weights(part.text, weights, tokens.offsets, tokens.words)
+        found.append([word._replace(start=word.start + part.start, end=word.end + part.start) for word in words])
     return found
 
 

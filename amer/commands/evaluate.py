@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modeling_amer import AMERConfig, AMERModel
 
 OFF_THE_SHELF = "off-the-shelf"
-AUTO = "AMER, m by its stop score"
+AUTO = "AMER, m of its choice"
 RULE, TOLD = "split by rule", "told the split"
 USUAL = (1, 2, 3, 5)
 CUTOFFS = [10, 100]
@@ -92,7 +92,7 @@ def evaluate(
         evaluation.add(searcher.model, m, f"AMER, m = {m}")
     if not baselines:
         references.append(evaluation.systems[len(references)].name)
-    chooses = searcher.model.config.stop_score
+    chooses = searcher.model.config.chooses_number
     if chooses:
         evaluation.add(searcher.model, None, AUTO)
     if questions.spans is not None:
@@ -127,7 +127,7 @@ class Evaluation:
         self._ks, self._batch_size = ks, batch_size
 
     def add(self, model: AMERModel, m: int | None, name: str) -> None:
-        """Measure a model with `m` query vectors; None for its own number, which its stop score may choose."""
+        """Measure a model with `m` query vectors; None for its own number, or as many as it chooses."""
         from amer.evaluation import evaluate_model
 
         own = model.config.token_vectors  # such a model embeds its questions itself

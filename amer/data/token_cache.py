@@ -24,11 +24,6 @@ CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
 
 
-def cache_folder(root: str | os.PathLike[str], questions: Sequence[str]) -> Path:
-    """Where the token vectors of these questions lie in a folder that holds several caches, as `token_cache` does."""
-    return Path(root, hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()[:16])
-
-
 class TokenCache:
     """The token vectors of a list of questions, in float16, read from disk as they are asked for.
 
@@ -145,7 +140,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
         """
 
         def cached(texts: list[str]) -> TokenCache:
-            return TokenCache.build(cache_folder(root, texts), encoder, texts, show_progress_bar=show_progress_bar)
+            own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
+            return TokenCache.build(own, encoder, texts, show_progress_bar=show_progress_bar)
 
         parts = part_texts(dataset) if with_parts else []
         return cls(dataset, cached(dataset.queries or []), cached(parts) if parts else None)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
 from amer.data import RetrievalDataset
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 ENCODER, RULE, ONE, AMER, TOLD = "encoder alone", "split by rule", "one vector", "AMER", "told the split"
 KS = (10, 100)
-COLUMNS = {"R@10": "recall@10", "MRecall@10": "mrecall@10", "R@100": "recall@100"}
 WARM_UP = 8  # questions that are encoded before the clock starts
 
 
@@ -53,28 +51,6 @@ class Comparison:
             system.name: {number: float(system.values[metric][self.parts == number].mean()) for number in numbers}
             for system in self.systems
         }
-
-    def table(self) -> Table:
-        """The means, for a terminal of 80 columns; in bold the best of those that are not told the split."""
-        table = Table(
-            caption=f"{len(self.parts):,} test questions, in %; searches and milliseconds a question. AMER chose the "
-            f"right number of parts for {100 * self.parts_right:.1f}% of them.",
-            caption_justify="left",
-        )
-        table.add_column("system")
-        for title in (*COLUMNS, "searches", "ms"):
-            table.add_column(title, justify="right", no_wrap=True)
-        means = {s.name: {metric: float(s.values[metric].mean()) for metric in COLUMNS.values()} for s in self.systems}
-        best = {metric: max(means[name][metric] for name in means if name != TOLD) for metric in COLUMNS.values()}
-        for system in self.systems:
-            cells = []
-            for metric in COLUMNS.values():
-                mean = means[system.name][metric]
-                is_best = system.name != TOLD and mean == best[metric]
-                cells.append(f"[bold]{100 * mean:.1f}[/bold]" if is_best else f"{100 * mean:.1f}")
-            seconds = system.seconds_per_query or 0.0
-            table.add_row(system.name, *cells, f"{system.searches_per_query:.2f}", f"{1000 * seconds:.1f}")
-        return table
 
 
 def compare(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amer.data import RetrievalDataset
-from amer.search import Hit, Part
+from amer.search import Hit, VectorWords
 from amer.search.showing import coloured_question, excerpt, vector_colour
 
 PARTS = (2, 3, 1)  # of the questions that are asked
@@ -25,7 +25,7 @@ def example_questions(test: RetrievalDataset) -> list[str]:
     return [first[number] for number in PARTS if number in first]
 
 
-def example_table(question: str, hits: Sequence[Hit], parts: Sequence[Part]) -> Table:
+def example_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords]) -> Table:
     """The best documents of a question, each beside the words that found it."""
     table = Table(title=coloured_question(question, parts), title_justify="left", title_style="bold", box=None)
     table.add_column("found by", ratio=2)

@@ -21,6 +21,7 @@ from amer.fitting.examples import HITS_A_PART, PARTS, example_questions, example
 from amer.fitting.report import RESULTS, save_report
 from amer.fitting.settings import Settings
 from amer.fitting.stages import Stages, command_line, duration
+from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
 from amer.machine import chosen_device, native_dtype
 from amer.offline import resolve_model
@@ -63,7 +64,7 @@ def fit(settings: Settings, console: Console) -> Comparison:
         belongs = metadata_of(str(settings.model), str(settings.dataset), settings.dataset, "test", store)
         similarity = target_similarity(test.linked_rows, store)
         save_report(comparison, similarity, {**belongs, **machine_of(device)}, settings.output)
-    console.print(comparison.table())
+    console.print(comparison_table(comparison))
     show_examples(Searcher(model, index), test, console)
     took = duration(sum(stages.seconds.values()))
     console.print(f"Everything is in {settings.output}; this took {took}.", markup=False, highlight=False)
@@ -132,7 +133,7 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
 
 
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
-    """Write the token vectors that the trainings look for."""
+    """Write the token vectors that both trainings look for."""
     for name in ("train", "validation"):
         TokenDataset.build(folder, splits[name], encoder, with_parts=True, show_progress_bar=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import os
 import subprocess
 import sys
@@ -126,6 +125,6 @@ def _train(training: Training, processes: _Processes, progress: Progress, task: 
 def _show(logged: dict[str, str], training: Training, progress: Progress, task: TaskID) -> None:
     """Move the bar to where the training is, by the part of an epoch that it logs."""
     step = round(float(logged.get("epoch", 0)) * training.steps_per_epoch)
-    loss = float(logged.get("loss", math.nan))
-    shown = {} if math.isnan(loss) else {"loss": f"loss {loss:.2f}"}
-    progress.update(task, completed=min(step, training.steps), **shown)
+    progress.update(task, completed=min(step, training.steps))
+    if "loss" in logged:
+        progress.update(task, loss=f"loss {float(logged['loss']):.2f}")

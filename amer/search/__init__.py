@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amer.search.attribution import Part, question_parts
+from amer.search.attribution import VectorWords, words_by_vector
 from amer.search.fusion import Fused, max_score, mixture, reciprocal_rank, round_robin, trained_fusion
 from amer.search.index import ExactIndex, FaissIndex, Index, MilvusIndex, open_index
 from amer.search.lists import search_lists
@@ -16,17 +16,17 @@ __all__ = [
     "Hit",
     "Index",
     "MilvusIndex",
-    "Part",
     "Searcher",
+    "VectorWords",
     "encode_queries",
     "load_query_embeddings",
     "locate_encoder",
     "max_score",
     "mixture",
     "open_index",
-    "question_parts",
     "reciprocal_rank",
     "round_robin",
     "search_lists",
     "trained_fusion",
+    "words_by_vector",
 ]

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from modeling_amer import WordWeight
 
 LEAST_SHARE = 0.2  # of a vector's greatest weight: what lies below is attention that went nowhere in particular
+Span = tuple[int, int]
 GAP = " … "
 
 
-class Part(NamedTuple):
+class VectorWords(NamedTuple):
     """The words that one query vector stands for.
 
     Attributes:
@@ -22,42 +23,49 @@ class Part(NamedTuple):
     """
 
     text: str
-    spans: list[tuple[int, int]]
+    spans: list[Span]
 
 
-def question_parts(question: str, weights: Sequence[Sequence[WordWeight]]) -> list[Part]:
+def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> list[VectorWords]:
     """Give each word of a question to the query vector that has the greatest weight on it.
 
-    A word on which that weight is small beside the vector's greatest one belongs to none, unless it stands between two
-    words of one vector.
+    Of words that several vectors read, one on which that weight is small beside the vector's greatest belongs to none,
+    unless it stands between two words of one vector.
 
     Args:
         question: the text.
-        weights: of each query vector its weight on each word, as `model.attribute` gives them.
+        weights: of each query vector its weight on each word that it read, as `model.attribute` gives them.
 
     Returns:
-        one part for each query vector; an empty one for a vector that has the greatest weight on no word.
+        the words of each query vector; none for a vector that has the greatest weight on no word.
     """
-    owners = _owners(weights)
-    runs = [(owner, list(places)) for owner, places in groupby(range(len(owners)), key=owners.__getitem__)]
-    parts = []
-    for vector, words in enumerate(weights):
-        spans = [(words[places[0]].start, words[places[-1]].end) for owner, places in runs if owner == vector]
-        parts.append(Part(GAP.join(question[start:end] for start, end in spans), spans))
-    return parts
-
-
-def _owners(weights: Sequence[Sequence[WordWeight]]) -> list[int | None]:
-    """Of each word the query vector it belongs to."""
-    owners: list[int | None] = []
+    by_word: dict[Span, dict[int, float]] = {}
+    for vector, own in enumerate(weights):
+        for word in own:
+            by_word.setdefault((word.start, word.end), {})[vector] = word.weight
+    words = sorted(by_word)
     most = [max((word.weight for word in own), default=0.0) for own in weights]
-    for words in zip(*weights, strict=True):
-        vector = max(range(len(words)), key=lambda number: words[number].weight)
-        owners.append(vector if words[vector].weight >= LEAST_SHARE * most[vector] > 0 else None)
-    last = None
+    owners = _joined([_owner(by_word[word], most) for word in words])
+    runs = [(owner, list(run)) for owner, run in groupby(range(len(words)), key=owners.__getitem__)]
+    found = []
+    for vector in range(len(weights)):
+        spans = [(words[run[0]][0], words[run[-1]][1]) for owner, run in runs if owner == vector]
+        found.append(VectorWords(GAP.join(question[start:end] for start, end in spans), spans))
+    return found
+
+
+def _owner(weights: dict[int, float], most: Sequence[float]) -> int | None:
+    """Which query vector a word belongs to: of its weights, by vector, the greatest, if it is not small."""
+    vector = max(weights, key=weights.__getitem__)
+    return vector if len(weights) == 1 or weights[vector] >= LEAST_SHARE * most[vector] > 0 else None
+
+
+def _joined(owners: list[int | None]) -> list[int | None]:
+    """The owners of the words, those without one between two words of one vector given to it."""
+    joined, last = list(owners), None
     for place, owner in enumerate(owners):
         if owner is not None:
             if last is not None and owners[last] == owner:
-                owners[last : place + 1] = [owner] * (place - last + 1)
+                joined[last:place] = [owner] * (place - last)
             last = place
-    return owners
+    return joined

@@ -21,7 +21,7 @@ from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
 from amer.machine import chosen_device
 from amer.offline import resolve_model
-from amer.search.attribution import Part, question_parts
+from amer.search.attribution import VectorWords, words_by_vector
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
@@ -229,7 +229,7 @@ class Searcher:
             named.append([hit._replace(part=parts[hit.found_by].text) if parts else hit for hit in hits])
         return named
 
-    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[Part]:
+    def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[VectorWords]:
         """Which words of a question each of its query vectors stands for.
 
         Args:
@@ -237,19 +237,17 @@ class Searcher:
             num_query_vectors: as in `search`.
 
         Returns:
-            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
-            cannot say.
+            those of each query vector; an empty list where the model cannot say: it neither splits questions nor has
+            token anchors.
 
         Raises:
             ValueError: an empty question.
         """
-        m = None if num_query_vectors == "auto" else num_query_vectors
-        if getattr(self.model.config, "splits_questions", False):
-            (found,) = self.model.find_parts([question], m)
-            return [Part(part.text, [(part.start, part.end)]) for part in found]
-        if getattr(self.model.config, "anchor", None) != "tokens":
+        config = self.model.config
+        if getattr(config, "anchor", None) != "tokens" and not getattr(config, "splits_questions", False):
             return []
-        return question_parts(question, self.model.attribute(question, m))
+        m = None if num_query_vectors == "auto" else num_query_vectors
+        return words_by_vector(question, self.model.attribute(question, m))
 
     def stream(
         self,

@@ -8,14 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from amer.search.attribution import Part
+from amer.search.attribution import VectorWords
 from amer.search.searcher import Hit
 
 MOST_CHARACTERS = 240  # of a document's text
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 
 
-def coloured_question(question: str, parts: Sequence[Part]) -> Text:
+def coloured_question(question: str, parts: Sequence[VectorWords]) -> Text:
     """The question, the words of each part in the colour of its query vector."""
     text = Text(question)
     for vector, part in enumerate(parts):
@@ -24,7 +24,7 @@ def coloured_question(question: str, parts: Sequence[Part]) -> Text:
     return text
 
 
-def hits_table(question: str, hits: Sequence[Hit], parts: Sequence[Part] = ()) -> Table:
+def hits_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords] = ()) -> Table:
     """One question's documents, best first.
 
     Args:

@@ -142,7 +142,7 @@ def test_an_index_that_was_built_gives_the_figures_of_exact_search(house, tmp_pa
         assert indexed[name]["metrics"] == system["metrics"]
 
 
-def test_marked_parts_and_a_stop_score_have_rows_of_their_own(tiny_encoder, tmp_path):
+def test_marked_parts_and_a_model_that_chooses_m_have_rows_of_their_own(tiny_encoder, tmp_path):
     encoder = DocumentEncoder(tiny_encoder, device="cpu")
     texts = ["river", "bank", "a b", "spring"]
     documents = pa.table({"id": ["d0", "d1", "d2", "d3"], "title": [""] * 4, "text": texts})
@@ -160,10 +160,10 @@ def test_marked_parts_and_a_stop_score_have_rows_of_their_own(tiny_encoder, tmp_
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     systems = results["systems"]
     assert list(systems) == [
-        "off-the-shelf", "one", "AMER, m = 1", "AMER, m = 2", "AMER, m by its stop score", "split by rule",
+        "off-the-shelf", "one", "AMER, m = 1", "AMER, m = 2", "AMER, m of its choice", "split by rule",
         "told the split",
     ]  # fmt: skip
     assert [systems[name]["searches_per_query"] for name in ("split by rule", "told the split")] == [2, 1.5]
     assert systems["told the split"]["metrics"]["recall@2"]["whole"]["mean"] == 1
-    assert results["metadata"]["system"] == "AMER, m by its stop score"
+    assert results["metadata"]["system"] == "AMER, m of its choice"
     assert results["references"] == ["off-the-shelf", "one"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from amer.evaluation import (
     Report,
     SystemResult,
     plot_by_diversity,
+    plot_groups,
     plot_quartiles,
     plot_training_curve,
     plot_training_run,
@@ -44,6 +47,19 @@ def test_lines_are_the_quartile_means_and_thirteen_systems_look_different(tmp_pa
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(means))
     assert len({line.get_marker() for line in lines}) == 13
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
+
+
+def test_bars_are_the_values_of_each_group_and_thirteen_systems_look_different(tmp_path):
+    values = {f"system {i}": [i / 20, 0.5] for i in range(13)}
+    axes = plot_groups(values, ["one part", "2 parts"], "Recall@10 (%)", tmp_path / "figure.png").axes[0]
+    for bars, means in zip(axes.containers, values.values(), strict=True):
+        np.testing.assert_allclose([bar.get_height() for bar in bars], 100 * np.array(means))
+    looks = {(bars[0].get_facecolor(), bars[0].get_hatch()) for bars in axes.containers}
+    assert len(looks) == 13 and [label.get_text() for label in axes.get_xticklabels()] == ["one part", "2 parts"]
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in axes.containers for bar in bars)
+    assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
+    with pytest.raises(ValueError, match="each of 3 groups"):
+        plot_groups(values, ["a", "b", "c"], "", tmp_path / "figure.png")
 
 
 def test_a_training_curve_skips_entries_without_the_metric(tmp_path):

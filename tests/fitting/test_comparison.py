@@ -16,7 +16,8 @@ from amer.files import read_json
 from amer.fitting.comparison import AMER, ENCODER, ONE, RULE, TOLD, Comparison, compare
 from amer.fitting.examples import example_questions, example_table
 from amer.fitting.report import save_report
-from amer.search import ExactIndex, Hit, Part
+from amer.fitting.table import comparison_table
+from amer.search import ExactIndex, Hit, VectorWords
 from tests.conftest import build_mini
 
 pytest.importorskip("sentence_transformers")
@@ -83,7 +84,9 @@ def test_told_the_split_the_parts_are_searched_one_by_one(house):
 
 def test_the_table_marks_the_best_but_not_who_is_told(house):
     stream = io.StringIO()
-    Console(file=stream, width=80, force_terminal=True, color_system="standard").print(house.comparison.table())
+    Console(file=stream, width=80, force_terminal=True, color_system="standard").print(
+        comparison_table(house.comparison)
+    )
     rows = {line.split("│")[1].strip(): line for line in stream.getvalue().splitlines() if line.startswith("│")}
     assert list(rows) == [ENCODER, RULE, ONE, AMER, TOLD]
     assert any("\x1b[1m" in rows[name] for name in (ENCODER, RULE, ONE, AMER)) and "\x1b[1m" not in rows[TOLD]
@@ -118,7 +121,7 @@ def test_the_first_question_of_two_three_and_one_parts_is_asked(house):
 
 def test_each_document_stands_beside_the_words_that_found_it():
     stream = io.StringIO()
-    parts = [Part("sort a list", [(0, 11)]), Part("[x]", [(16, 19)])]
+    parts = [VectorWords("sort a list", [(0, 11)]), VectorWords("[x]", [(16, 19)])]
     hits = [Hit(f"d{i}", 0.5, f"title {i}", "text [y] " * 40, i % 2, i // 2) for i in range(6)]
     Console(file=stream, width=100).print(example_table("sort a list and [x]", hits, parts))
     lines = stream.getvalue().splitlines()

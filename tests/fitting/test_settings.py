@@ -46,9 +46,9 @@ def test_both_trainings_are_the_packaged_one_but_for_what_makes_them_differ():
     assert (amer.steps, amer.steps_per_epoch) == (30, 16)
     values = [settings_of(*parse(training.arguments[1:])) for training in (amer, one)]
     differing = {name for name in values[0] if values[0][name] != values[1][name]}
-    assert differing == {"num_query_vectors", "max_query_vectors", "objective", "stop_score"}
+    assert differing == {"splits_questions", "max_query_vectors", "objective"}
     assert values[0]["max_steps"] == 30 and values[0]["dataset"] == "out/compound/dataset"
-    same = {"layers", "width", "anchor", "emission", "temperature", "span_weight", "learning_rate"}
+    same = {"layers", "width", "anchor", "num_query_vectors", "temperature", "span_weight", "learning_rate"}
     assert all(values[0][name] == packaged[name] for name in same)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from amer.search.attribution import question_parts
+from amer.search.attribution import words_by_vector
 from modeling_amer import WordWeight
 
 QUESTION = "sort the big list and plot it, now"
@@ -12,7 +12,9 @@ QUESTION = "sort the big list and plot it, now"
 
 def parts(*weights: list[float], question: str = QUESTION) -> list[str]:
     words = [(found[0], found.start(), found.end()) for found in re.finditer(r"\w+|[^\w\s]", question)]
-    found = question_parts(question, [[WordWeight(*w, x) for w, x in zip(words, own, strict=True)] for own in weights])
+    found = words_by_vector(
+        question, [[WordWeight(*w, x) for w, x in zip(words, own, strict=True)] for own in weights]
+    )
     for part in found:
         assert part.text == " … ".join(question[start:end] for start, end in part.spans)
     return [part.text for part in found]
@@ -35,7 +37,13 @@ def test_words_of_others_in_between_are_left_out():
     ]  # fmt: skip
 
 
+def test_vectors_that_read_different_words_have_all_of_theirs():
+    one = [WordWeight("sort", 0, 4, 0.9), WordWeight("the", 5, 8, 0.01)]
+    two = [WordWeight("and", 18, 21, 0.01), WordWeight("plot", 22, 26, 0.5)]
+    assert [words.text for words in words_by_vector(QUESTION, [one, two])] == ["sort the", "and plot"]
+
+
 def test_a_vector_may_own_no_word_and_one_vector_owns_them_all():
     assert parts([0.3] * 9, [0.2] * 9) == [QUESTION, ""]
-    assert parts([0.0] * 9) == [""]
-    assert question_parts("", [[], []]) == [("", []), ("", [])]
+    assert parts([0.0] * 9) == [QUESTION] and parts([0.0] * 9, [0.0] * 9) == ["", ""]
+    assert words_by_vector("", [[], []]) == [("", []), ("", [])]

@@ -6,15 +6,15 @@ import io
 
 from rich.console import Console
 
-from amer.search import Hit, Part
+from amer.search import Hit, VectorWords
 from amer.search.showing import excerpt, hits_table
 
 QUESTION = "sort [a] and plot b"
-PARTS = [Part("sort [a]", [(0, 8)]), Part("plot b", [(13, 19)])]
+PARTS = [VectorWords("sort [a]", [(0, 8)]), VectorWords("plot b", [(13, 19)])]
 HITS = [Hit("d0", 0.5, "[t]", "x " * 500, 1, 0), Hit("d1", 0.25, "u", "[y]", 0, 2)]
 
 
-def shown(parts: list[Part], terminal: bool) -> str:
+def shown(parts: list[VectorWords], terminal: bool) -> str:
     stream = io.StringIO()
     colours = "standard" if terminal else None
     Console(file=stream, width=200, force_terminal=terminal, color_system=colours).print(
