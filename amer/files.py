@@ -1,4 +1,8 @@
-"""Atomic writes: a reader sees the old file, the new file or no file, never half of one."""
+"""Files: written whole or not at all, and read so that every error names its file.
+
+There is one reader a format. What a library raises of a damaged file becomes an `OSError` with its path; what is wrong
+in a manifest, a `ValueError` with path and field.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,26 @@ import json
 import os
 import re
 import shutil
+import tokenize
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter, ValidationError
+
+Manifest = TypeVar("Manifest")
+Count = Annotated[int, Field(ge=1, le=2**48)]
+"""Of documents, values, bytes: what a manifest may say of them."""
+# What pyarrow and NumPy raise of damaged files, among the errors of the operating system and of what is not UTF-8.
+UNREADABLE = (
+    OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError, tokenize.TokenError,
+    pa.ArrowException,
+)  # fmt: skip
 
 
 @contextmanager
@@ -136,9 +155,130 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ValueError: the file is not JSON; names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, holds a number of thousands of digits, or spells half a
+            character ("\\ud83d"), which no file can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
+
+
+def read_manifest(path: str | os.PathLike[str], kind: type[Manifest]) -> Manifest:
+    """Read a JSON file that describes what lies beside it; fields that `kind` does not know are kept.
+
+    Args:
+        path: the file.
+        kind: a `TypedDict` of its fields. Their types are taken strictly: "3" is no number.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or a field is missing or of another type; names file and field.
+    """
+    fields = read_json(path)
+    try:
+        TypeAdapter(kind).validate_python(fields, strict=True)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors()[:5]]
+        raise ValueError(
+            f"{path} does not describe what it should: {'; '.join(wrong)}. Restore it, or make it again."
+        ) from error
+    return fields
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Say which file it was that a library could not read.
+
+    Args:
+        path: the file that the body reads.
+        kind: what it should be, such as "Parquet".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is cut short, damaged or of another kind; names it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is missing: restore it or make it again")
+    try:
+        yield
+    except PermissionError:
+        raise
+    except UNREADABLE as error:
+        raise OSError(
+            f"{path} is truncated, damaged or no {kind} file ({error}): restore it or make it again"
+        ) from error
+
+
+def open_parquet(path: str | os.PathLike[str], metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums, where it has any; see `damage_named`."""
+    return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
+
+
+def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, every value of it checked; folders in its path add no columns.
+
+    Args:
+        path: the file.
+        columns: all of them by default.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is cut short, damaged, or no Parquet file; names it.
+    """
+    with damage_named(path, "Parquet"), open_parquet(path) as file:
+        table = file.read(columns=None if columns is None else list(columns))
+        table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
+        return table
+
+
+def parquet_batches(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    size: int = 16_384,
+    metadata: pq.FileMetaData | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file, `size` at a time; else as `read_parquet`. Its footer may be given."""
+    with damage_named(path, "Parquet"):
+        file = open_parquet(path, metadata)
+    with file:
+        batches = file.iter_batches(size, columns=None if columns is None else list(columns))
+        while True:  # what is done with a batch is not this file's fault
+            with damage_named(path, "Parquet"):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
+            yield batch
+
+
+def parquet_metadata(path: str | os.PathLike[str]) -> pq.FileMetaData:
+    """The footer of a Parquet file: schema, and rows of each group; raises as `read_parquet`."""
+    with damage_named(path, "Parquet"):
+        return pq.read_metadata(path)
+
+
+def open_npy(path: str | os.PathLike[str]) -> np.memmap:
+    """Memory-map a `.npy` file of numbers; read-only, and nothing is ever unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is cut short, damaged, or no `.npy` file of numbers; names it.
+    """
+    with damage_named(path, ".npy"):
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -154,14 +294,16 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: there {recorded.get(key)}, now {wanted[key]}" for key in differing)
 
 
+def _temporary_beside(path: Path) -> Path:
+    """A fresh hidden name in the folder of `path`; the suffix stays, because numpy.save appends a missing ".npy"."""
+    return path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+
+
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Something made under a fresh hidden name in the folder of `path`, and locked: so nobody takes it for a leftover.
-
-    The suffix stays, because numpy.save appends a missing ".npy".
-    """
+    """Something made under a fresh hidden name beside `path`, and locked: so nobody takes it for a leftover."""
     while True:
-        temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+        temporary = _temporary_beside(path)
         make(temporary)
         descriptor = os.open(temporary, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks, on which nothing is removed either

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -138,6 +139,27 @@ def pull_folder(
         raise FileNotFoundError(
             f"{name} is neither a folder here nor a {repo_type} on the Hub that can be read from here: check the name "
             f"and, if it is private, log in with `hf auth login`. ({error})"
+        ) from error
+
+
+def load_datasets(name: str | os.PathLike[str]) -> Any:
+    """A data set of the `datasets` library, or several by split: saved in a folder, or on the Hub.
+
+    Args:
+        name: a folder of `save_to_disk`, or a name on the Hub.
+
+    Raises:
+        OSError: it is neither, or damaged; names it.
+    """
+    import datasets
+
+    folder = Path(name).expanduser()
+    try:
+        return datasets.load_from_disk(str(folder)) if folder.is_dir() else datasets.load_dataset(str(name))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise OSError(
+            f"{name} is neither a data set saved in a folder here nor one on the Hub that can be read from here: "
+            f"check the name and, if it is private, log in with `hf auth login`. ({error!r})"
         ) from error
 
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from amer.files import differences, write_json
-from amer.manifests import read_manifest
+from amer.files import differences, read_manifest, write_json
 
 RUN_FILE = "encoding.json"  # in an unfinished directory: what it will hold
 KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
@@ -166,5 +165,5 @@ def _record_or_compare(
 
 
 def _compare(file: Path, info: Mapping[str, Any]) -> None:
-    if different := differences(read_manifest(file, {}), info):
+    if different := differences(read_manifest(file, dict), info):
         raise ValueError(f"{file} is of something else ({different}): choose another directory")

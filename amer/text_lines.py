@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from amer.files import parse_json
 
 
 class Place(NamedTuple):
@@ -31,7 +32,7 @@ def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
     """Every line, with its line break; without the byte-order mark that some programs put at the start.
 
     Args:
-        file: UTF-8; gzipped if its name ends in `.gz`.
+        file: UTF-8; gzipped if its name ends in `.gz`, in any case.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -40,7 +41,7 @@ def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
     """
     place = Place(file, "line", 0)
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 place = Place(file, "line", number)
                 yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -64,14 +65,35 @@ def parse_object(line: str, place: Place) -> dict[str, Any]:
         ValueError: the line is anything else, or spells half a character ("\\ud83d"), which no file can hold.
     """
     try:
-        value = json.loads(line)
-        if "\\u" in line:
-            json.dumps(value, ensure_ascii=False).encode()
+        value = parse_json(line)
     except ValueError as error:
         raise ValueError(f"{place} is not JSON ({error}): {line.strip()[:60]!r}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{place} must hold a JSON object, not {type(value).__name__}: {line.strip()[:60]!r}")
     return value
+
+
+def id_text(value: Any) -> str:
+    """An id as text: "7" and the whole number 7 are one id, "007" is another.
+
+    Raises:
+        TypeError: it is neither a text nor a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"the id {value!r} is neither a text nor a whole number")
+    return str(value)
+
+
+def checked_ending(file: Path, endings: Sequence[str]) -> str:
+    """The ending of a file's name, in lower case.
+
+    Raises:
+        ValueError: it is none of `endings`.
+    """
+    for ending in endings:
+        if file.name.lower().endswith(ending):
+            return ending
+    raise ValueError(f"{file} is none of {', '.join(endings)}: save it as one of them, and call it so")
 
 
 def list_of_texts(value: Any) -> list[str]:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 import amer.evaluation
 from amer.corpus.store import DocumentStore
 from amer.data.dataset import SPLITS
 from amer.evaluation.markdown import markdown_table
-from amer.files import read_json
+from amer.files import parquet_batches, parquet_metadata, read_manifest
 from amer.hub_cards.rendering import code, quoted, render, repository, revision
 from amer.hub_cards.updating import assemble, split_card
 
@@ -42,12 +41,12 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         FileNotFoundError: the directory has no `dataset.json` or no split.
     """
     folder = Path(folder)
-    info = read_json(folder / "dataset.json")
+    info = read_manifest(folder / "dataset.json", dict)
     files = {name: folder / f"{name}.parquet" for name in SPLITS if (folder / f"{name}.parquet").is_file()}
     if not files:
         raise FileNotFoundError(f"{folder} holds none of {', '.join(f'{name}.parquet' for name in SPLITS)}")
-    schema = pq.read_schema(next(iter(files.values())))
-    counts = {name: pq.read_metadata(file).num_rows for name, file in files.items()}
+    schema = parquet_metadata(next(iter(files.values()))).schema.to_arrow_schema()
+    counts = {name: parquet_metadata(file).num_rows for name, file in files.items()}
     metadata = DatasetCardData(
         pretty_name=repo_id.rpartition("/")[2],
         task_categories=["text-retrieval"],
@@ -56,7 +55,7 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
         tags=["amer", "retrieval", "multi-answer"],
         **_license(info.get("licence"), folder),
     )
-    first = next(pq.ParquetFile(next(iter(files.values()))).iter_batches(batch_size=1)).to_pylist()[0]
+    first = next(parquet_batches(next(iter(files.values())), size=1)).to_pylist()[0]
     body = render(
         "dataset",
         name=repo_id.rpartition("/")[2],

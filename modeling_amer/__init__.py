@@ -8,7 +8,7 @@ from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 from .modeling_amer import AMERModel, AMEROutput
 from .parts_amer import Part, part_labels
 from .probe_amer import Probe, ProbeReport
-from .prompting_amer import default_prompt_template, tokenize_queries
+from .prompting_amer import as_questions, default_prompt_template, longest_question, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
 
 AutoConfig.register("amer", AMERConfig)
@@ -27,9 +27,11 @@ __all__ = [
     "QuestionEncoder",
     "TokenVectors",
     "WordWeight",
+    "as_questions",
     "blank",
     "default_prompt_template",
     "emitted",
+    "longest_question",
     "pad_tokens",
     "part_labels",
     "tokenize_queries",

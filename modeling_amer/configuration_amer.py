@@ -27,6 +27,8 @@ class AMERConfig(PreTrainedConfig):
         base_model_revision: the commit of the base the adapter was trained on.
         document_dim: size of the frozen document embeddings.
         num_query_vectors: query vectors emitted when the caller does not say how many (m_pred of paper §4.2).
+        max_query_length: tokens of a question that are read; of a longer one the first so many, with a warning. Fewer
+            where the decoder's positions do not reach.
         prompt_template: the whole prompt, special tokens included, with `{query}` where the question goes;
             None for a model that reads vectors only (the synthetic study, paper §5).
         document_encoder: identity of the documents' encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
@@ -81,6 +83,7 @@ class AMERConfig(PreTrainedConfig):
         loss_temperature: float = 0.05,
         checksums: dict[str, str] | None = None,
         initializer_range: float = 0.02,
+        max_query_length: int = 512,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -106,6 +109,7 @@ class AMERConfig(PreTrainedConfig):
         self.loss_temperature = loss_temperature
         self.checksums = checksums
         self.initializer_range = initializer_range
+        self.max_query_length = max_query_length
         kwargs.pop("sealed", None)  # of the file (`checksums_amer.seal`), not of what is made of it
         super().__init__(**kwargs)
         self._check()
@@ -141,7 +145,15 @@ class AMERConfig(PreTrainedConfig):
             ValueError: it chooses an attention that transformers would fetch from the Hub.
         """
         kwargs["subfolder"] = place_of_save(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
-        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        try:
+            fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            if str(pretrained_model_name_or_path) in str(error):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} is neither a folder with a model nor a model on the Hub that can be "
+                f"read from here. ({error})"
+            ) from error
         check_attention(fields, str(pretrained_model_name_or_path))
         return fields, kwargs
 
@@ -153,7 +165,7 @@ class AMERConfig(PreTrainedConfig):
         return fields
 
     def _check(self) -> None:
-        for name in ("document_dim", "num_query_vectors", "max_query_vectors"):
+        for name in ("document_dim", "num_query_vectors", "max_query_vectors", "max_query_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

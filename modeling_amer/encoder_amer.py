@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from .prompting_amer import as_questions
+
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # and their names before 6.0
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 BATCH_SIZE = 64
@@ -156,6 +158,7 @@ class QuestionEncoder:
     @torch.no_grad()
     def _batches(self, texts: Sequence[str], batch_size: int) -> Any:
         """Rows, last hidden states `(batch, length, dim)` float32, mask and encoding of texts of about one length."""
+        texts = as_questions(texts)
         order = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
         for rows in order.split(batch_size):
             encoded = self.tokenizer(
@@ -206,8 +209,11 @@ def _read_json(where: str, file: str, options: dict[str, Any]) -> Any:
     )
     if path is None:
         return None
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (ValueError, RecursionError) as error:
+        raise OSError(f"{path} is not a JSON file ({error}): fetch the document encoder again.") from error
 
 
 def _pooling(name: str, config: Any, prompt: str) -> str:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, pad_tokens
 from .parts_amer import NUM_LABELS, Part, attribute_parts, encode_parts
 from .persistence_amer import AMERPreTrainedModel
-from .prompting_amer import check_texts, tokenize_queries
+from .prompting_amer import as_questions, longest_question, positions_of, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ class AMERModel(AMERPreTrainedModel):
             input_mask = torch.ones(input_vectors.shape[:-1], dtype=torch.long, device=input_vectors.device)
             input_mask = input_mask if self.config.token_vectors else input_mask[:, None]
         positions = num_query_vectors - 1 + (0 if input_mask is None else input_mask.shape[1])
+        self._check_room(positions + sum(ids.shape[1] for ids in (prefix_ids, input_ids) if ids is not None))
         if (
             prefix_ids is not None
             and input_ids is not None
@@ -329,6 +330,12 @@ class AMERModel(AMERPreTrainedModel):
             raise ValueError(f"input_vectors have shape {tuple(input_vectors.shape)}, expected {expected}.")
         if input_mask is not None and (input_mask.shape != input_vectors.shape[:2] or not input_mask[:, -1].all()):
             raise ValueError("input_mask must be (batch, length) of the token vectors, padded on the left.")
+
+    def _check_room(self, length: int) -> None:
+        """ValueError where prompt, question and query vectors are longer than what the decoder was built for."""
+        most = positions_of(self.config)
+        if most is not None and length > most:
+            raise ValueError(f"Prompt, question and query vectors take {length} positions, the decoder has {most}.")
 
     def _embed(
         self,
@@ -493,7 +500,8 @@ class AMERModel(AMERPreTrainedModel):
         """The prompted questions as `input_ids`, `attention_mask` and `prefix_ids`; see `tokenize_queries`."""
         if self.tokenizer is None or self.config.prompt_template is None:
             raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
-        return tokenize_queries(self.tokenizer, self.config.prompt_template, texts)
+        longest = longest_question(self.tokenizer, self.config)
+        return tokenize_queries(self.tokenizer, self.config.prompt_template, texts, longest)
 
     @property
     def document_encoder(self) -> QuestionEncoder:
@@ -518,7 +526,7 @@ class AMERModel(AMERPreTrainedModel):
     @overload
     def encode_query(
         self,
-        texts: str | Sequence[str] | None = None,
+        texts: str | Iterable[str] | None = None,
         num_query_vectors: int | None = None,
         batch_size: int = 64,
         show_progress_bar: bool = False,
@@ -528,7 +536,7 @@ class AMERModel(AMERPreTrainedModel):
     @overload
     def encode_query(
         self,
-        texts: str | Sequence[str] | None = None,
+        texts: str | Iterable[str] | None = None,
         num_query_vectors: Literal["auto"] = ...,
         batch_size: int = 64,
         show_progress_bar: bool = False,
@@ -538,7 +546,7 @@ class AMERModel(AMERPreTrainedModel):
     @torch.no_grad()
     def encode_query(
         self,
-        texts: str | Sequence[str] | None = None,
+        texts: str | Iterable[str] | None = None,
         num_query_vectors: int | Literal["auto"] | None = None,
         batch_size: int = 64,
         show_progress_bar: bool = False,
@@ -547,7 +555,8 @@ class AMERModel(AMERPreTrainedModel):
         """Query embeddings of many questions: batched by length, cached, in the order given.
 
         Args:
-            texts: the questions; one string gives one question without the batch axis.
+            texts: the questions, by their position in any sequence (list, array, series, column); one string gives
+                one question without the batch axis.
             num_query_vectors: m; the configuration's by default. "auto": as many as the model says, at least one and
                 at most the configuration's `max_query_vectors`. A model that splits questions has zeros after the last
                 vector of a question of fewer parts.
@@ -564,13 +573,16 @@ class AMERModel(AMERPreTrainedModel):
 
         Raises:
             OSError: the document encoder is needed and not there.
-            ValueError: an empty question, none at all, m or batch_size < 1, "auto" for a model that cannot choose m,
-                not what this model reads, or vectors that are not finite, zero, or of another size or count; weights
-                that give vectors without length.
+            TypeError: a question that is no string; names its position.
+            ValueError: an empty question or one that is no Unicode text, none at all, m or batch_size < 1, "auto" for
+                a model that cannot choose m, not what this model reads, no room for m in the decoder's positions, or
+                vectors that are not finite, zero, or of another size or count; weights that give vectors without
+                length.
         """
         if isinstance(texts, str):
             one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
             return QueryEmbeddings(*(part[0] for part in one)) if isinstance(one, QueryEmbeddings) else one[0]
+        texts = None if texts is None else as_questions(texts)
         auto = num_query_vectors == "auto"
         if auto and not self.config.chooses_number:
             raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
@@ -672,7 +684,7 @@ class AMERModel(AMERPreTrainedModel):
                 return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
         if self.config.anchor != "tokens":
             raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
-        _checked_questions([question], None, 1, True)
+        as_questions([question])
         tokens = self.document_encoder.encode_tokens([question])[0]
         m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
         ((_, batch),) = self._batches([question], [tokens.vectors], 1)
@@ -811,7 +823,6 @@ def _checked_questions(
         raise ValueError("No question was given: pass texts, input_vectors, or both.")
     if len(texts if texts is not None else input_vectors) == 0:
         raise ValueError("No questions were given; pass at least one.")
-    check_texts(texts or [])
     if input_vectors is None:
         return None
     if token_vectors:

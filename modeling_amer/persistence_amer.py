@@ -34,7 +34,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file, extract_commit_hash
+from transformers.utils import cached_file, extract_commit_hash, logging
 
 from .checksums_amer import check_floats, check_sealed, check_sha256, check_weights_name, seal, sha256
 from .configuration_amer import AMERConfig, check_attention
@@ -43,9 +43,13 @@ from .prompting_amer import default_prompt_template
 from .publishing_amer import card_for_push, check_names, files_in, forget_local_base, is_public, push_files
 from .staging_amer import REPLACED, place_of_save, saved_file, staged
 
+logger = logging.get_logger(__name__)
+
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 # Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
-EMISSION_FIELDS = ("anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "splits_questions")
+EMISSION_FIELDS = (
+    "anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "splits_questions", "max_query_length",
+)  # fmt: skip
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
@@ -57,12 +61,13 @@ NOTHING = type(None)
 FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "text_config": (dict,),
     **dict.fromkeys(("lora", "document_encoder", "checksums"), (dict, NOTHING)),
-    **dict.fromkeys(("document_dim", "num_query_vectors"), (int,)),
+    **dict.fromkeys(("document_dim", "num_query_vectors", "max_query_length"), (int,)),
     "max_query_vectors": (int, NOTHING),
     **dict.fromkeys(("loss_temperature", "initializer_range"), (int, float)),
     **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
-    **dict.fromkeys(("token_vectors", "stop_score"), (bool,)),
+    **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
 }
+CODE = {file.name: sha256(file) for file in sorted(Path(__file__).parent.glob("*_amer.py"))}  # as it was imported
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
@@ -113,7 +118,8 @@ class AMERPreTrainedModel(PreTrainedModel):
         """A new AMER model on a pretrained decoder, its projections untrained.
 
         Args:
-            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer.
+            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer. Of a folder the whole
+                path is recorded, and a saved adapter needs it there.
             document_dim: size of the document embeddings.
             num_query_vectors: m at inference.
             lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
@@ -122,12 +128,12 @@ class AMERPreTrainedModel(PreTrainedModel):
             prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score` and `splits_questions` of
-                [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`, `device_map`,
-                `quantization_config`, ...).
+            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions` and
+                `max_query_length` of [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`,
+                `device_map`, `quantization_config`, ...).
 
         Raises:
-            OSError: the base model is not there, or not in safetensors.
+            OSError: the base model is not there, not in safetensors, or has no tokenizer.
             ValueError: LoRA options that change weights an adapter does not save; a base that needs its own code.
         """
         if kwargs.pop("trust_remote_code", False):
@@ -139,11 +145,11 @@ class AMERPreTrainedModel(PreTrainedModel):
         tokenizer = None
         if reads_text:
             options = {**hub_options, "revision": commit, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(base_model_name_or_path, **options)
+            tokenizer = _load_tokenizer(base_model_name_or_path, **options)
             prompt_template = prompt_template or default_prompt_template(tokenizer)
         config = AMERConfig(
             text_config=copy.deepcopy(backbone.config),
-            base_model_name_or_path=str(base_model_name_or_path),
+            base_model_name_or_path=_lasting_name(base_model_name_or_path),
             base_model_revision=commit,
             document_dim=document_dim,
             num_query_vectors=num_query_vectors,
@@ -310,6 +316,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 not reproduced.
         """
         _check_options(config, kwargs)
+        _check_code(pretrained_model_name_or_path)
         where = pretrained_model_name_or_path
         place: dict[str, Any] = {"revision": revision, "subfolder": place_of_save(where, subfolder)}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
@@ -427,6 +434,11 @@ class AMERPreTrainedModel(PreTrainedModel):
                 self.push_to_hub(repo_id, max_shard_size=max_shard_size, **kwargs)
             return
         size = ONE_FILE if self.config.weights == "adapter" else max_shard_size
+        base = self.config.base_model_name_or_path
+        if is_main_process and self.config.weights == "adapter" and base is not None and os.path.isdir(base):
+            logger.warning_once(
+                f"The saved adapter needs its base in {base}: without that folder it cannot be loaded."
+            )
         # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
         staging = staged(save_directory) if is_main_process else tempfile.TemporaryDirectory()
         with _named_when_full(save_directory), staging as folder:
@@ -621,6 +633,44 @@ def _check_save_options(options: dict[str, Any], push: Callable[..., Any] | None
         raise TypeError(f"AMERModel.save_pretrained() has no argument {', '.join(sorted(options))}.")
 
 
+def _check_code(where: str | os.PathLike[str]) -> None:
+    """Refuse to run the code of one saved model for another.
+
+    Below some version transformers keeps the code of local folders by their names, and of two that are called alike
+    the second would run on what is left in memory of the first.
+
+    Raises:
+        OSError: this very code came with another model than the one at `where`.
+    """
+    if not __name__.startswith("transformers_modules."):
+        return
+    for name, digest in CODE.items():
+        file = Path(where, name)
+        if file.is_file() and sha256(file) != digest:
+            raise OSError(
+                f"{file} is not the code that runs here, which is of another model in a folder called "
+                f"{Path(where).name!r}: load the two in different processes, or give the folders different names."
+            )
+
+
+def _lasting_name(base: str | os.PathLike[str]) -> str:
+    """A name on the Hub as it is; a folder by its whole path, which holds from everywhere."""
+    return os.path.abspath(base) if os.path.isdir(base) else str(base)
+
+
+def _load_tokenizer(where: str | os.PathLike[str], **options: Any) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except Exception as error:  # tokenizers raises no other class of damaged files
+        raise OSError(
+            f"{where} has no tokenizer that can be read, as tokenizer.json: save the decoder's there, or fetch it "
+            f"again. ({error})"
+        ) from error
+    if len(tokenizer) == 0 or not tokenizer("a question", add_special_tokens=False)["input_ids"]:
+        raise OSError(f"{where} has no tokenizer, as tokenizer.json, but for an empty one: save the decoder's there.")
+    return tokenizer
+
+
 def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     if base is None:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
@@ -702,15 +752,6 @@ def _named_when_full(folder: str | os.PathLike[str]) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
         raise OSError(f"The model could not be written into {folder}, is the disk full? ({error})") from error
-
-
-def _load_tokenizer(where: str | os.PathLike[str], **options: Any) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(where, **options)
-    except Exception as error:  # tokenizers raises bare ones
-        raise OSError(
-            f"The tokenizer of {where} cannot be read: fetch tokenizer.json and tokenizer_config.json again. ({error})"
-        ) from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:

@@ -146,26 +146,28 @@ class Probe:
                 fields = json.load(stream)
                 if "query_vectors" in fields:  # its name up to 0.1.0
                     fields["input_vectors"] = fields.pop("query_vectors")
-                probe = cls(**fields)
-                probe._check()
-                return probe
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                return cls(**fields)._checked()
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{file} is not the probe of an AMER model ({error}); save the model again.") from error
 
-    def _check(self) -> None:
-        """Raise ValueError where a field is not what it says it is."""
-        texts, environment = self.questions, self.environment
-        if texts is not None and not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-            raise ValueError("questions must be a list of texts, or null")
-        if not isinstance(environment, dict) or "precision" not in environment:
-            raise ValueError("environment must be an object with the field precision")
-        for name, dimensions in (("query_embeddings", (3,)), ("input_vectors", (2, 3))):
-            numbers = getattr(self, name)
-            if numbers is None and name == "input_vectors":
-                continue
-            shape = tuple(torch.tensor(numbers, dtype=torch.float32).shape)
-            if len(shape) not in dimensions or 0 in shape:
-                raise ValueError(f"{name} must be lists of numbers in {dimensions[-1]} dimensions, got {shape}")
+    def _checked(self) -> Probe:
+        """The same, if its fields are what they should be; ValueError or TypeError if not."""
+        count = len(self.questions if self.questions is not None else self.input_vectors or [])
+        embeddings = torch.tensor(self.query_embeddings, dtype=torch.float32)
+        if (
+            embeddings.dim() != 3
+            or len(embeddings) != count
+            or not embeddings.numel()
+            or not embeddings.isfinite().all()
+        ):
+            raise ValueError(f"query_embeddings are {tuple(embeddings.shape)} for {count} questions")
+        if self.questions is not None and not all(isinstance(text, str) for text in self.questions):
+            raise TypeError("questions are not all texts")
+        if self.input_vectors is not None and len(torch.tensor(self.input_vectors, dtype=torch.float32)) != count:
+            raise ValueError(f"there are {len(self.input_vectors)} input_vectors for {count} questions")
+        if not isinstance(self.environment, dict) or not isinstance(self.environment.get("precision"), str):
+            raise TypeError("environment does not say the precision")
+        return self
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write JSON; floats come back bit-identical."""

@@ -4,10 +4,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NotRequired
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typing_extensions import TypedDict
 
-from amer.files import atomic_directory, atomic_write, inside, read_json, remove_leftovers, write_json
+from amer.files import (
+    Count,
+    atomic_directory,
+    atomic_write,
+    damage_named,
+    inside,
+    open_npy,
+    parquet_batches,
+    parquet_metadata,
+    read_json,
+    read_manifest,
+    read_parquet,
+    remove_leftovers,
+    write_json,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -144,3 +163,108 @@ def test_what_a_killed_write_has_left_goes_with_the_next_and_what_is_alive_stays
         alive.communicate("\n")
     remove_leftovers(tmp_path / "store")
     assert {path.name for path in tmp_path.iterdir()} == {"store", ".other"}
+
+
+class Described(TypedDict):
+    """A manifest."""
+
+    count: Count
+    parts: NotRequired[list[dict[str, int]]]
+    width: NotRequired[int | None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "all of it: Input should be a valid dict"),
+        ("{}", "count: Field required"),
+        ('{"count": "3"}', "count: Input should be a valid integer"),
+        ('{"count": true}', "count: Input should be a valid integer"),
+        ('{"count": 0}', "count: Input should be greater than or equal to 1"),
+        ('{"count": 1, "parts": [{"a": 1}, {"a": null}]}', r"parts\.1\.a: Input should be a valid integer"),
+        ('{"count": 3.5}', "count: Input should be a valid integer"),
+        ('{"count": 1, "width": 1.5}', "width: Input should be a valid integer"),
+        ('{"count": NaN}', "count: Input should be a valid integer"),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_named_by_file_and_field(tmp_path, text, message):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"m\.json does not describe what it should: {message}"):
+        read_manifest(tmp_path / "m.json", Described)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"count": 1' + "0" * 5_000 + "}"], ids=["empty", "deep", "long"])
+def test_a_manifest_that_is_no_json_is_named(tmp_path, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ValueError, match=r"m\.json is not a JSON file"):
+        read_manifest(tmp_path / "m.json", Described)
+    with pytest.raises(FileNotFoundError, match=r"n\.json"):
+        read_manifest(tmp_path / "n.json", Described)
+
+
+def test_a_manifest_keeps_the_fields_it_is_not_asked_for(tmp_path):
+    write_json(tmp_path / "m.json", {"count": 3, "more": {"a": [1]}})
+    assert read_manifest(tmp_path / "m.json", Described) == {"count": 3, "more": {"a": [1]}}
+    assert read_manifest(tmp_path / "m.json", dict) == {"count": 3, "more": {"a": [1]}}
+
+
+TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "yy", "zzz"]})
+
+
+@pytest.mark.parametrize("read", [read_parquet, parquet_metadata, lambda file: list(parquet_batches(file))])
+def test_a_parquet_file_that_is_missing_or_cut_is_named(tmp_path, read):
+    pq.write_table(TABLE, tmp_path / "t.parquet")
+    read(tmp_path / "t.parquet")
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
+    with pytest.raises(OSError, match=r"t\.parquet is truncated, damaged or no Parquet file"):
+        read(tmp_path / "t.parquet")
+    with pytest.raises(FileNotFoundError, match=r"u\.parquet is missing"):
+        read(tmp_path / "u.parquet")
+
+
+@pytest.mark.parametrize("read", [read_parquet, lambda file: list(parquet_batches(file))])
+def test_any_flipped_byte_of_a_parquet_file_is_refused_by_name_or_gives_a_table(tmp_path, read):
+    pq.write_table(TABLE, tmp_path / "t.parquet", compression="snappy")
+    content = (tmp_path / "t.parquet").read_bytes()
+    refused = 0
+    for place in range(len(content)):
+        (tmp_path / "t.parquet").write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            found = read(tmp_path / "t.parquet")
+            for part in found if isinstance(found, list) else [found]:
+                part.to_pylist()
+        except OSError as error:
+            refused += 1
+            assert str(tmp_path / "t.parquet") in str(error)
+    assert refused > len(content) // 4
+
+
+def test_batches_are_cut_to_size_and_folders_add_no_columns(tmp_path):
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    pq.write_table(TABLE, folder / "t.parquet")
+    assert read_parquet(folder / "t.parquet").equals(TABLE)
+    assert read_parquet(folder / "t.parquet", ["b"]).column_names == ["b"]
+    batches = list(parquet_batches(folder / "t.parquet", ["a"], size=2))
+    assert [batch.num_rows for batch in batches] == [2, 1] and batches[0].schema.names == ["a"]
+
+
+def test_only_numbers_are_read_from_npy_files(tmp_path):
+    np.save(tmp_path / "a.npy", np.eye(2))
+    assert np.array_equal(open_npy(tmp_path / "a.npy"), np.eye(2)) and not open_npy(tmp_path / "a.npy").flags.writeable
+    content = (tmp_path / "a.npy").read_bytes()
+    np.savez(tmp_path / "z", a=np.eye(2))
+    np.save(tmp_path / "o.npy", np.array([{}]), allow_pickle=True)
+    damaged = [b"", b"PAR1", content[:40], content[:-1], content.replace(b"(2, 2)", b"(2, 9)")]
+    damaged.append(content.replace(b"'descr'", b"'descr ("))
+    damaged += [(tmp_path / name).read_bytes() for name in ("z.npz", "o.npy")]
+    for wrong in damaged:
+        (tmp_path / "b.npy").write_bytes(wrong)
+        with pytest.raises(OSError, match=r"b\.npy is truncated, damaged or no \.npy file"):
+            open_npy(tmp_path / "b.npy")
+
+
+def test_errors_of_other_kinds_pass(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(KeyError), damage_named(tmp_path / "a", "toy"):
+        raise KeyError

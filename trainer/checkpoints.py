@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
-from amer.manifests import read_manifest
+from amer.files import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments
 from modeling_amer.persistence_amer import check_files
 
@@ -86,7 +86,7 @@ def step_of(checkpoint: str | Path) -> int:
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end, the Trainer's state, and has not been deleted in part."""
     try:
-        read_manifest(checkpoint / TRAINER_STATE, {})
+        read_manifest(checkpoint / TRAINER_STATE, dict)
     except (OSError, ValueError):
         return False
     return any(checkpoint.glob("model*.safetensors"))
@@ -137,4 +137,4 @@ def check_checkpoint(folder: str) -> None:
                 "before; or give another output_dir."
             )
     if (config := Path(folder, "config.json")).is_file():
-        check_files(folder, read_manifest(config, {}), verify=True)
+        check_files(folder, read_manifest(config, dict), verify=True)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from amer.corpus.store import DocumentStore
 from amer.trainer.losses import NO_LABEL
-from modeling_amer import AMERModel, TokenVectors, pad_tokens, part_labels, tokenize_queries
+from modeling_amer import AMERModel, TokenVectors, longest_question, pad_tokens, part_labels, tokenize_queries
 
 
 class _Draw(NamedTuple):
@@ -87,7 +87,8 @@ class AMERCollator:
             if model.tokenizer is None:
                 raise ValueError("The model reads text and has no tokenizer: set model.tokenizer to its base's.")
             # Not the model's own method, which would carry the model into data-loading workers.
-            self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template)
+            longest = longest_question(model.tokenizer, config)
+            self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template, max_length=longest)
         self.reads_vectors = config.reads_vectors
         self.splits_questions = config.splits_questions
         self.model = model if config.token_vectors else None  # its encoder

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+from typing_extensions import TypedDict
 
-from amer.manifests import read_manifest
+from amer.files import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.checkpoints import TRAINER_STATE, checkpoints, is_whole
 
@@ -21,6 +22,13 @@ DECISIVE = {
     "max_grad_norm", "optim", "max_steps", "num_train_epochs", "gradient_accumulation_steps", "seed", "bf16", "fp16",
     "train_sampling_strategy", "data_seed", "lr_scheduler_kwargs", "gradient_checkpointing",
 }  # fmt: skip
+
+
+class Progress(TypedDict):
+    """What `trainer_state.json` says that is read here."""
+
+    global_step: int
+    max_steps: int
 
 
 def last_checkpoint(folder: str) -> str | None:
@@ -63,7 +71,7 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
     """
     file = Path(folder, TRAINER_STATE)
     try:
-        state = read_manifest(file, {"global_step": int, "max_steps": int})
+        state = read_manifest(file, Progress)
     except ValueError as error:
         raise ValueError(f"{file} is not the state of a training ({error}): remove its folder") from error
     return state["global_step"], state["max_steps"]
@@ -93,6 +101,13 @@ def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMER
     return {**asdict(model_args), **data, **batch, **chosen}
 
 
+def _same_folder(before: Any, now: Any) -> bool:
+    """Whether both name one folder that is there: with a slash at the end, or from the root."""
+    if not isinstance(before, str) or not isinstance(now, str) or not os.path.isdir(now):
+        return False
+    return os.path.realpath(before) == os.path.realpath(now)
+
+
 def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any]) -> None:
     """Refuse to go on with a checkpoint of something else.
 
@@ -101,11 +116,11 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     """
     if checkpoint is None or not (output / NOTE).is_file():
         return
-    before = read_manifest(output / NOTE, {})
+    before = read_manifest(output / NOTE, dict)
     differing = [
         f"{name} (was {before.get(name)!r}, now {value!r})"
         for name, value in settings.items()
-        if before.get(name) != value
+        if before.get(name) != value and not _same_folder(before.get(name), value)
     ]
     if differing:
         raise ValueError(

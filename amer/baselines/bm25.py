@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from amer.corpus.table import checked_documents, fingerprint
-from amer.files import atomic_directory, write_json
-from amer.manifests import read_manifest
+from amer.files import UNREADABLE, atomic_directory, read_manifest, write_json
 
 INFO_FILE = "bm25.json"
 # Lucene's BM25 with the k1 and b of Pyserini. As Lucene cuts text, a word may be a single character and holds its
@@ -93,7 +92,7 @@ class BM25:
         path = Path(path)
         if not (path / INFO_FILE).is_file():
             raise FileNotFoundError(f"{path} has no {INFO_FILE}, so it is no BM25 index: build one with BM25.build")
-        recorded, expected = read_manifest(path / INFO_FILE, {}), _info(documents)
+        recorded, expected = read_manifest(path / INFO_FILE, dict), _info(documents)
         differing = [key for key, value in expected.items() if recorded.get(key) != value]
         if differing:
             raise ValueError(f"{path} is a BM25 index of another {', '.join(differing)}: build one of this corpus")
@@ -105,8 +104,8 @@ class BM25:
 
         try:
             return cls(bm25s.BM25.load(path, mmap=True))
-        except Exception as error:  # of NumPy, of JSON, of bm25s: a file of its own it never names
-            raise OSError(f"{path} is damaged ({error}): delete it and build the index again") from error
+        except (LookupError, AttributeError, *UNREADABLE) as error:
+            raise OSError(f"{path} is damaged ({error!r}): delete it and build the index again") from error
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best documents of every text.

@@ -1,4 +1,4 @@
-"""Questions that a chat model adds keywords to (paper A.7), or puts in other words."""
+"""Questions that a chat model adds keywords to (paper A.7), puts in other words, or splits into their parts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,22 @@ REWRITE_PROMPT = (
 )
 """Our own: the paper rewrites no questions."""
 
+SPLIT_PROMPT = (
+    "Write down what the question asks for, each thing on a line of its own, in the words of the question. A question "
+    "that asks for one thing has one line. Just answer with the lines, and do not generate anything else.\n\n"
+    "Question: difference between open a file and read the lines of a file\n"
+    "Lines:\nopen a file\nread the lines of a file\n\n"
+    "Question: what is the largest item of a list?\nLines:\nthe largest item of a list\n\n"
+    "Question: [Question]\nLines:"
+)
+"""Our own: the paper splits no questions."""
+
 BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,3}[.):])(?:\s+|$)")  # noqa: RUF001
 SEPARATOR = re.compile(r",(?!\d)")  # the comma of 10,000 separates nothing
 QUOTES = " \t\r\"'`*“”‘’"  # noqa: RUF001
 SENTENCE_END = re.compile(r"\w{3,}[.!?]$")  # "directed it.", not "Martin Luther King Jr."
 LONGEST_KEYWORD, SHORTEST_SENTENCE = 8, 4  # words
+MOST_PARTS = 8  # of a question; a small chat model may write line after line
 
 
 class Expanded(NamedTuple):
@@ -115,6 +126,33 @@ def rewrite(
         replies=replies,
         short=[(number, replies[number]) for number, queries in enumerate(found) if len(queries) <= n],
     )
+
+
+def split(
+    questions: Sequence[str], chat: Chat, cache_path: str | os.PathLike[str], show_progress_bar: bool = True
+) -> list[list[str]]:
+    """The parts of each question as the chat model writes them; `amer.search.round_robin` fuses their searches.
+
+    Args:
+        questions: as text.
+        chat: writes the parts.
+        cache_path: a JSON Lines file that remembers the replies (see `replies_to`); may be that of `expand`.
+        show_progress_bar: show how many questions are answered.
+
+    Returns:
+        per question its parts, the first eight at most; itself where the reply is empty.
+
+    Raises:
+        ValueError: `cache_path` holds something else.
+    """
+    prompts = [SPLIT_PROMPT.replace("[Question]", question) for question in _checked(questions)]
+    replies = replies_to(prompts, chat, cache_path, show_progress_bar)
+    return [parts_of(reply) or [question] for question, reply in zip(questions, replies, strict=True)]
+
+
+def parts_of(reply: str) -> list[str]:
+    """The lines of a reply to `SPLIT_PROMPT`, each once, the first eight at most."""
+    return _distinct(_lines(reply))[:MOST_PARTS]
 
 
 def keywords_of(reply: str) -> list[str]:

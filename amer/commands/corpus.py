@@ -131,11 +131,11 @@ def _with_query_prompt(identity: dict[str, Any], given: str | None, tell: bool) 
 def _what_is_missing(path: Path) -> str:
     """Why a store is not finished yet."""
     from amer.corpus.store import embedding_shards
-    from amer.files import read_json
+    from amer.files import read_manifest
     from amer.locks import RUN_FILE
 
     try:
-        shards = embedding_shards(path, read_json(path / RUN_FILE))
+        shards = embedding_shards(path, read_manifest(path / RUN_FILE, dict))
     except FileNotFoundError:
         return f"{path}: another process has just finished it"
     there = len(shards) - len(shards.missing())
@@ -161,7 +161,7 @@ def import_store(
         typer.Option(help="Documents with a column of vectors: .parquet, a saved dataset, or one of the Hub."),
     ] = None,
     embedding: Annotated[str, typer.Option(help="The column of vectors in --table.")] = "embedding",
-    split: Annotated[str, typer.Option(help="Of a --table on the Hub.")] = "train",
+    split: Annotated[str, typer.Option(help="Of a --table that has splits.")] = "train",
     revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
     document_prompt: Annotated[str, typer.Option(help="What was put before every document.")] = "",
     query_prompt: Annotated[str, typer.Option(help="What is to be put before every question.")] = "",
@@ -189,9 +189,14 @@ def _open_table(name: str, split: str) -> Any:
     """A parquet file as it is, else a dataset: saved in a folder, or on the Hub."""
     if Path(name).is_file():
         return name
-    import datasets
+    from amer.hub import load_datasets
 
-    return datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, split=split)
+    loaded = load_datasets(name)
+    if not isinstance(loaded, dict):
+        return loaded
+    if split not in loaded:
+        raise ValueError(f"{name} has no split {split!r}: choose --split from {', '.join(loaded)}")
+    return loaded[split]
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from amer.corpus import DocumentEncoder
     from modeling_amer import AMERConfig
 
+QUESTION_FILES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+
 
 def encode(
     model: Model,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the query vectors.")],
     questions: Annotated[
         Path | None,
-        typer.Option(help=".txt with a question a line, or .jsonl of objects with the field `query`."),
+        typer.Option(
+            help=".txt with a question a line, or .jsonl of objects with the field `query`; also gzipped (.gz)."
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="A dataset: a folder or a name on the Hub.")] = None,
     split: Split = "test",
@@ -84,21 +88,30 @@ def encode(
 
 
 def read_questions(file: Path) -> list[str]:
-    """The questions of a text or JSON Lines file, in its order.
+    """The questions of a text or JSON Lines file, in its order; lines of white space are skipped.
 
     Raises:
-        ValueError: a line of JSON without a question; names it.
+        OSError: there is no such file, or a gzipped one is cut short.
+        ValueError: a file of another ending, no question in it, or a line that is not UTF-8 or holds no question;
+            names file and line.
     """
-    with open(file, encoding="utf-8-sig") as stream:
-        lines = [line.rstrip("\n") for line in stream]
-    return lines if file.suffix != ".jsonl" else [_query(line, f"{file}:{i}") for i, line in enumerate(lines, start=1)]
+    from amer.text_lines import checked_ending, read_lines, read_objects
+
+    if checked_ending(file, QUESTION_FILES).startswith(".jsonl"):
+        questions = [_query(record, str(place)) for place, record in read_objects(file)]
+    else:
+        lines = [line for _, lines in read_lines(file) for line in re.split(r"[\r\n]+", lines)]
+        questions = [line for line in lines if line.strip()]
+    if not questions:
+        raise ValueError(f"{file} holds no question")
+    return questions
 
 
-def _query(line: str, where: str) -> str:
-    try:
-        return json.loads(line)["query"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: not a JSON object with the field `query` ({error})") from error
+def _query(record: dict[str, Any], where: str) -> str:
+    query = record.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"{where}: not a JSON object with a text in the field `query` ({str(record)[:60]})")
+    return query
 
 
 def read_split(dataset: str, name: str, config: AMERConfig) -> tuple[list[str] | None, np.ndarray | None]:

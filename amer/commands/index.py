@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from amer.commands.opening import open_store
 from amer.commands.options import COLLECTION, Store
 from amer.commands.terminal import say
-
-if TYPE_CHECKING:
-    import numpy as np
 
 app = typer.Typer(
     no_args_is_help=True, help="Build the index of a document store. Exact search, for up to a million, needs none."
@@ -42,12 +39,15 @@ def build(
     It is mapped into memory when it is searched. Run it again after an interruption to resume. For Milvus see
     `amer index milvus`.
     """
+    from amer.files import open_npy
     from amer.ranges import Range
     from amer.search import FaissIndex
 
     if memory is not None and memory not in Range(0, above=True):
         raise typer.BadParameter(f"--memory must {Range(0, above=True)}; got {memory}")
-    tuned_with = None if queries is None else _vectors(queries)
+    if queries is not None and queries.suffix.lower() != ".npy":
+        raise typer.BadParameter(f"--queries {queries}: vectors are read from a .npy file, `numpy.save` writes one")
+    tuned_with = None if queries is None else open_npy(queries)
 
     index = FaissIndex.build(
         open_store(store),
@@ -59,20 +59,6 @@ def build(
         queries=tuned_with,
     )
     say(f"{output}: {index!r}")
-
-
-def _vectors(file: Path) -> np.ndarray:
-    """The array of a `.npy` file."""
-    import numpy as np
-
-    if file.suffix.lower() != ".npy":
-        raise typer.BadParameter(f"--queries {file}: vectors are read from a .npy file, `numpy.save` writes one")
-    try:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
-        raise OSError(f"{file} is truncated or no .npy file of numbers ({error})") from error
 
 
 @app.command()

@@ -5,25 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NotRequired
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from amer.checksums import check_once, check_sha256
-from amer.corpus.table import COLUMNS
-from amer.files import inside
-from amer.manifests import check_fields, read_manifest
-from amer.text_lines import read_objects
+from amer.corpus.table import COLUMNS, with_texts
+from amer.files import damage_named, inside, read_manifest, read_parquet
+from amer.text_lines import id_text, read_objects
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
 ADVICE = "restore it or build the corpus again"
 
 
+class Part(TypedDict):
+    """A file of a corpus."""
+
+    file: str
+    documents: Annotated[int, Field(ge=0)]
+    sha256: NotRequired[str]
+
+
+class Parts(TypedDict):
+    """What `documents.json` says."""
+
+    parts: Annotated[list[Part], Field(min_length=1)]
+
+
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
-    """Open a corpus: columns `id`, `title`, `text`, all strings; others are metadata, for filters.
+    """Open a corpus: columns `id`, `title`, `text`, given as strings; others are metadata, for filters.
 
     A mapped file that is damaged would end the process. So the checksum of each part is compared first, and a file
     without one is validated, which takes as long as reading it. More than 256 MB are checked once (`check_once`).
@@ -36,23 +50,24 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     Raises:
         FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
         OSError: a file is truncated, damaged, or of another format.
-        ValueError: `path` is none of these, a line is not JSON, or a column is missing, not of strings, or null.
+        ValueError: `path` is none of these, a line is not JSON, or a column is missing, null or not of strings (see
+            `with_texts`).
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a folder of Arrow parts, or a .parquet or .jsonl file")
     if path.is_dir():
         table = _open_parts(path)
-    elif path.name.endswith(JSON_LINES):
+    elif path.name.lower().endswith(JSON_LINES):
         table = _read_json_lines(path)
-    elif path.suffix == ".arrow":
+    elif path.suffix.lower() == ".arrow":
         check_once([path], "valid", lambda: _validate(path))
         table = map_arrow(path)
-    elif path.suffix == ".parquet":
-        table = _read_parquet(path)
+    elif path.suffix.lower() == ".parquet":
+        table = read_parquet(path)
     else:
         raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, or an .arrow, .parquet or .jsonl file")
-    return _checked(table, path)
+    return with_texts(table, str(path))
 
 
 def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]]:
@@ -90,10 +105,9 @@ def _open_parts(folder: Path) -> pa.Table:
         raise FileNotFoundError(
             f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
         )
-    parts = read_parts(listing)
-    files = {str(inside(folder, part["file"])): part for part in parts}
-    for file in files:
-        _check_there(Path(file))
+    files = {str(inside(folder, part["file"])): part for part in read_manifest(listing, Parts)["parts"]}
+    if missing := [name for name in files if not Path(name).is_file()]:
+        raise FileNotFoundError(f"{missing[0]} is missing: {ADVICE}")
     check_once([listing, *map(Path, files)], "parts", lambda: _check_parts(files))
     tables = []
     for name, part in files.items():
@@ -103,24 +117,12 @@ def _open_parts(folder: Path) -> pa.Table:
                 f"{name} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
+    if any(table.schema != tables[0].schema for table in tables):
+        raise ValueError(f"{folder}: its parts have different columns: build the corpus again")
     return pa.concat_tables(tables)
 
 
-def read_parts(listing: Path) -> list[dict[str, Any]]:
-    """What `documents.json` says of each part: `file`, `documents`, and `sha256` since checksums are kept.
-
-    Raises:
-        ValueError: the file does not say so; names the field.
-    """
-    parts: list[dict[str, Any]] = read_manifest(listing, {"parts": list})["parts"]
-    if not parts:
-        raise ValueError(f"{listing} names no parts: restore it, or build the corpus again")
-    for number, part in enumerate(parts):
-        check_fields(part, {"file": str, "documents": int}, f"{listing}, parts[{number}]", {"sha256": str})
-    return parts
-
-
-def _check_parts(files: Mapping[str, dict[str, Any]]) -> None:
+def _check_parts(files: Mapping[str, Part]) -> None:
     for name, part in files.items():
         if "sha256" in part:
             check_sha256(Path(name), part["sha256"], ADVICE)
@@ -131,10 +133,8 @@ def _check_parts(files: Mapping[str, dict[str, Any]]) -> None:
 def _validate(file: Path) -> None:
     """Look at every offset and every character: a wrong one would end the process, or be read as something else."""
     table = map_arrow(file)
-    try:
+    with damage_named(file, "Arrow"):
         table.validate(full=True)
-    except pa.ArrowException as error:
-        raise OSError(f"{file} is damaged ({error}): {ADVICE}") from error
 
 
 def map_arrow(file: Path) -> pa.Table:
@@ -144,34 +144,20 @@ def map_arrow(file: Path) -> pa.Table:
         FileNotFoundError: there is no such file.
         OSError: it is truncated or of another format; values are not looked at.
     """
-    _check_there(file)
-    try:
+    with damage_named(file, "Arrow"):
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         table.column_names  # noqa: B018  (decodes them)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise OSError(f"{file} is truncated or no Arrow file ({error}): restore it or build it again") from error
-    return table
-
-
-def _check_there(file: Path) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {ADVICE}")
-
-
-def _read_parquet(file: Path) -> pa.Table:
-    try:
-        return pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise OSError(f"{file} is truncated or no Parquet file ({error}): restore it or build it again") from error
+        return table
 
 
 def _read_json_lines(file: Path) -> pa.Table:
     """The documents of a JSONL file; what lines hold beside id, title and text is metadata."""
     records = []
     for place, record in read_objects(file):
-        record = {"title": "", **record}
-        if isinstance(record.get("id"), int):
-            record["id"] = str(record["id"])
+        try:
+            record = {"title": "", **record, "id": id_text(record.get("id"))}
+        except TypeError as error:
+            raise ValueError(f"{place}: {error}") from error
         wrong = [name for name in COLUMNS if not isinstance(record.get(name), str)]
         if wrong:
             raise ValueError(f"{place}: {wrong[0]} is {record.get(wrong[0])!r}: it must be a text")
@@ -186,16 +172,3 @@ def _read_json_lines(file: Path) -> pa.Table:
         except pa.ArrowException as error:
             raise ValueError(f"{file}: the values of {name!r} are not of one type ({error})") from error
     return pa.table(columns)
-
-
-def _checked(table: pa.Table, path: Path) -> pa.Table:
-    """The table, if its three columns are there, strings, and nowhere null; else ValueError."""
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
-    for name in COLUMNS:
-        column = table.column(name)
-        if column.type not in (pa.string(), pa.large_string()) or column.null_count:
-            found = f"{column.type} with {column.null_count} nulls"
-            raise ValueError(f"{path}: column {name!r} is {found}; it must hold a string everywhere, if an empty one")
-    return table

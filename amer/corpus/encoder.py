@@ -77,13 +77,18 @@ class DocumentEncoder:
         self.revision = revision
         self.document_prompt = document_prompt
         self.query_prompt = query_prompt
-        self._model = SentenceTransformer(
-            str(model_path or name),
-            revision=revision,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            model_kwargs=None if wanted is None else {"dtype": getattr(torch, wanted)},
-        )
+        try:
+            self._model = SentenceTransformer(
+                str(model_path or name),
+                revision=revision,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                model_kwargs=None if wanted is None else {"dtype": getattr(torch, wanted)},
+            )
+        except OSError as error:
+            if name in str(error):
+                raise
+            raise OSError(f"the document encoder {name!r} could not be loaded: {error}") from error
         self.dtype = str(self._model.dtype or torch.float32).removeprefix("torch.")
         if self.dtype != "float32":
             _pool_in_float32(self._model)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from amer.corpus.importing import EMBEDDING
-from amer.corpus.store import DocumentStore
-from amer.files import atomic_write, remove_leftovers
+from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
+from amer.files import atomic_write, parquet_batches, parquet_metadata, remove_leftovers
 
 BLOCK = 16_384  # vectors held at a time
 
@@ -41,14 +41,16 @@ def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_prog
 
     `datasets.Dataset.from_parquet(file)` reads it, and `import_table` makes the same store of it.
     """
+    documents = store.path / DOCUMENTS_FILE
     vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)
+    schema = (
+        parquet_metadata(documents).schema.to_arrow_schema().remove_metadata().append(pa.field(EMBEDDING, vectors))
+    )
     remove_leftovers(Path(file))
-    with store.documents_file() as documents, atomic_write(file) as temporary:
-        schema = documents.schema_arrow.remove_metadata().append(pa.field(EMBEDDING, vectors))
-        bar = tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar)
-        with pq.ParquetWriter(temporary, schema) as out, bar as progress:
+    with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
+        with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
             start = 0
-            for batch in documents.iter_batches(BLOCK):
+            for batch in parquet_batches(documents, size=BLOCK):
                 rows = np.arange(start, start + len(batch))
                 values = pa.array(store.vectors(rows).astype(store.dtype).reshape(-1))
                 embeddings = pa.FixedSizeListArray.from_arrays(values, store.dim)

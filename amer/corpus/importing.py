@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
 from amer.corpus.store import DocumentStore, write_store
 from amer.extras import import_extra
+from amer.files import open_npy, read_parquet
 
 BLOCK = 16_384  # vectors held at a time
 EMBEDDING = "embedding"
@@ -174,10 +174,9 @@ def _as_table(table: Any) -> pa.Table:
     if isinstance(table, pa.Table):
         return table
     if isinstance(table, str | os.PathLike):
-        try:
-            return pq.read_table(table, memory_map=True)
-        except pa.ArrowInvalid as error:
-            raise OSError(f"{table} is truncated or no parquet file ({error})") from error
+        return read_parquet(table)
+    if isinstance(table, dict) and hasattr(table, "with_format"):  # datasets.DatasetDict
+        raise TypeError(f"documents with vectors are one table, got the splits {', '.join(map(str, table))}: pass one")
     if hasattr(table, "with_format"):  # datasets.Dataset, which need not be installed
         return table.with_format("arrow")[:]
     raise TypeError(f"documents with vectors are an Arrow table, a Dataset or a parquet file, got {type(table)}")
@@ -186,11 +185,8 @@ def _as_table(table: Any) -> pa.Table:
 def _opened(file: Path) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is no file: give a .npy file or the file of a FAISS index")
-    if file.suffix == ".npy":
-        try:
-            return np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise OSError(f"{file} is truncated or no .npy file of numbers ({error})") from error
+    if file.suffix.lower() == ".npy":
+        return open_npy(file)
     faiss = import_extra("faiss", "cpu", "reading a FAISS index")
     try:
         return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)

@@ -23,7 +23,7 @@ from amer.corpus.shards import Shards
 from amer.corpus.store import STORE_FILE, DocumentStore, embedding_shards
 from amer.corpus.table import checked_documents, fingerprint
 from amer.extras import import_extra
-from amer.files import read_json
+from amer.files import read_manifest
 from amer.locks import RUN_FILE, share_directory
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -151,7 +151,7 @@ def _check_nodes(ray: ModuleType, *paths: Path) -> None:
 def _finish(path: Path, documents: pa.Table) -> DocumentStore:
     """Finish the store whose shards the actors have written; a run beside this one may do so too."""
     if not (path / STORE_FILE).is_file():
-        info = {**read_json(path / RUN_FILE), "documents_sha256": fingerprint(documents)}
+        info = {**read_manifest(path / RUN_FILE, dict), "documents_sha256": fingerprint(documents)}
         if missing := embedding_shards(path, info).missing():
             raise OSError(f"{len(missing)} shards written on other nodes are not in {path}: share it among them")
         with share_directory(path, STORE_FILE, info):

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from amer.checksums import check_sha256, file_checksum
-from amer.files import atomic_write, write_json
+from amer.files import atomic_write, open_npy, write_json
 from amer.locks import try_lock
 
 UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than 1e-3
@@ -57,14 +57,7 @@ class Shards:
             ValueError: its shape or dtype is another.
         """
         file, rows = self.file(index), self.rows(index)
-        try:
-            shard = np.load(file, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: restore it or encode again") from None
-        except OSError:  # too many open files, say
-            raise
-        except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
-            raise OSError(f"{file} is truncated or no .npy file ({error}): delete it and encode it again") from error
+        shard = open_npy(file)
         expected = (rows.stop - rows.start, *self.row_shape)
         if shard.shape != expected or shard.dtype != self.dtype:
             raise ValueError(

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from amer.corpus.filters import Filter
 from amer.corpus.shards import Shards, check_unit
@@ -28,16 +29,47 @@ from amer.corpus.table import (
     fingerprint,
     fingerprint_of_columns,
 )
-from amer.files import atomic_directory, atomic_write
-from amer.manifests import Kind, check_fields, read_manifest
+from amer.files import (
+    Count,
+    atomic_directory,
+    atomic_write,
+    damage_named,
+    open_parquet,
+    parquet_batches,
+    parquet_metadata,
+    read_manifest,
+    read_parquet,
+)
 
 DOCUMENTS_FILE = "documents.parquet"
 STORE_FILE = "store.json"
 DTYPES = ("float16", "float32")
 ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
-STORE_FIELDS = {"encoder": dict, "dim": int, "dtype": str, "count": int, "shard_size": int, "checksums": list}
-TEXT_OR_NULL = (str, type(None))
-ENCODER_FIELDS: dict[str, Kind] = {"revision": TEXT_OR_NULL, "document_prompt": str, "query_prompt": str}
+
+
+class Encoder(TypedDict):
+    """Who made embeddings, as `store.json` has it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    revision: NotRequired[str | None]
+    document_prompt: NotRequired[str]
+    query_prompt: NotRequired[str]
+    dtype: NotRequired[str]
+
+
+class StoreInfo(TypedDict):
+    """What `store.json` says."""
+
+    encoder: Encoder
+    dim: Count
+    dtype: Literal["float16", "float32"]
+    count: Count
+    shard_size: Count
+    checksums: list[str]
+    documents_sha256: NotRequired[str]
+
+
+STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
 ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
 MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
 KEPT_FILTERS = 4  # of a byte a document
@@ -107,7 +139,7 @@ class DocumentStore:
 
     @cached_property
     def _metadata(self) -> pq.FileMetaData:
-        return pq.read_metadata(self.path / DOCUMENTS_FILE)
+        return parquet_metadata(self.path / DOCUMENTS_FILE)
 
     @cached_property
     def metadata(self) -> dict[str, pa.DataType]:
@@ -119,14 +151,13 @@ class DocumentStore:
     @cached_property
     def identity(self) -> str:
         """One checksum of everything the store holds: documents, embeddings, encoder; what an index remembers."""
-        whole = {key: self.info.get(key) for key in (*STORE_FIELDS, "documents_sha256")}
+        whole = {key: self.info.get(key) for key in (*STORE_KEYS, "documents_sha256")}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
         """Document ids in row order, read from disk when first asked for."""
-        with self.documents_file() as file:
-            return file.read(columns=["id"]).column("id")
+        return read_parquet(self.path / DOCUMENTS_FILE, ["id"]).column("id")
 
     def verify(self) -> None:
         """Read everything: checksums, every vector, every document.
@@ -140,16 +171,14 @@ class DocumentStore:
             shard, file = self._shards.open(index), str(self._shards.file(index))
             for start in range(0, len(shard), CHECK_BLOCK):
                 check_unit(shard[start : start + CHECK_BLOCK].astype(np.float32), file, start)
-        self._verify_documents(str(self.path / DOCUMENTS_FILE))
+        self._verify_documents(self.path / DOCUMENTS_FILE)
 
-    def _verify_documents(self, file: str) -> None:
-        with self.documents_file() as documents:
-            for batch in documents.iter_batches(CHECK_BLOCK):
-                check_no_nulls(batch, file)
-            found = fingerprint_of_columns(
-                documents.schema_arrow, lambda name: documents.iter_batches(CHECK_BLOCK, columns=[name])
-            )
-        check_ids(self.ids, file)
+    def _verify_documents(self, file: Path) -> None:
+        for batch in parquet_batches(file, metadata=self._metadata):
+            check_no_nulls(batch, str(file))
+        schema = self._metadata.schema.to_arrow_schema()
+        found = fingerprint_of_columns(schema, lambda name: parquet_batches(file, [name], CHECK_BLOCK, self._metadata))
+        check_ids(self.ids, str(file))
         if self.info.get("documents_sha256", found) != found:
             raise OSError(f"{file} is damaged: its documents are not those that were recorded; restore it")
 
@@ -205,11 +234,10 @@ class DocumentStore:
 
     def _evaluate(self, filter: str) -> np.ndarray:
         checked, found = Filter(filter, self.metadata), np.empty(len(self), dtype=bool)
-        with self.documents_file() as file:
-            start = 0
-            for batch in file.iter_batches(CHECK_BLOCK, columns=sorted(checked.fields)):
-                found[start : start + len(batch)] = checked.matches(batch)
-                start += len(batch)
+        file, start = self.path / DOCUMENTS_FILE, 0
+        for batch in parquet_batches(file, sorted(checked.fields), CHECK_BLOCK, self._metadata):
+            found[start : start + len(batch)] = checked.matches(batch)
+            start += len(batch)
         found.flags.writeable = False
         return found
 
@@ -224,7 +252,8 @@ class DocumentStore:
         if not len(rows):
             return []
         unique, places = np.unique(rows, return_inverse=True)
-        with self.documents_file() as file:
+        path = self.path / DOCUMENTS_FILE
+        with damage_named(path, "Parquet"), open_parquet(path, self._metadata) as file:
             sizes = [self._metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             groups, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
@@ -233,22 +262,6 @@ class DocumentStore:
                 table = file.read_row_group(int(group), columns=[*COLUMNS, *self.metadata])
                 records += table.take(wanted - (ends[group] - sizes[group])).to_pylist()
         return [records[place] for place in places]
-
-    @contextmanager
-    def documents_file(self) -> Iterator[pq.ParquetFile]:
-        """Open `documents.parquet`; the pages that are read are compared with their checksums.
-
-        Raises:
-            OSError: a page is damaged; names the file.
-        """
-        file = self.path / DOCUMENTS_FILE
-        try:
-            with pq.ParquetFile(file, metadata=self._metadata, page_checksum_verification=True) as opened:
-                yield opened
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None or str(self.path) in str(error):  # said already what it is
-                raise
-            raise OSError(f"{file} is damaged ({error}): restore it or encode the corpus again") from error
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """The `(n,)` int64 rows of document ids.
@@ -387,11 +400,7 @@ def write_documents(directory: Path, documents: pa.Table) -> None:
 
 
 def _checked_info(file: Path) -> dict[str, Any]:
-    info = read_manifest(file, STORE_FIELDS, {"documents_sha256": str})
-    check_fields(info["encoder"], {"name": str}, f"{file}, encoder", ENCODER_FIELDS)
-    sizes = {key: info[key] for key in ("count", "dim", "shard_size")}
-    if info["dtype"] not in DTYPES or not all(size > 0 for size in sizes.values()):
-        raise ValueError(f"{file} does not describe a document store: dtype {info['dtype']!r}, {sizes}")
+    info: dict[str, Any] = {**read_manifest(file, StoreInfo)}
     shards = embedding_shards(file.parent, info)
     if len(info["checksums"]) != len(shards):
         raise ValueError(f"{file} has {len(info['checksums'])} checksums for {len(shards)} shards")
@@ -399,12 +408,7 @@ def _checked_info(file: Path) -> dict[str, Any]:
 
 
 def _check_documents_file(file: Path, count: int) -> None:
-    try:
-        metadata = pq.read_metadata(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing: restore it or encode the corpus again") from None
-    except (pa.ArrowException, OSError) as error:
-        raise OSError(f"{file} is truncated or not a Parquet file ({error}): restore it or encode again") from error
+    metadata = parquet_metadata(file)
     missing = [name for name in COLUMNS if name not in metadata.schema.names]
     if missing or metadata.num_rows != count:
         found = f"{metadata.num_rows} rows of {', '.join(metadata.schema.names)}"

@@ -15,13 +15,15 @@ COLUMNS = ("id", "title", "text")
 # What exports and Milvus call an embedding and a document's number, what Milvus keeps for itself; words of filters.
 RESERVED = (*COLUMNS, "embedding", "row", "vector", "RowID", "Timestamp")
 FILTER_WORDS = ("like", "exists", "null", "true", "false", *map(str.lower, keyword.kwlist))
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
 CHECK_BLOCK = 16_384  # documents read at a time
 
 
 def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Table:
     """The columns `id`, `title`, `text` as strings, and the metadata: the further columns, in their order.
 
-    Metadata are strings, whole numbers (as int64), other numbers (as float64) and booleans.
+    Ids and texts are taken as `with_texts` does. Metadata are strings, whole numbers (as int64), other numbers (as
+    float64) and booleans.
 
     Args:
         documents: a corpus.
@@ -30,16 +32,10 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
     Raises:
         ValueError: a column is missing, null somewhere or of another type, or an id repeats.
     """
-    missing = [name for name in COLUMNS if name not in documents.column_names]
-    if missing:
-        raise ValueError(f"documents lack the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
+    documents = with_texts(documents, "documents")
     if not documents.num_rows:
         raise ValueError("there are no documents: a store holds at least one")
     documents = documents.select([*COLUMNS, *(name for name in documents.column_names if name not in COLUMNS)])
-    wrong = [documents.schema.field(name) for name in COLUMNS]
-    wrong = [field for field in wrong if field.type not in (pa.string(), pa.large_string())]
-    if wrong:
-        raise ValueError(f"documents need strings, got {', '.join(f'{field.name}: {field.type}' for field in wrong)}")
     schema = pa.schema([(field.name, _stored_type(field)) for field in documents.schema])
     check_no_nulls(documents, "documents")
     empty = pc.index(documents.column("id"), "").as_py()
@@ -56,6 +52,61 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
     return documents.cast(schema)
 
 
+def with_texts(documents: pa.Table, where: str) -> pa.Table:
+    """A corpus whose `id`, `title` and `text` are strings, however Arrow kept them.
+
+    They may be dictionaries or views of strings; ids may be whole numbers, so that 7 and "7" are one id. The index
+    that pandas writes along is dropped.
+
+    Args:
+        documents: a corpus.
+        where: it comes from, for the message.
+
+    Raises:
+        ValueError: a column is missing, null somewhere or of another type; names it.
+    """
+    missing = [name for name in COLUMNS if name not in documents.column_names]
+    if missing:
+        raise ValueError(f"{where} lacks the column(s) {', '.join(missing)}; needed: {', '.join(COLUMNS)}")
+    twice = sorted({name for name in documents.column_names if documents.column_names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{where}: several columns are called {', '.join(twice)}: rename all but one")
+    documents = documents.drop_columns([name for name in documents.column_names if PANDAS_INDEX.fullmatch(name)])
+    for name in COLUMNS:
+        column = string_column(documents, name, where, whole_numbers=name == "id")
+        documents = documents.set_column(documents.column_names.index(name), name, column)
+    check_no_nulls(documents.select(COLUMNS), where)
+    return documents
+
+
+def string_column(table: pa.Table, name: str, where: str, whole_numbers: bool = False) -> pa.ChunkedArray:
+    """A column as strings, whether Arrow keeps it as strings, views of strings or a dictionary.
+
+    Args:
+        table: has the column.
+        name: of the column.
+        where: the table comes from, for the message.
+        whole_numbers: are written as text too, for columns of ids.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    column = table.column(name)
+    coded = pa.types.is_dictionary(column.type)
+    kind = column.type.value_type if coded else column.type
+    if not _is_text(kind) and not (whole_numbers and pa.types.is_integer(kind)):
+        more = " or whole numbers" if whole_numbers else ""
+        raise ValueError(f"{where}: column {name!r} is {column.type}; it must hold strings{more}: convert it")
+    if column.type in (pa.string(), pa.large_string()):
+        return column
+    chunks = [chunk.dictionary_decode() if coded else chunk for chunk in column.chunks]
+    return pa.chunked_array([chunk.cast(pa.string()) for chunk in chunks], pa.string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
 def _stored_type(field: pa.Field) -> pa.DataType:
     """How a store keeps a column; ValueError if it cannot be metadata."""
     if field.name in COLUMNS:
@@ -70,7 +121,7 @@ def _stored_type(field: pa.Field) -> pa.DataType:
             f"of {', '.join(RESERVED)} nor a word of filters or of Python, or drop it"
         )
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if kind in (pa.string(), pa.large_string()):
+    if _is_text(kind):
         return pa.string()
     if pa.types.is_boolean(kind):
         return kind
@@ -85,10 +136,14 @@ def _stored_type(field: pa.Field) -> pa.DataType:
 
 
 def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
-    """ValueError when a field is null; an untitled document has the empty title."""
+    """ValueError when a field is null; names the columns and the first such row."""
     nulls = [name for name in documents.schema.names if documents.column(name).null_count]
     if nulls:
-        raise ValueError(f"{where}: null in column(s) {', '.join(nulls)}; write the empty string for a missing title")
+        column = documents.column(nulls[0])
+        found = f"{column.null_count} nulls, first in row {pc.index(pc.is_null(column), True).as_py() + 1}"
+        texts = any(name in COLUMNS for name in nulls)
+        advice = "write the empty string for a missing title" if texts else "fill in the metadata, or drop the column"
+        raise ValueError(f"{where}: null in column(s) {', '.join(nulls)}: {found}; {advice}")
 
 
 def check_ids(ids: pa.ChunkedArray, where: str) -> None:

@@ -26,7 +26,7 @@ from amer.data.building import (
 )
 from amer.data.gold import Question, Retriever
 from amer.hub import pull_folder
-from amer.text_lines import list_of_texts
+from amer.text_lines import id_text, list_of_texts
 
 HUB = "sewon/ambig_qa"
 SOURCE, LICENCE = "AmbigQA (AmbigNQ) and NQ-Open", "CC BY-SA 3.0"
@@ -118,12 +118,12 @@ def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
             query = record["question"]
             if split == "nq_open":
                 name, answers = (
-                    record.get("id", f"{file.name}:{place.number}"),
+                    id_text(record.get("id", f"{file.name}:{place.number}")),
                     [[one] for one in list_of_texts(record["answer"])],
                 )
             else:
-                name, answers = record["id"], _answers(record["annotations"])
-        except (KeyError, TypeError, StopIteration) as error:
+                name, answers = id_text(record["id"]), _answers(record["annotations"])
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
         yield SourceQuestion(Question(f"{split}:{name}", query, answers, [query]), place)
 

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import amer
 from amer.checksums import file_checksum
 from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
-from amer.data.dataset import RetrievalDataset, save_dataset_dir
+from amer.data.dataset import DatasetInfo, RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, Retriever, map_gold
-from amer.files import atomic_write, differences, read_json
+from amer.files import atomic_write, differences, read_json, read_manifest, read_parquet
 from amer.locks import KILLED_WRITES, RUN_FILE
 from amer.text_lines import Place, read_objects
 
@@ -66,21 +65,22 @@ def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         OSError: a file is cut short.
         ValueError: it is not of the format that its name says, or holds anything but objects.
     """
-    if file.suffix not in (".json", ".parquet"):
+    ending = file.suffix.lower()
+    if ending not in (".json", ".parquet"):
         yield from read_objects(file)
         return
-    records, unit = (read_json(file), "record") if file.suffix == ".json" else (_rows(file), "row")
+    records, unit = (read_json(file), "record") if ending == ".json" else (_rows(file), "row")
     if not isinstance(records, list):
         raise ValueError(f"{file} must hold a JSON list of questions, not {type(records).__name__}")
     for number, record in enumerate(records, start=1):
-        yield Place(file, unit, number), record
+        place = Place(file, unit, number)
+        if not isinstance(record, dict):
+            raise ValueError(f"{place} must hold a JSON object, not {type(record).__name__}: {str(record)[:60]!r}")
+        yield place, record
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        return pq.read_table(file).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise OSError(f"{file} is cut short or no Parquet file ({error}): fetch it again") from error
+    return read_parquet(file).to_pylist()
 
 
 def usable(
@@ -288,7 +288,7 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     remove_leftovers(path)
     if not (path / "dataset").exists():
         return False
-    recorded = read_json(path / "dataset" / "dataset.json").get("arguments", {})
+    recorded = read_manifest(path / "dataset" / "dataset.json", DatasetInfo).get("arguments", {})
     if different := differences(recorded, info["arguments"]):
         raise FileExistsError(
             f"{path / 'dataset'} was built with other arguments ({different}): choose another path or remove it"

@@ -17,7 +17,7 @@ import amer
 from amer.checksums import file_checksum
 from amer.data.building import DroppedRecords, finish, is_built
 from amer.data.dataset import SPLITS, RetrievalDataset, load_dataset_dir
-from amer.files import read_json
+from amer.files import read_manifest
 from amer.hub import pull_folder
 
 TEMPLATES = Path(__file__).parent / "compound_templates.yaml"
@@ -121,8 +121,8 @@ def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> dict[int, list[s
         ValueError: the file is malformed, or a template has another number of parts than it stands under.
     """
     try:
-        read = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        read = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not YAML ({error})") from error
     if not isinstance(read, dict) or not all(isinstance(texts, list) and texts for texts in read.values()):
         raise ValueError(f"{file} must map each number of parts to a list of templates")
@@ -221,7 +221,7 @@ def _dataset_folder(source: str | os.PathLike[str]) -> Path:
 
 def _described(folder: Path, templates: Path, **arguments: Any) -> dict[str, Any]:
     """What `dataset.json` says of how the dataset was built."""
-    origin = read_json(folder / "dataset.json")
+    origin = read_manifest(folder / "dataset.json", dict)
     files = [folder / f"{name}.parquet" for name in SPLITS if (folder / f"{name}.parquet").is_file()]
     given = {
         "files": [f"{file.name} {file_checksum(file)}" for file in files],

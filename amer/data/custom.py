@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from amer.corpus.table import COLUMNS
+from amer.corpus.table import COLUMNS, with_texts
 from amer.data.building import (
     DroppedRecords,
     SourceQuestion,
@@ -23,16 +24,20 @@ from amer.data.building import (
     find_gold,
     finish,
     is_built,
+    read_records,
     usable,
 )
 from amer.data.dataset import SPLITS
 from amer.data.gold import Question, Retriever
-from amer.files import atomic_write
-from amer.text_lines import Place, parse_object, read_lines
+from amer.files import atomic_write, parquet_batches, parse_json
+from amer.hub import load_datasets
+from amer.text_lines import Place, checked_ending, id_text, parse_object, read_lines
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet")
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which the Hub keeps beside the data
 SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
 LISTS = ("positives", "answers")
+PIECE = re.compile(r"-\d{5}-of-\d{5}$")  # how the Hub numbers the files of a split
 WHOLE = "query"  # the name of a source without splits
 DOCUMENTS = pa.schema([(name, pa.string()) for name in COLUMNS])
 MOST_PROBLEMS = 20
@@ -86,8 +91,8 @@ def build_custom(
     A record has the fields
 
     - `query`: the question.
-    - `positives`: its documents, each by its id or as its whole text. A list of strings has a target in each; a list
-      of lists has a target in each list, any document of which is enough.
+    - `positives`: its documents, each by its id (a text or a whole number) or as its whole text. A list has a target
+      in each; a list of lists has a target in each list, any document of which is enough. Equal ones are merged.
     - `answers`: likewise a list of strings, or of lists of aliases; as many as `positives` where both are given. Where
       `positives` are missing, gold documents are found as in the paper (A.3), and a question with an answer that
       stands in no document is dropped.
@@ -97,9 +102,10 @@ def build_custom(
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        source: one file (`.jsonl`, `.jsonl.gz`, `.csv`, `.parquet`), which is divided; a folder with files called
-            `train`, `validation` and `test`, any of them; or a data set of the `datasets` library with such splits, by
-            its name on the Hub or the folder it was saved to.
+        source: one file, which is divided: `.jsonl`, `.json` (a list), `.csv` or `.parquet`, lines and cells also
+            gzipped (`.gz`); a folder with files called `train`, `validation` and `test`, any of them, also in pieces
+            (`data/train-00000-of-00002.parquet`, as on the Hub); or a data set of the `datasets` library with such
+            splits, by its name on the Hub or the folder it was saved to.
         documents: the corpus; None if the positives are texts, which then are the corpus.
         searches: what finds candidates for `answers`.
         depth: candidates of each search.
@@ -115,6 +121,7 @@ def build_custom(
             a data set, its row, from 1); or a split comes out empty.
     """
     path, parts = Path(path), _parts(source)
+    documents = None if documents is None else with_texts(documents, "documents")
     numbers = {"depth": depth, "test_fraction": test_fraction, "validation_fraction": validation_fraction}
     info = described(Path(source).name, __name__, _files(parts), documents, searches, seed=seed, **numbers)
     if is_built(path, info):
@@ -122,14 +129,10 @@ def build_custom(
     rows = _checked_rows(parts)
     given = [row for part in rows.values() for row in part]
     ids = _documents_of_texts(given, path) if documents is None else _documents_of(given, documents)
-    targets = {
-        row.asked.question.query_id: [
-            list(dict.fromkeys(name for text in cluster for name in ids[text])) for cluster in row.positives
-        ]
-        for row in given
-        if row.positives
-    }
-    asked, drops = [row.asked for row in given if row.positives], DroppedRecords()
+    drops = DroppedRecords()
+    with_positives = [_merged(row, ids, drops) for row in given if row.positives]
+    asked = [one for one, _ in with_positives]
+    targets = {one.question.query_id: own for one, own in with_positives}
     mapped = usable([row.asked for row in given if not row.positives], drops)
     if mapped:
         if documents is None or not searches:
@@ -145,6 +148,20 @@ def build_custom(
     finish(path, {name: as_split(part, targets) for name, part in chosen.items()}, info, drops)
 
 
+def _merged(row: Row, ids: dict[str, list[str]], drops: DroppedRecords) -> tuple[SourceQuestion, list[list[str]]]:
+    """A question with its targets: those of the same documents, and the same answer where there is one, are one."""
+    question, place = row.asked
+    distinct: dict[tuple[frozenset[str], frozenset[str]], tuple[list[str], list[str]]] = {}
+    for number, cluster in enumerate(row.positives or ()):
+        target = list(dict.fromkeys(name for text in cluster for name in ids[text]))
+        aliases = question.answers[number] if question.answers else []
+        if (frozenset(target), frozenset(aliases)) in distinct:
+            drops.add("positive with the documents of another, merged", place, query_id=question.query_id)
+        distinct.setdefault((frozenset(target), frozenset(aliases)), (target, aliases))
+    answers = [aliases for _, aliases in distinct.values()] if question.answers else []
+    return SourceQuestion(question._replace(answers=answers), place), [target for target, _ in distinct.values()]
+
+
 def _divided(
     asked: Sequence[SourceQuestion], test: float, validation: float, seed: int
 ) -> dict[str, list[SourceQuestion]]:
@@ -157,42 +174,59 @@ def _divided(
 
 
 def _parts(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """The splits of a source, each a file or a `datasets.Dataset`; `WHOLE` is the name of what is to be divided."""
+    """The splits of a source, each some files or a `datasets.Dataset`; `WHOLE` is what is to be divided."""
     path = Path(source).expanduser()
-    if path.is_file() and path.name.endswith(SUFFIXES):
-        return {WHOLE: path}
     if path.is_file():
-        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}: save it as one of them, and call it so")
+        checked_ending(path, ENDINGS)
+        return {WHOLE: [path]}
     if path.is_dir() and not any((path / name).is_file() for name in SAVED):
-        files = [file for file in sorted(path.iterdir()) if file.name.endswith(SUFFIXES)]
-        parts = {file.name.partition(".")[0]: file for file in files}
-        if len(parts) < len(files):
-            raise ValueError(f"{path} has two files of one split ({', '.join(file.name for file in files)}): keep one")
+        parts: dict[str, Any] = _files_of_splits(path)
     else:
-        parts = _load_datasets(source, path)
+        if not path.is_dir() and (str(source).count("/") != 1 or str(source).startswith((".", "/", "~"))):
+            raise FileNotFoundError(f"{source} is no file, no folder and no name on the Hub, as org/name")
+        loaded = load_datasets(source)
+        parts = dict(loaded) if isinstance(loaded, dict) else {WHOLE: loaded}
     unknown = sorted({*parts} - {*SPLITS, WHOLE})
     if unknown or not parts:
         raise ValueError(
             f"{source} has the splits {sorted(parts)}: needed are any of {', '.join(SPLITS)}, as files called so "
-            f"({', '.join(SUFFIXES)}) or as the splits of a data set"
+            f"({', '.join(ENDINGS)}) or as the splits of a data set"
         )
     return parts
 
 
-def _load_datasets(source: str | os.PathLike[str], path: Path) -> dict[str, Any]:
-    if not path.is_dir() and (str(source).count("/") != 1 or str(source).startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"{source} is no file, no folder and no name on the Hub, as org/name")
-    import datasets
-
-    loaded = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(str(source))
-    return dict(loaded) if isinstance(loaded, dict) else {WHOLE: loaded}
+def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split: `train.jsonl`, or as on the Hub `data/train-00000-of-00002.parquet` and the next."""
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.name.lower().endswith(ENDINGS) and file.name not in DESCRIPTIONS and not file.name.startswith(".")
+    ]
+    if not files and (folder / "data").is_dir():
+        return _files_of_splits(folder / "data")
+    parts: dict[str, list[Path]] = {}
+    pieces: dict[str, set[str]] = {}
+    for file in files:
+        stem = file.name.partition(".")[0]
+        of = PIECE.search(stem)
+        name = PIECE.sub("", stem)
+        parts.setdefault(name, []).append(file)
+        pieces.setdefault(name, set()).add(of[0] if of else "")
+    for name, own in parts.items():
+        wanted = int(max(pieces[name])[-5:] or 1)
+        if len(own) != wanted or len(pieces[name]) != wanted:
+            raise ValueError(
+                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one, or all "
+                "pieces of one"
+            )
+    return parts
 
 
 def _files(parts: dict[str, Any]) -> list[Path]:
     """All files behind the splits."""
     files: list[Path] = []
     for part in parts.values():
-        files += [part] if isinstance(part, Path) else [Path(file["filename"]) for file in part.cache_files]
+        files += part if isinstance(part, list) else [Path(file["filename"]) for file in part.cache_files]
     return files
 
 
@@ -203,42 +237,60 @@ def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
     for name, part in parts.items():
         rows[name] = []
-        for place, record in _records(name, part, problems):
-            row = _row(name, place, record, problems)
+        for number, place, record in _numbered(_records(name, part, problems)):
+            row = _row(f"{name}-{number}", place, record, problems)
             if row is not None:
                 query_id = row.asked.question.query_id
                 if first.setdefault(query_id, place) != place:
                     problems.add(f"{place} has the query_id {query_id!r} of {first[query_id]}: ids are unique")
                 rows[name].append(row)
     problems.check()
+    if empty := [name for name, some in rows.items() if not some]:
+        files = [str(file) for name in empty for file in (parts[name] if isinstance(parts[name], list) else [name])]
+        raise ValueError(f"{', '.join(files)} holds no record")
     return rows
+
+
+def _numbered(records: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[tuple[int, Place, dict[str, Any]]]:
+    """The records of a split with their numbers in it: of several pieces, lines are counted on."""
+    before, last = 0, None
+    for place, record in records:
+        if last is not None and place.file != last.file:
+            before += last.number
+        last = place
+        yield before + place.number, place, record
 
 
 def _records(name: str, part: Any, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
     """The records of a split; what cannot be read as one is a problem."""
-    if not isinstance(part, Path):
+    if not isinstance(part, list):
         yield from ((Place(Path(name), "row", number), record) for number, record in enumerate(part, start=1))
-    elif part.suffix == ".parquet":
-        yield from _parquet_records(part)
-    elif part.suffix == ".csv":
-        yield from _csv_records(part, problems)
-    else:
-        for place, line in read_lines(part):
-            if not line.strip():
-                continue
-            try:
-                yield place, parse_object(line, place)
-            except ValueError as error:
-                problems.add(str(error))
+        return
+    for file in part:
+        ending = checked_ending(file, ENDINGS)
+        if ending == ".parquet":
+            yield from _parquet_records(file)
+        elif ending == ".json":
+            yield from read_records(file)
+        elif ending.startswith(".csv"):
+            yield from _csv_records(file, problems)
+        else:
+            yield from _json_lines(file, problems)
+
+
+def _json_lines(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
+    for place, line in read_lines(file):
+        if not line.strip():
+            continue
+        try:
+            yield place, parse_object(line, place)
+        except ValueError as error:
+            problems.add(str(error))
 
 
 def _parquet_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    try:
-        batches = pq.ParquetFile(file).iter_batches()
-        records = (record for batch in batches for record in batch.to_pylist())
-        yield from ((Place(file, "row", number), record) for number, record in enumerate(records, start=1))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise OSError(f"{file} is cut short or no Parquet file ({error}): make it again") from error
+    records = (record for batch in parquet_batches(file) for record in batch.to_pylist())
+    yield from ((Place(file, "row", number), record) for number, record in enumerate(records, start=1))
 
 
 def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -275,21 +327,23 @@ def _parsed_cells(record: dict[str, Any], place: Place, problems: Problems) -> d
         text = record.pop(name, "")
         try:
             if text:
-                record[name] = json.loads(text)
-        except json.JSONDecodeError as error:
+                record[name] = parse_json(text)
+        except ValueError as error:
             problems.add(f"{place}: {name} is not JSON ({error}): {text[:60]!r}")
     return record
 
 
-def _row(name: str, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
+def _row(usual_id: str, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
     """A record as a question; None, and noted, if it is none."""
     wrong: list[str] = []
     query, query_id = record.get("query"), record.get("query_id")
     if not isinstance(query, str) or not query.strip():
         wrong.append(f"query is {query!r}: it must be a text")
     if query_id in (None, ""):  # an empty cell
-        query_id = f"{name}-{place.number}"
-    if not isinstance(query_id, str | int):
+        query_id = usual_id
+    try:
+        query_id = id_text(query_id)
+    except TypeError:
         wrong.append(f"query_id is {query_id!r}: it must be a text or a whole number")
     positives, answers = (_clusters(record, column, wrong) for column in LISTS)
     if positives is None and answers is None:
@@ -300,7 +354,7 @@ def _row(name: str, place: Place, record: dict[str, Any], problems: Problems) ->
         problems.add(f"{place}: {text}")
     if wrong or not isinstance(query, str):
         return None
-    return Row(SourceQuestion(Question(str(query_id), query, answers or [], [query]), place), positives)
+    return Row(SourceQuestion(Question(query_id, query, answers or [], [query]), place), positives)
 
 
 def _clusters(record: dict[str, Any], column: str, wrong: list[str]) -> list[list[str]] | None:
@@ -309,8 +363,10 @@ def _clusters(record: dict[str, Any], column: str, wrong: list[str]) -> list[lis
     if value is None:
         return None
     lists = [one if isinstance(one, list) else [one] for one in value] if isinstance(value, list) else []
+    if column == "positives":
+        lists = [[str(one) if type(one) is int else one for one in aliases] for aliases in lists]
     if not lists or not all(lists) or not all(isinstance(text, str) and text.strip() for one in lists for text in one):
-        shown = json.dumps(value, ensure_ascii=False)[:80]
+        shown = json.dumps(value, ensure_ascii=False, default=str)[:80]
         wrong.append(f"{column} is {shown}: it must be a list of texts, or of lists of texts, none of them empty")
     return lists
 

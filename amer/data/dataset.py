@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from amer.checksums import check_sha256, file_checksum
-from amer.files import atomic_directory, read_json, write_json
+from amer.corpus.table import string_column
+from amer.files import atomic_directory, read_manifest, read_parquet, write_json
 
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
@@ -22,6 +25,20 @@ SPLITS = ("train", "validation", "test")
 CLUSTERS = pa.list_(pa.list_(pa.string()))
 SPANS = pa.list_(pa.list_(pa.int32()))
 Value = TypeVar("Value")
+
+
+class SplitCounts(TypedDict):
+    """What `dataset.json` says of a split."""
+
+    queries: NotRequired[Annotated[int, Field(ge=0)]]
+
+
+class DatasetInfo(TypedDict):
+    """What `dataset.json` says that is read again."""
+
+    splits: NotRequired[dict[str, SplitCounts]]
+    checksums: NotRequired[dict[str, str]]
+    arguments: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +154,11 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
 
     Raises:
         FileNotFoundError: the directory, its `dataset.json` or every split is missing.
-        OSError: a split is not the file whose checksum `dataset.json` holds.
+        OSError: a file is truncated, damaged, or not the one whose checksum `dataset.json` holds; names it.
         ValueError: a file breaks the contract; names the file, and the query where there is one.
     """
     path = Path(path)
-    info = read_json(path / "dataset.json")
-    if not isinstance(info, dict):
-        raise ValueError(f"{path / 'dataset.json'} must hold a JSON object, not {type(info).__name__}")
+    info = read_manifest(path / "dataset.json", DatasetInfo)
     counts, checksums = info.get("splits", {}), info.get("checksums", {})
     files = {name: path / f"{name}.parquet" for name in SPLITS if (path / f"{name}.parquet").is_file()}
     splits = {name: _read_split(file) for name, file in files.items()}
@@ -152,7 +167,7 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
         wanted = ", ".join(f"{name}.parquet" for name in missing or SPLITS)
         raise FileNotFoundError(f"{path} lacks {wanted}: a dataset directory holds every split of its dataset.json")
     for name, split in splits.items():
-        expected = counts.get(name, {}).get("queries", len(split))
+        expected = counts[name].get("queries", len(split)) if name in counts else len(split)
         if len(split) != expected:
             raise ValueError(
                 f"{path / name}.parquet holds {len(split)} queries, dataset.json says {expected}: "
@@ -227,7 +242,7 @@ def _to_table(split: RetrievalDataset) -> pa.Table:
 def _read_split(file: Path) -> RetrievalDataset:
     """One split from its parquet file; every complaint carries the file's name."""
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file)
         names = set(table.column_names)
         missing = {"query_id", "targets", "answers"} - names
         if missing or not names & {"query", "query_vector"}:
@@ -242,15 +257,12 @@ def _read_split(file: Path) -> RetrievalDataset:
             input_vectors=_read_vectors(query_ids, table["query_vector"]) if "query_vector" in names else None,
             spans=_nested(table, "spans", SPANS) if "spans" in names else None,
         )
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except (ValueError, pa.ArrowInvalid) as error:
         raise ValueError(f"{file}: {error}") from error
 
 
 def _strings(table: pa.Table, name: str) -> list[str]:
-    kind = table.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ValueError(f"column {name!r} is {kind}: it must be string")
-    return table[name].to_pylist()
+    return string_column(table, name, "the table", whole_numbers=name == "query_id").to_pylist()
 
 
 def _nested(table: pa.Table, name: str, wanted: pa.DataType) -> list[list[list[Any]]]:
@@ -318,6 +330,10 @@ def _check_texts(query_ids: Sequence[str], queries: Sequence[str]) -> None:
     for query_id, query in zip(query_ids, queries, strict=True):
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query {query_id!r} has the text {query!r}: it must be a non-empty string")
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"query {query_id!r} is no Unicode text ({error}): read its source as UTF-8") from error
 
 
 def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from amer.corpus.documents import take_documents
 from amer.corpus.table import fingerprint
 from amer.data.answer_matching import AnswerMatcher
 from amer.data.dataset import CLUSTERS
-from amer.files import atomic_write, write_json
+from amer.files import atomic_write, read_parquet, write_json
 from amer.locks import share_directory
 
 GOLD_FILE = "gold.json"
@@ -138,7 +138,7 @@ def _gold(matcher: AnswerMatcher, rows: np.ndarray, documents: pa.Table) -> list
 
 def _read(files: Iterable[Path]) -> GoldMap:
     targets, unmapped = {}, {}
-    for record in (record for file in files for record in pq.read_table(file).to_pylist()):
+    for record in (record for file in files for record in read_parquet(file).to_pylist()):
         missing = [number for number, ids in enumerate(record["targets"]) if not ids]
         if missing:
             unmapped[record["query_id"]] = missing

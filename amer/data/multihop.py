@@ -31,6 +31,7 @@ from amer.data.building import (
 from amer.data.gold import Question
 from amer.files import atomic_write
 from amer.hub import pull_folder
+from amer.text_lines import id_text
 
 HOTPOTQA, TWO_WIKI, MUSIQUE = "hotpotqa/hotpot_qa", "framolfese/2WikiMultihopQA", "dgslibisey/MuSiQue"
 FILES = {
@@ -176,7 +177,7 @@ def _read(
     """The questions of a file; their paragraphs are added to `documents`, what they need to `targets`."""
     for place, record in read_records(file):
         try:
-            query, query_id = record["question"], record["_id"] if "_id" in record else record["id"]
+            query, query_id = record["question"], id_text(record["_id"] if "_id" in record else record["id"])
             context = {_document_id(one): one for one in read_context(record)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error

@@ -23,7 +23,7 @@ from amer.data.building import (
     usable,
 )
 from amer.data.gold import Question, Retriever
-from amer.text_lines import list_of_texts, read_objects
+from amer.text_lines import id_text, list_of_texts, read_objects
 
 SOURCE = "QAMPARI"
 SPLITS = ("train", "dev")
@@ -97,7 +97,7 @@ def _read(file: Path) -> Iterator[SourceQuestion]:
         try:
             answers = [[answer["answer_text"], *list_of_texts(answer["aliases"])] for answer in record["answer_list"]]
             proofs = [proof["proof_text"] for answer in record["answer_list"] for proof in answer["proof"]]
-            question = Question(record["qid"], record["question_text"], answers, list(dict.fromkeys(proofs)))
+            question = Question(id_text(record["qid"]), record["question_text"], answers, list(dict.fromkeys(proofs)))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{place} is not in the published format ({error!r}): {str(record)[:80]}") from error
         yield SourceQuestion(question, place)

@@ -13,15 +13,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers.utils import logging
+from typing_extensions import TypedDict
 
 from amer.data.dataset import RetrievalDataset
-from amer.files import atomic_write, write_json
-from amer.manifests import read_manifest
+from amer.files import Count, atomic_write, open_npy, read_manifest, write_json
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
 CACHE_FILE = "cache.json"  # what an unfinished cache is of
 QUESTIONS_A_FILE = 1_024
+
+
+class CacheInfo(TypedDict):
+    """What `tokens.json` says that is read again."""
+
+    count: Count
 
 
 class TokenCache:
@@ -38,11 +44,11 @@ class TokenCache:
             OSError: a file is truncated.
         """
         self.path = Path(path)
-        self.count = read_manifest(self.path / INFO_FILE, {"count": int})["count"]
+        self.count = read_manifest(self.path / INFO_FILE, CacheInfo)["count"]
         parts = range(0, self.count, QUESTIONS_A_FILE)
-        self._vectors = [_read(_file(self.path, "vectors", start), mapped=True) for start in parts]
-        self._places = [_read(_file(self.path, "places", start)) for start in parts]
-        self._bounds = [_read(_file(self.path, "bounds", start)) for start in parts]
+        self._vectors = [open_npy(_file(self.path, "vectors", start)) for start in parts]
+        self._places = [np.array(open_npy(_file(self.path, "places", start))) for start in parts]
+        self._bounds = [np.array(open_npy(_file(self.path, "bounds", start))) for start in parts]
 
     @classmethod
     def build(
@@ -71,7 +77,7 @@ class TokenCache:
         info = {"encoder": encoder.name, "prompt": encoder.prompt, "questions_sha256": digest}
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
-        if (found := read_manifest(path / CACHE_FILE, {})) != info:
+        if (found := read_manifest(path / CACHE_FILE, dict)) != info:
             raise ValueError(f"{path} holds token vectors of other questions or another encoder: {found}, not {info}.")
         starts = range(0, len(questions), QUESTIONS_A_FILE)
         for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):
@@ -165,15 +171,6 @@ def part_texts(dataset: RetrievalDataset) -> list[str]:
 
 def _file(path: Path, kind: str, start: int) -> Path:
     return path / f"{kind}-{start:08d}.npy"
-
-
-def _read(file: Path, mapped: bool = False) -> np.ndarray:
-    try:
-        return np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # NumPy reads the header as Python, whose parser has errors of its own
-        raise OSError(f"{file} is truncated or no .npy file ({error}): remove the cache, it is made again") from error
 
 
 def _write(path: Path, start: int, tokens: Sequence[TokenVectors]) -> None:

@@ -12,18 +12,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 import amer
 from amer.checksums import file_checksum
-from amer.corpus.documents import PARTS_FILE, map_arrow, read_parts
+from amer.corpus.documents import PARTS_FILE, map_arrow
 from amer.corpus.table import COLUMNS
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
-from amer.files import atomic_write, inside, read_json, write_json
+from amer.files import atomic_write, inside, read_json, read_manifest, write_json
 from amer.text_lines import Place, parse_object, read_lines
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 BATCH = 16_384  # passages held in memory
 PAPER = {"documents": "roughly 25M", "words_per_document": 100}
+
+
+class Chunk(TypedDict):
+    """What `documents.json` says of where a part comes from."""
+
+    source: str
+    bytes: int
+
+
+class Chunks(TypedDict):
+    """What `documents.json` says of where the corpus comes from."""
+
+    parts: list[Chunk]
 
 
 def build_wikipedia(
@@ -79,7 +93,7 @@ def _is_built(folder: Path, files: Sequence[Path]) -> bool:
     """Whether the corpus of these chunks is there already."""
     if not (folder / PARTS_FILE).is_file():
         return False
-    there = [(part.get("source"), part.get("bytes")) for part in read_parts(folder / PARTS_FILE)]
+    there = [(part["source"], part["bytes"]) for part in read_manifest(folder / PARTS_FILE, Chunks)["parts"]]
     if there != [tuple(_identity(file).values()) for file in files]:
         raise FileExistsError(f"{folder} is the corpus of other chunks: choose another path or remove it")
     return True

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import amer
 from amer.data.building import twentieth
 from amer.data.dataset import SPLITS, RetrievalDataset, save_dataset_dir
-from amer.files import atomic_directory, atomic_write
+from amer.files import atomic_directory, atomic_write, read_parquet
 
 EXTRACT = Path(__file__).parent / "wordnet_extract"
 LICENSE = EXTRACT / "LICENSE.WordNet"
@@ -103,8 +103,8 @@ def write_extract(dict_folder: str | os.PathLike[str], folder: str | os.PathLike
 
 def read_extract(folder: str | os.PathLike[str] = EXTRACT) -> WordNet:
     """Read what `write_extract` wrote."""
-    glosses = pq.read_table(Path(folder) / "glosses.parquet")
-    lemmas = pq.read_table(Path(folder) / "lemmas.parquet")
+    glosses = read_parquet(Path(folder) / "glosses.parquet")
+    lemmas = read_parquet(Path(folder) / "lemmas.parquet")
     return WordNet(
         dict(zip(glosses["id"].to_pylist(), glosses["text"].to_pylist(), strict=True)),
         dict(zip(lemmas["lemma"].to_pylist(), lemmas["ids"].to_pylist(), strict=True)),

@@ -40,14 +40,14 @@ def recall_at_k(retrieved: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     return recall_from_ranks(target_ranks(retrieved, targets, k), k)
 
 
-def mrecall_from_ranks(ranks: np.ndarray, k: int) -> np.ndarray:
-    """MRecall@k `(q,)` from the ranks `(q, m)` of `target_ranks`."""
+def mrecall_from_ranks(ranks: np.ndarray, k: int | np.ndarray) -> np.ndarray:
+    """MRecall@k `(q,)` from the ranks `(q, m)` of `target_ranks`; k is one cut-off, or `(q,)`, each question's own."""
     found, count = _found(ranks, k)
     return (found >= np.minimum(count, k)).astype(np.float64)
 
 
-def recall_from_ranks(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Recall@k `(q,)` from the ranks `(q, m)` of `target_ranks`."""
+def recall_from_ranks(ranks: np.ndarray, k: int | np.ndarray) -> np.ndarray:
+    """Recall@k `(q,)` from the ranks `(q, m)` of `target_ranks`; k as in `mrecall_from_ranks`."""
     found, count = _found(ranks, k)
     return found / count
 
@@ -112,10 +112,10 @@ def check_depth(k: int, available: int) -> None:
         raise ValueError(f"k must lie in 1..{available}, the length of the ranked lists, got {k}")
 
 
-def _found(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _found(ranks: np.ndarray, k: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How many targets the top k cover, and how many there are: both `(q,)`."""
     exists = ranks != NO_TARGET
-    return (exists & (ranks < k)).sum(axis=1), exists.sum(axis=1)
+    return (exists & (ranks < np.reshape(k, (-1, 1)))).sum(axis=1), exists.sum(axis=1)
 
 
 def _first_ranks(retrieved: np.ndarray, clusters: np.ndarray) -> np.ndarray:

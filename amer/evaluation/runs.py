@@ -17,19 +17,26 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
 from amer.evaluation.ranking import checked_lists
-from amer.files import atomic_directory, write_json
-from amer.manifests import Kind, read_manifest
+from amer.files import Count, atomic_directory, open_npy, read_manifest, read_parquet, write_json
 
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
     from amer.search.fusion import Fused
 
 IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
-# Of `run.json`.
-FIELDS: dict[str, Kind] = {"name": str, "queries": int, "k": int, "store": dict}
-FIELDS |= {"query_embeddings": (list, type(None))}
+
+
+class RunInfo(TypedDict):
+    """What `run.json` says that is read again."""
+
+    name: str
+    queries: Count
+    k: Count
+    query_embeddings: list[int] | None
+    store: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +138,16 @@ class Run:
 
         Raises:
             FileNotFoundError: no such folder, or a file of it is missing.
+            OSError: a file is cut short or damaged; names it.
             ValueError: a run on another store, or files that do not belong together; names the folder.
         """
         folder = Path(folder)
-        info = read_manifest(folder / "run.json", FIELDS)
+        info = read_manifest(folder / "run.json", RunInfo)
         _check_store(folder, info["store"], store)
         shape, embeddings = (info["queries"], info["k"]), None
-        try:
-            table = pq.read_table(folder / "run.parquet")
-            if info["query_embeddings"]:
-                embeddings = np.load(folder / "query_embeddings.npy", allow_pickle=False)
-        except (ValueError, EOFError) as error:  # pyarrow's are ValueErrors too
-            raise ValueError(f"{folder} has a file that is cut short or broken ({error}): search again") from error
+        table = read_parquet(folder / "run.parquet")
+        if info["query_embeddings"]:
+            embeddings = np.array(open_npy(folder / "query_embeddings.npy"))
         if table.num_rows != shape[0] * shape[1]:
             raise ValueError(f"{folder}: run.parquet has {table.num_rows} places, run.json says {shape}: search again")
         rows = np.full(table.num_rows, -1, dtype=np.int64)

@@ -110,8 +110,14 @@ def build_parts(settings: Settings) -> dict[str, RetrievalDataset]:
     Raises:
         ValueError: a split is missing, or has too few questions to join.
     """
-    sizes = {"num_train": settings.num_train, "num_validation": settings.held_out, "num_test": settings.held_out}
-    build_compound(settings.compound, settings.source, settings.templates, **sizes)
+    build_compound(
+        settings.compound,
+        settings.source,
+        settings.templates,
+        num_train=settings.num_train,
+        num_validation=settings.held_out,
+        num_test=settings.held_out,
+    )
     splits = load_dataset_dir(settings.dataset)
     missing = [name for name in ("train", "validation", "test") if name not in splits]
     if missing:

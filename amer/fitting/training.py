@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -112,8 +113,7 @@ def _train(training: Training, processes: _Processes, progress: Progress, task: 
         for line in process.stdout or ():
             lines.write(line)
             said = line if line.strip() and not said.startswith("Error: ") else said
-            if line.startswith("{"):
-                _show(ast.literal_eval(line), training, progress, task)
+            _show(_logged(line), training, progress, task)
     if process.returncode != 0:
         raise ChildProcessError(
             f"the training of {training.name} ended with code {process.returncode}: "
@@ -122,9 +122,19 @@ def _train(training: Training, processes: _Processes, progress: Progress, task: 
     progress.update(task, completed=training.steps)
 
 
-def _show(logged: dict[str, str], training: Training, progress: Progress, task: TaskID) -> None:
+def _logged(line: str) -> dict[str, Any]:
+    """The figures of a line that logs some; nothing of any other line."""
+    try:
+        figures = ast.literal_eval(line) if line.startswith("{") else {}
+    except (ValueError, SyntaxError):  # say a bare nan
+        return {}
+    return figures if isinstance(figures, dict) else {}
+
+
+def _show(logged: dict[str, Any], training: Training, progress: Progress, task: TaskID) -> None:
     """Move the bar to where the training is, by the part of an epoch that it logs."""
-    step = round(float(logged.get("epoch", 0)) * training.steps_per_epoch)
-    progress.update(task, completed=min(step, training.steps))
+    if "epoch" in logged:
+        step = round(float(logged["epoch"]) * training.steps_per_epoch)
+        progress.update(task, completed=min(step, training.steps))
     if "loss" in logged:
         progress.update(task, loss=f"loss {float(logged['loss']):.2f}")

@@ -5,24 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.shards import Shards
 from amer.corpus.store import complete_encoder, differing_fields
+from amer.files import Count, read_manifest
 from amer.locks import share_directory
-from amer.manifests import read_manifest
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 EMBEDDINGS_FILE = "query_embeddings.json"
-SIZES = ("count", "num_query_vectors", "dim", "shard_size")
+
+
+class EmbeddingsInfo(TypedDict):
+    """What `query_embeddings.json` says that is read again."""
+
+    count: Count
+    num_query_vectors: Count
+    dim: Count
+    shard_size: Count
+    checksums: list[str]
 
 
 def encode_queries(
@@ -122,12 +132,10 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path} has no {EMBEDDINGS_FILE}, so it holds no finished query embeddings: run encode_queries again "
             "with the same arguments, it resumes where it stopped"
         )
-    info = read_manifest(file, dict.fromkeys(SIZES, int), {"checksums": list})
-    if not all(info[key] > 0 for key in SIZES):
-        raise ValueError(f"{file} does not describe query embeddings: it needs {', '.join(SIZES)}, each at least 1")
+    info = read_manifest(file, EmbeddingsInfo)
     shards = _shards(file.parent, info)
-    if len(info.get("checksums", [])) != len(shards):
-        raise ValueError(f"{file} has {len(info.get('checksums', []))} checksums for {len(shards)} shards")
+    if len(info["checksums"]) != len(shards):
+        raise ValueError(f"{file} has {len(info['checksums'])} checksums for {len(shards)} shards")
     embeddings = np.empty((info["count"], *shards.row_shape), dtype=np.float32)
     for index, checksum in enumerate(info["checksums"]):
         embeddings[shards.rows(index)] = shards.open(index)
@@ -152,7 +160,7 @@ def model_identity(model: AMERModel) -> dict[str, Any]:
     }
 
 
-def _shards(path: Path, info: dict[str, Any]) -> Shards:
+def _shards(path: Path, info: Mapping[str, Any]) -> Shards:
     row_shape = (info["num_query_vectors"], info["dim"])
     return Shards(path, "query_embeddings", info["count"], info["shard_size"], row_shape, "float32")
 
@@ -173,10 +181,9 @@ def _checked(
 ) -> tuple[list[str] | None, np.ndarray | None, int]:
     """The questions as a list, the vectors as float32, as many as the questions, and how many these are."""
     if questions is not None:
-        questions = [questions] if isinstance(questions, str) else list(questions)
-        for position, question in enumerate(questions):
-            if not isinstance(question, str) or not question.strip():
-                raise ValueError(f"question {position} is {question!r}: it must be a string that is not empty")
+        from modeling_amer import as_questions
+
+        questions = as_questions([questions] if isinstance(questions, str) else questions)
     if input_vectors is not None:
         input_vectors = np.ascontiguousarray(input_vectors, dtype=np.float32)
         if not np.isfinite(input_vectors).all():

@@ -237,16 +237,18 @@ class Searcher:
             num_query_vectors: as in `search`.
 
         Returns:
-            those of each query vector; an empty list where the model cannot say: it neither splits questions nor has
-            token anchors.
+            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
+            cannot say.
 
         Raises:
             ValueError: an empty question.
         """
-        config = self.model.config
-        if getattr(config, "anchor", None) != "tokens" and not getattr(config, "splits_questions", False):
-            return []
         m = None if num_query_vectors == "auto" else num_query_vectors
+        if getattr(self.model.config, "splits_questions", False):
+            (found,) = self.model.find_parts([question], m)
+            return [VectorWords(part.text, [(part.start, part.end)]) for part in found]
+        if getattr(self.model.config, "anchor", None) != "tokens":
+            return []
         return words_by_vector(question, self.model.attribute(question, m))
 
     def stream(
@@ -381,16 +383,20 @@ def _table_of_texts(texts: Sequence[str]) -> pa.Table:
 
 
 def _at_least_one(questions: str | Sequence[str]) -> list[str]:
-    questions = [questions] if isinstance(questions, str) else list(questions)
+    from modeling_amer import as_questions
+
+    questions = as_questions([questions] if isinstance(questions, str) else questions)
     if not questions:
         raise ValueError("no question was given: pass at least one")
     return questions
 
 
 def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
+    from modeling_amer import as_questions
+
     questions = iter(questions)
     while group := list(islice(questions, SEARCHED_TOGETHER)):
-        yield group
+        yield as_questions(group)
 
 
 def _overlapped(

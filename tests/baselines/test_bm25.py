@@ -183,7 +183,7 @@ def test_what_is_no_index_or_a_damaged_one_is_refused(path, tmp_path):
     ("documents", "message"),
     [
         (corpus([("The", "of a"), ("", "")]), "no word but stop words"),
-        (corpus().drop_columns("title"), "lack the column"),
+        (corpus().drop_columns("title"), "lacks the column"),
         (pa.concat_tables([corpus(), corpus()]), "ids repeat"),
     ],
 )

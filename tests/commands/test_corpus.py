@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from amer.corpus import DocumentStore, write_store
+from amer.corpus.importing import import_table
 from tests.commands.running import amer
 
 ENCODER = {"name": "org/encoder", "revision": "main", "query_prompt": "query: "}
@@ -44,6 +45,35 @@ def test_a_saved_dataset_is_imported(tmp_path):
     options = ["--embedding", "v", "--normalize", "--dtype", "float32"]
     run("import", *NAMED, "--table", tmp_path / "saved", "--output", tmp_path / "store", *options)
     assert DocumentStore.open(tmp_path / "store").vectors([0, 1]).tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_split_of_a_saved_dataset_is_imported(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    table = Dataset.from_dict({**DOCUMENTS.to_pydict(), "v": [[1.0, 0.0], [0.0, 1.0]]})
+    DatasetDict(train=table, test=table.select([1])).save_to_disk(tmp_path / "saved")
+    source = ["--table", tmp_path / "saved", "--embedding", "v"]
+    for split, ids in (("train", ["a", "b"]), ("test", ["b"])):
+        run("import", *NAMED, *source, "--split", split, "--output", tmp_path / split)
+        assert DocumentStore.open(tmp_path / split).ids.to_pylist() == ids
+    with pytest.raises(ValueError, match="no split 'dev': choose --split from train, test"):
+        run("import", *NAMED, *source, "--split", "dev", "--output", tmp_path / "dev")
+    with pytest.raises(TypeError, match="got the splits train, test: pass one"):
+        import_table(tmp_path / "dev", DatasetDict(train=table, test=table), ENCODER, "v")
+
+
+def test_a_dataset_that_cannot_be_reached_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"nosuch/name is neither a data set saved in a folder here nor one on the Hub"):
+        run("import", *NAMED, "--table", "nosuch/name", "--output", tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match="empty is neither a data set"):
+        run("import", *NAMED, "--table", tmp_path / "empty", "--output", tmp_path / "store")
+
+
+def test_an_index_is_not_tuned_with_a_file_that_is_none(store, tmp_path):
+    pq.write_table(DOCUMENTS, tmp_path / "x.parquet")
+    with pytest.raises(OSError, match=r"x\.parquet is truncated, damaged or no \.npy file"):
+        amer("index", "build", "--store", store.path, "--output", tmp_path / "i", "--queries", tmp_path / "x.parquet")
 
 
 def test_a_damaged_store_does_not_pass(store, capsys):

@@ -105,10 +105,34 @@ def test_a_question_may_hold_any_character_but_the_end_of_a_line(tmp_path):
     assert read_questions(tmp_path / "questions.txt") == ["one\u2028line", "\x0bthe second\x85 "]
 
 
-@pytest.mark.parametrize("line", ["", "bank", '["bank"]', '{"question": "bank"}'])
+def test_lines_of_white_space_are_no_questions(tmp_path):
+    (tmp_path / "q.txt").write_text("one\n\n \t\ntwo\r\r\n\n")
+    (tmp_path / "q.jsonl").write_text('{"query": "one"}\n\n  \n{"query": "two"}\n\n')
+    assert read_questions(tmp_path / "q.txt") == read_questions(tmp_path / "q.jsonl") == ["one", "two"]
+    (tmp_path / "q.jsonl").write_text('{"query": "one"}\n\n{"query": 2}\n')
+    with pytest.raises(ValueError, match=r"q\.jsonl, line 3"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize("name", ["q.ndjson", "q.csv", "q", "q.parquet", "q.txt.bz2"])
+def test_a_file_of_another_kind_is_not_read_as_text(tmp_path, name):
+    (tmp_path / name).write_text('{"query": "bank"}\n')
+    with pytest.raises(ValueError, match=rf"{name} is none of \.txt, \.jsonl, \.txt\.gz, \.jsonl\.gz"):
+        read_questions(tmp_path / name)
+
+
+def test_a_line_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "q.txt").write_bytes("one\ncafé\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"q\.txt, line 2 is not UTF-8"):
+        read_questions(tmp_path / "q.txt")
+
+
+@pytest.mark.parametrize(
+    "line", ["bank", '{"query": " "}', '{"query": 7}', '{"query": "\\ud83d"}', '["bank"]', '{"question": "bank"}']
+)
 def test_a_line_without_a_question_is_named(model, tmp_path, line):
     (tmp_path / "questions.jsonl").write_text(f'{{"query": "bank"}}\n{line}\n')
-    with pytest.raises(ValueError, match=r"questions\.jsonl:2: .*`query`"):
+    with pytest.raises(ValueError, match=r"questions\.jsonl, line 2"):
         encode(model, tmp_path / "out", "--questions", str(tmp_path / "questions.jsonl"))
     assert not (tmp_path / "out").exists()
 

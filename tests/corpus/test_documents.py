@@ -75,7 +75,7 @@ def test_lines_of_json_are_a_corpus_too(name, tmp_path):
     ("line", "message"),
     [
         ('{"id": "b"}', "line 2: text is None: it must be a text"),
-        ('{"id": null, "text": "b"}', "line 2: id is None"),
+        ('{"id": null, "text": "b"}', "line 2: the id None"),
         ('{"id": "b", "text": "b", "title": 3}', "line 2: title is 3"),
         ('{"id": "b", "text"', "line 2 is not JSON"),
         ('["b"]', "line 2 must hold a JSON object"),
@@ -176,7 +176,7 @@ def test_what_is_no_corpus_is_refused(tmp_path):
     ("columns", "message"),
     [
         ({"id": ["a"], "text": ["b"]}, "lacks the column.*title"),
-        ({"id": [1], "title": ["t"], "text": ["b"]}, "column 'id' is int64"),
+        ({"id": [1.0], "title": ["t"], "text": ["b"]}, "column 'id' is double"),
         ({"id": ["a"], "title": [None], "text": ["b"]}, "column 'title' is"),
         ({"id": ["a", "b"], "title": ["t", None], "text": ["b", "c"]}, "1 nulls"),
     ],
@@ -262,17 +262,17 @@ def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeyp
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        ([], "must be a JSON object"),
-        ({}, "lacks parts"),
-        ({"parts": {}}, "parts must be a list"),
-        ({"parts": []}, "names no parts"),
-        ({"parts": ["part-00000.arrow"]}, r"parts\[0\] must be a JSON object"),
-        ({"parts": [{"file": "part-00000.arrow", "documents": "4"}]}, r"parts\[0\]: documents must be a whole number"),
-        ({"parts": [{"file": 7, "documents": 4}]}, r"parts\[0\]: file must be a text"),
-        ({"parts": [{"file": "part-00000.arrow", "documents": 4, "sha256": None}]}, r"parts\[0\]: sha256 must be"),
+        ([], "all of it: Input should be a valid dict"),
+        ({}, "parts: Field required"),
+        ({"parts": {}}, "parts: Input should be a valid list"),
+        ({"parts": []}, "parts: List should have at least 1 item"),
+        ({"parts": ["part-00000.arrow"]}, r"parts\.0: Input should be a valid dict"),
+        ({"parts": [{"file": "part-00000.arrow", "documents": "4"}]}, r"parts\.0\.documents: .* valid integer"),
+        ({"parts": [{"file": 7, "documents": 4}]}, r"parts\.0\.file: Input should be a valid string"),
+        ({"parts": [{"file": "part-00000.arrow", "documents": 4, "sha256": None}]}, r"parts\.0\.sha256: .* string"),
     ],
 )
 def test_a_listing_of_wrong_types_is_refused_with_its_field(parts, listing, message):
     (parts / "documents.json").write_text(json.dumps(listing))
-    with pytest.raises(ValueError, match=rf"documents\.json.* {message}|documents\.json, {message}"):
+    with pytest.raises(ValueError, match=rf"documents\.json does not describe what it should: {message}"):
         open_documents(parts)

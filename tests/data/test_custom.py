@@ -311,7 +311,7 @@ def test_a_split_that_comes_out_empty_is_told(build, tmp_path):
 def test_a_truncated_file_is_named(build, tmp_path):
     file = write_parquet(tmp_path / "q.parquet", ROWS)
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(OSError, match=r"q\.parquet is cut short"):
+    with pytest.raises(OSError, match=r"q\.parquet is truncated"):
         build(file)
 
 
@@ -365,3 +365,18 @@ def test_another_delimiter_is_named(tmp_path, character, name):
     (tmp_path / "q.csv").write_text(character.join(["query_id", "query", "positives"]) + "\n")
     with pytest.raises(ValueError, match=f"separated by {name}: save it with commas"):
         build_custom(tmp_path / "built", tmp_path / "q.csv")
+
+
+def test_a_source_that_cannot_be_reached_is_named(build):
+    with pytest.raises(OSError, match="nosuch/name is neither a data set saved in a folder here nor one on the Hub"):
+        build("nosuch/name")
+
+
+def test_targets_of_the_same_documents_stay_apart_where_their_answers_differ(build, tmp_path):
+    rows = [{"query": "q", "positives": ["t1", "t1", "t1"], "answers": ["one", "two", "one"]}]
+    path = build(write_jsonl(tmp_path / "q.jsonl", rows), documents=None, searches=[])
+    (split,) = load_dataset_dir(path / "dataset").values()
+    assert (split.targets, split.answers) == ([[["d0"], ["d0"]]], [[["one"], ["two"]]])
+    assert read_json(path / "dataset" / "dataset.json")["drops"] == {
+        "positive with the documents of another, merged": 1
+    }

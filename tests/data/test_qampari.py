@@ -150,3 +150,26 @@ def test_a_question_without_a_snippet_is_dropped(build, source):
     (source / "train_data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     info = read_json(build(source=source) / "dataset" / "dataset.json")
     assert info["drops"]["nothing to search with"] == 1
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_ids_may_be_whole_numbers(build, source, every):
+    for split in ("train", "dev"):
+        file = source / f"{split}_data.jsonl"
+        records = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        for number, record in enumerate(records):
+            record["qid"] = number + 100 * (split == "dev") if every or number == 0 else record["qid"]
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    splits = load_dataset_dir(build(source=source) / "dataset")
+    assert "0" in {*splits["train"].query_ids, *splits["validation"].query_ids}
+    assert "100" in splits["test"].query_ids
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, None, ["a"]])
+def test_an_id_of_another_type_is_named_by_file_and_line(build, source, wrong):
+    file = source / "dev_data.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    records[1]["qid"] = wrong
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(ValueError, match=r"dev_data\.jsonl, line 2 .* is neither a text nor a whole number"):
+        build(source=source)

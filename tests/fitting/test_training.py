@@ -75,6 +75,12 @@ def test_the_bar_is_where_the_epoch_is():
         assert progress.tasks[0].fields["loss"] == "loss 2.00"
 
 
+@pytest.mark.parametrize("line", ["", "Loading", "{'loss': nan}", "{1, 2}", "{"])
+def test_lines_that_log_no_figures_move_nothing(line):
+    assert module._logged(line) == {}
+    assert module._logged("{'epoch': 0.5}\n") == {"epoch": 0.5}
+
+
 def test_a_failure_names_its_reason_and_ends_the_others(train, tmp_path):
     started = time.monotonic()
     with pytest.raises(

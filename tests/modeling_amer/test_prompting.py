@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_amer import default_prompt_template, tokenize_queries
-from modeling_amer.prompting_amer import MAX_QUERY_LENGTH
-from tests.conftest import build, tiny_tokenizer
+from modeling_amer import AMERConfig, default_prompt_template, longest_question, tokenize_queries
+from tests.conftest import build, save_tiny_base, tiny_tokenizer
 
 
 def test_the_paper_instruction_stands_in_the_chat_template_with_one_bos():
@@ -60,15 +59,69 @@ def test_training_and_inference_tokenise_with_the_same_function(llama):
     assert all(torch.equal(value, expected[name]) for name, value in model.tokenize(["one", "two words"]).items())
 
 
-def test_of_a_very_long_question_the_beginning_is_read_and_said_so(llama, caplog):
-    model = build(llama)
-    long = "word " * 60_000  # 300 kB
-    with caplog.at_level("WARNING", logger="modeling_amer"):
-        encoded = model.tokenize([long, "bank", "word " * 20])
-    lengths = encoded["attention_mask"].sum(dim=1)
-    behind = model.config.prompt_template.partition("{query}")[2]
-    tail = len(model.tokenizer(behind, add_special_tokens=False).input_ids)
-    assert lengths.max() <= MAX_QUERY_LENGTH + tail + 1 and lengths[1] < lengths[2] < lengths[0]
-    assert "1 of 3 questions have over 1,024 tokens" in caplog.text
-    end = encoded["input_ids"][:, -tail:]
-    assert (end == end[1]).all()  # the prompt goes on behind what is cut
+def test_half_a_character_is_refused_with_its_position(llama):
+    with pytest.raises(ValueError, match="Question 1 is no Unicode text"):
+        build(llama).encode_query(["fine", "half \ud83d"])
+
+
+@pytest.mark.parametrize("prompt", [None, "<bos>Q: {query}<eos>", "<bos>{query}\n<assistant>", "Query: {query}\n"])
+def test_control_tokens_spelled_in_a_question_are_text(prompt):
+    tokenizer = tiny_tokenizer()
+    prompt = prompt or default_prompt_template(tokenizer)
+    plain, spelled = (
+        tokenize_queries(tokenizer, prompt, [text])["input_ids"][0].tolist()
+        for text in ("bank", "bank<eos> <assistant><bos>")
+    )
+    special = set(tokenizer.all_special_ids)
+    assert [token for token in spelled if token in special] == [token for token in plain if token in special]
+    assert "bank<eos> <assistant><bos>" in tokenizer.decode(spelled)
+    assert not tokenizer.split_special_tokens and tokenizer("<eos>")["input_ids"] == [tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("prompt", [None, "<bos>Q: {query}<eos>", "Query:  {query}\n", "{query}"])
+@pytest.mark.parametrize("question", ["bank", "who is it?", " ünï 字 ", "two\nlines\n", "{query}"])
+def test_an_ordinary_question_has_the_tokens_of_the_whole_prompt(prompt, question):
+    tokenizer = tiny_tokenizer()
+    prompt = prompt or default_prompt_template(tokenizer)
+    encoded = tokenize_queries(tokenizer, prompt, [question])
+    ids = [*encoded.get("prefix_ids", torch.empty(1, 0, dtype=int))[0].tolist(), *encoded["input_ids"][0].tolist()]
+    assert ids == tokenizer(prompt.replace("{query}", question), add_special_tokens=False)["input_ids"]
+
+
+def test_long_questions_lose_their_end_with_one_warning(caplog):
+    tokenizer = tiny_tokenizer()
+    with caplog.at_level("WARNING", "modeling_amer.prompting_amer"):
+        cut = tokenize_queries(tokenizer, "<bos>{query}\n<eos>", ["a" * 9, "b", "c" * 5], max_length=4)
+    rows = zip(cut["input_ids"], cut["attention_mask"], strict=True)
+    assert [tokenizer.decode(ids[mask.bool()]) for ids, mask in rows] == ["aaaa\n<eos>", "b\n<eos>", "cccc\n<eos>"]
+    (record,) = caplog.records
+    assert "2 of 3 questions have more than 4 tokens" in record.message and "max_query_length" in record.message
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_a_question_is_cut_to_the_positions_of_its_decoder(tmp_path, model_type):
+    base = save_tiny_base(tmp_path, model_type, **POSITIONS[model_type])
+    lora = {"r": 4, "target_modules": ["q_proj"] if model_type == "llama" else ["c_attn"]}
+    model = build(base, lora=lora)
+    prompt = len(model.tokenizer(model.config.prompt_template.replace("{query}", ""))["input_ids"])
+    room = longest_question(model.tokenizer, model.config)
+    assert room == 128 - prompt - 3
+    long, exact = model.encode_query(["w" * 1_002, "w" * room])
+    torch.testing.assert_close(long, exact)
+    with pytest.raises(ValueError, match=r"take \d+ positions, the decoder has 128"):
+        model.encode_query(["w" * 1_002], num_query_vectors=9)
+    model.config.prompt_template = "w" * 130 + "{query}"
+    with pytest.raises(ValueError, match="no question fits"):
+        model.encode_query(["w"])
+
+
+POSITIONS = {"llama": {"max_position_embeddings": 128}, "gpt2": {"n_positions": 128, "n_embd": 16, "n_head": 4}}
+
+
+def test_max_query_length_is_a_field_of_the_configuration(llama, tmp_path):
+    model = build(llama, max_query_length=7)
+    model.save_pretrained(tmp_path)
+    assert longest_question(model.tokenizer, AMERConfig.from_pretrained(tmp_path)) == 7
+    assert AMERConfig().max_query_length == 512
+    with pytest.raises(ValueError, match="max_query_length must be an integer of at least 1"):
+        AMERConfig(max_query_length=0)

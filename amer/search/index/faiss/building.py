@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from amer.checksums import check_once, check_sha256, file_checksum
 from amer.corpus.store import DocumentStore
+from amer.files import Count, read_manifest
 from amer.locks import RUN_FILE, try_lock
-from amer.manifests import NUMBER, Kind, read_manifest
 from amer.search.index.exact import READ_ROWS
 from amer.search.index.faiss.library import import_faiss, make_index, read_index, reason_of, write_index
 
 INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.json"
 TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
 LEAST_TRAINED = 65_536
-OPTIONAL_INT = (int, type(None))
-FIELDS: dict[str, Kind] = {"store": str, "factory": str, "width": OPTIONAL_INT, "candidates": int, "recall": NUMBER}
-FIELDS |= {"bytes": int}
 MOST_TRAINED_BYTES = 2**32  # of the sample, float32
+
+
+class Asked(TypedDict):
+    """What an index that is finished or begun says of its kind."""
+
+    index: NotRequired[str]
+    factory: NotRequired[str]
+
+
+class IndexInfo(TypedDict):
+    """What `index.json` says that is read again."""
+
+    store: str
+    factory: str
+    width: int | None
+    candidates: int
+    recall: float
+    bytes: Count
+    k: NotRequired[Count]
+    sha256: NotRequired[str]
 
 
 def build_file(
@@ -94,7 +113,7 @@ def recorded_factory(directory: Path, index: str) -> str | None:
     """What a preset was taken to be when this folder was begun: the memory available may be another by now."""
     for name in (INFO_FILE, RUN_FILE):
         if (directory / name).is_file():
-            recorded = read_manifest(directory / name, {}, {"factory": str})
+            recorded = read_manifest(directory / name, Asked)
             return recorded.get("factory") if recorded.get("index") == index else None
     return None
 
@@ -112,7 +131,7 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
             f"{directory} has no {INFO_FILE}, so it holds no finished index: run FaissIndex.build with the same "
             "arguments, it goes on where it stopped"
         )
-    info = read_manifest(directory / INFO_FILE, FIELDS, {"k": int, "sha256": str})
+    info = {**read_manifest(directory / INFO_FILE, IndexInfo)}
     if info["store"] != store.identity:
         raise ValueError(
             f"{directory} is an index of another store than {store.path}, or of what that was before it was encoded "
@@ -127,7 +146,7 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
     return info
 
 
-def check_index(directory: Path, info: dict[str, Any]) -> None:
+def check_index(directory: Path, info: Mapping[str, Any]) -> None:
     """Compare `index.faiss` with the checksum that `index.json` holds; more than 256 MB once (see `check_once`).
 
     Raises:
@@ -145,5 +164,5 @@ def recorded_checksum(directory: Path) -> dict[str, str]:
         OSError: it was damaged since.
     """
     if (directory / INFO_FILE).is_file():
-        check_index(directory, read_manifest(directory / INFO_FILE, {}, {"sha256": str}))
+        check_index(directory, read_manifest(directory / INFO_FILE, IndexInfo))
     return {"sha256": file_checksum(directory / INDEX_FILE)}

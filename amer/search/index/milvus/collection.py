@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from amer.corpus.store import DocumentStore
+from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
+from amer.files import parquet_batches
 from amer.search.index.milvus.connection import MilvusConnection
 
 LONGEST_STRING = 65_535  # bytes; what Milvus allows
@@ -171,10 +172,9 @@ def longest_strings(store: DocumentStore) -> dict[str, int]:
     """
     longest = {name: 1 for name, kind in store.metadata.items() if pa.types.is_string(kind)}
     if longest:
-        with store.documents_file() as file:
-            for batch in file.iter_batches(columns=list(longest)):
-                for name in longest:
-                    longest[name] = max(longest[name], pc.max(pc.binary_length(batch.column(name))).as_py())
+        for batch in parquet_batches(store.path / DOCUMENTS_FILE, list(longest)):
+            for name in longest:
+                longest[name] = max(longest[name], pc.max(pc.binary_length(batch.column(name))).as_py())
     for name, size in longest.items():
         if size > LONGEST_STRING:
             raise ValueError(

@@ -327,7 +327,7 @@ def test_a_missing_or_damaged_file_is_refused(store, copied):
     with pytest.raises(FileNotFoundError, match=r"index\.faiss is missing"):
         FaissIndex.open(store, copied)
     (copied / "index.json").write_text("{}")
-    with pytest.raises(ValueError, match="lacks store"):
+    with pytest.raises(ValueError, match="store: Field required"):
         FaissIndex.open(store, copied)
 
 
