@@ -61,7 +61,7 @@ $(STAMP_DEV): $(STAMP)
 # The package of MiniLM's weights stands in for the model on the Hub, so that no hub need be reached.
 quickstart: export AMER_OFFLINE_MODELS = 1
 quickstart: $(STAMP) ## fit a small model to the Python packages installed here, and see what it is worth
-	$(BIN)/amer fit python-api --output quickstart
+	$(BIN)/amer fit python-api --num-train 12000 --train-steps 250 --output quickstart
 
 synthetic: $(STAMP) ## the synthetic study of the paper
 	$(BIN)/python -m experiments.synthetic

@@ -59,7 +59,7 @@ def _model_rows(config: AMERConfig, training: dict[str, Any] | None) -> Iterator
         loss = "matched InfoNCE: vectors and targets paired by the Hungarian algorithm"
         fusion = "round-robin: the first of each list, then the second of each, duplicates skipped"
     yield "Objective", f"{loss}; temperature {number(config.loss_temperature)}"
-    if config.num_query_vectors > 1:
+    if config.num_query_vectors > 1 or config.chooses_number:
         yield "Fusion of the lists", fusion
 
 

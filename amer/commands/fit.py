@@ -44,7 +44,7 @@ def fit(
         typer.Option(metavar="FILE", help="YAML file of forms that join questions, as in another language."),
     ] = None,
     num_train: Annotated[int, typer.Option(min=1, help="Questions of several parts to train on.")] = 20_000,
-    train_steps: Annotated[int, typer.Option(min=1, help="Training steps of 64 questions. More is better.")] = 400,
+    train_steps: Annotated[int, typer.Option(min=1, help="Training steps of 64 questions.")] = 1_200,
 ) -> None:
     """Make a model of questions and documents, and see what it is worth.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENCODER, RULE, ONE, AMER, TOLD = "encoder alone", "split by rule", "one vector", "AMER", "told the split"
 KS = (10, 100)
-WARM_UP = 8  # questions that are encoded before the clock starts
+WARM_UP = 64  # questions that are encoded before the clock starts: the first batches of a shape are slow
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ class Settings:
     packages: Sequence[str] | None = None
     templates: Path = TEMPLATES
     num_train: int = 20_000
-    train_steps: int = 400
+    train_steps: int = 1_200
 
     def __post_init__(self) -> None:
         if self.questions is None and self.documents is not None:

@@ -29,8 +29,8 @@ class VectorWords(NamedTuple):
 def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> list[VectorWords]:
     """Give each word of a question to the query vector that has the greatest weight on it.
 
-    Of words that several vectors read, one on which that weight is small beside the vector's greatest belongs to none,
-    unless it stands between two words of one vector.
+    A word on which that weight is small beside the vector's greatest one belongs to none, unless it stands between two
+    words of one vector.
 
     Args:
         question: the text.
@@ -57,7 +57,7 @@ def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> l
 def _owner(weights: dict[int, float], most: Sequence[float]) -> int | None:
     """Which query vector a word belongs to: of its weights, by vector, the greatest, if it is not small."""
     vector = max(weights, key=weights.__getitem__)
-    return vector if len(weights) == 1 or weights[vector] >= LEAST_SHARE * most[vector] > 0 else None
+    return vector if weights[vector] >= LEAST_SHARE * most[vector] > 0 else None
 
 
 def _joined(owners: list[int | None]) -> list[int | None]:
