@@ -6,13 +6,15 @@ in a manifest, a `ValueError` with path and field.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import tokenize
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, TypeVar
 
@@ -47,23 +49,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(path)
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        if error.filename is not None or error.errno is None:  # it has been said which file, or what else it is
-            raise
-        raise OSError(f"{path} could not be written, is the disk full? ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary(path, Path.touch) as temporary:
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        except OSError as error:
+            if error.filename is not None or error.errno is None:  # it has been said which file, or what else it is
+                raise
+            raise OSError(f"{path} could not be written, is the disk full? ({error})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a whole new directory or nothing.
+    """Write a whole new directory or nothing; what a killed process has left of the same directory is removed.
 
     Args:
         path: the directory to create; it must not exist yet, or be empty.
@@ -78,16 +80,38 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} already exists and is not empty: remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for entry in (*temporary.rglob("*"), temporary):
-            _sync(entry)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftovers(path)
+    with _temporary(path, Path.mkdir) as temporary:
+        try:
+            yield temporary
+            for entry in (*temporary.rglob("*"), temporary):
+                _sync(entry)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of a file or directory that they wrote; who is alive has locked it."""
+    if not path.parent.is_dir():
+        return
+    name = re.compile(r"\.[0-9a-f]{32}\." + re.escape(path.name))
+    for left in [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]:
+        try:
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        except OSError:  # at work, or on a file system without locks, where nobody can know
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def inside(folder: str | os.PathLike[str], name: object) -> Path:
@@ -198,6 +222,11 @@ def damage_named(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         ) from error
 
 
+def open_parquet(path: str | os.PathLike[str], metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums, where it has any; see `damage_named`."""
+    return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
+
+
 def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, every value of it checked; folders in its path add no columns.
 
@@ -209,7 +238,7 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = N
         FileNotFoundError: there is no such file.
         OSError: it is cut short, damaged, or no Parquet file; names it.
     """
-    with damage_named(path, "Parquet"), pq.ParquetFile(path) as file:
+    with damage_named(path, "Parquet"), open_parquet(path) as file:
         table = file.read(columns=None if columns is None else list(columns))
         table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
         return table
@@ -223,7 +252,7 @@ def parquet_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a Parquet file, `size` at a time; else as `read_parquet`. Its footer may be given."""
     with damage_named(path, "Parquet"):
-        file = pq.ParquetFile(path, metadata=metadata)
+        file = open_parquet(path, metadata)
     with file:
         batches = file.iter_batches(size, columns=None if columns is None else list(columns))
         while True:  # what is done with a batch is not this file's fault
@@ -268,6 +297,24 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _temporary_beside(path: Path) -> Path:
     """A fresh hidden name in the folder of `path`; the suffix stays, because numpy.save appends a missing ".npy"."""
     return path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Something made under a fresh hidden name beside `path`, and locked: so nobody takes it for a leftover."""
+    while True:
+        temporary = _temporary_beside(path)
+        make(temporary)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks, on which nothing is removed either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # somebody was quick to remove it
+    try:
+        yield temporary
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from amer.files import differences, read_manifest, write_json
 RUN_FILE = "encoding.json"  # in an unfinished directory: what it will hold
 KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
 LOCKS = ".*.lock"
+PATIENCE = 10.0  # seconds: workers of a killed process hold its lock until they notice that it is gone
 
 
 @contextmanager
@@ -54,6 +56,48 @@ def share_directory(
             (directory / RUN_FILE).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def own_directory(directory: Path, doing: str) -> Iterator[None]:
+    """Keep a directory to this process while it works there; the kernel gives it free when the process ends.
+
+    On a file system without locks nothing is kept. A directory that is made here and stays empty is removed again.
+
+    Args:
+        directory: created when missing.
+        doing: what is done there, for the message: "training".
+
+    Raises:
+        FileExistsError: it is a file.
+        OSError: another process keeps it, and still does after some seconds (`PATIENCE`).
+    """
+    made = not directory.exists()
+    descriptor = _owned(directory, doing)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):
+                directory.rmdir()
+        os.close(descriptor)
+
+
+def _owned(directory: Path, doing: str) -> int:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+        free = _acquire_file(descriptor)
+        if free:
+            return descriptor
+        there = os.fstat(descriptor).st_nlink > 0
+        os.close(descriptor)
+        if there and time.monotonic() > deadline:
+            raise BlockingIOError(
+                f"another process is {doing} in {directory}: wait until it has ended, or choose another directory"
+            )
+        time.sleep(0.1)
 
 
 @contextmanager

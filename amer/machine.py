@@ -14,8 +14,20 @@ PACKAGES = ("amer", "torch", "transformers", "peft", "accelerate", "sentence-tra
 
 
 def chosen_device(device: torch.device | str | None = None) -> str:
-    """The device that was asked for, else a GPU if there is one, else the CPU."""
-    return str(device) if device else ("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that was asked for, else a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if not device:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"the device must be cpu, cuda or cuda:N, such as cuda:0; got {str(device)!r}") from None
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"the device is {str(device)!r}, but torch sees {torch.cuda.device_count()} GPUs: use cpu")
+    return str(device)
 
 
 def native_dtype(device: torch.device | str) -> str:

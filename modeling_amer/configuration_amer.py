@@ -110,6 +110,7 @@ class AMERConfig(PreTrainedConfig):
         self.checksums = checksums
         self.initializer_range = initializer_range
         self.max_query_length = max_query_length
+        kwargs.pop("sealed", None)  # of the file (`checksums_amer.seal`), not of what is made of it
         super().__init__(**kwargs)
         self._check()
 

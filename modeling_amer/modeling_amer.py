@@ -576,7 +576,8 @@ class AMERModel(AMERPreTrainedModel):
             TypeError: a question that is no string; names its position.
             ValueError: an empty question or one that is no Unicode text, none at all, m or batch_size < 1, "auto" for
                 a model that cannot choose m, not what this model reads, no room for m in the decoder's positions, or
-                vectors that are not finite, zero, or of another size or count.
+                vectors that are not finite, zero, or of another size or count; weights that give vectors without
+                length.
         """
         if isinstance(texts, str):
             one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
@@ -608,6 +609,8 @@ class AMERModel(AMERPreTrainedModel):
                     masks.append(_emitted(output).cpu())
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
+        if not query_embeddings[:, 0].any(dim=-1).all():  # those of absent parts are zeros
+            raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
         if not auto:
             return query_embeddings
         mask = torch.cat(masks)[back]

@@ -7,6 +7,7 @@ adapter was trained on. What does not fit is refused: a retriever with random we
 from __future__ import annotations
 
 import copy
+import errno
 import inspect
 import json
 import os
@@ -35,7 +36,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, extract_commit_hash, logging
 
-from .checksums_amer import check_sha256, check_weights_name, sha256
+from .checksums_amer import check_floats, check_sealed, check_sha256, check_weights_name, seal, sha256
 from .configuration_amer import AMERConfig, check_attention
 from .probe_amer import PROBE_FILE, Probe
 from .prompting_amer import default_prompt_template
@@ -55,6 +56,17 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 OWN_PARTS = ("input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection")
 HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, what a file may hold
+NOTHING = type(None)
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "text_config": (dict,),
+    **dict.fromkeys(("lora", "document_encoder", "checksums"), (dict, NOTHING)),
+    **dict.fromkeys(("document_dim", "num_query_vectors", "max_query_length"), (int,)),
+    "max_query_vectors": (int, NOTHING),
+    **dict.fromkeys(("loss_temperature", "initializer_range"), (int, float)),
+    **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
+    **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
+}
 CODE = {file.name: sha256(file) for file in sorted(Path(__file__).parent.glob("*_amer.py"))}  # as it was imported
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
@@ -314,14 +326,24 @@ class AMERPreTrainedModel(PreTrainedModel):
         attention = getattr(config, "_attn_implementation_internal", None)
         if attention is not None:  # AutoModel keeps the choice in the configuration
             decoder_options.setdefault("attn_implementation", attention)
-        saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        try:
+            saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
+        except (OSError, RecursionError) as error:
+            raise OSError(
+                f"The AMER model {str(where)!r} could not be opened: give a folder that holds one, or the name of one "
+                f"on the Hub that you can reach. ({error})"
+            ) from error
         if saved.get("model_type") != "amer":  # a folder without config.json would get a configuration of defaults
             raise OSError(
                 f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
             )
+        _check_types(where, saved)
         if config is None:
-            config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
-        _check_files(where, saved, verify, **place, **hub_options)
+            try:
+                config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
+            except (TypeError, AttributeError, KeyError) as error:
+                raise ValueError(f"The config.json of {where} has a field of another type ({error}).") from error
+        check_files(where, saved, verify, **place, **hub_options)
         if config.weights == "full":
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
             options |= {"use_safetensors": True, "output_loading_info": True}
@@ -418,7 +440,8 @@ class AMERPreTrainedModel(PreTrainedModel):
                 f"The saved adapter needs its base in {base}: without that folder it cannot be loaded."
             )
         # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
-        with staged(save_directory) if is_main_process else tempfile.TemporaryDirectory() as folder:
+        staging = staged(save_directory) if is_main_process else tempfile.TemporaryDirectory()
+        with _named_when_full(save_directory), staging as folder:
             folder = Path(folder)
             with self._own_class():
                 super().save_pretrained(folder, is_main_process, state_dict, max_shard_size=size)
@@ -432,6 +455,7 @@ class AMERPreTrainedModel(PreTrainedModel):
                 Probe.take(self).save(folder / PROBE_FILE)
             self.config.checksums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
             self.config.save_pretrained(folder)
+            seal(folder)
             for file in folder.rglob("*.safetensors"):  # written readable to their owner alone
                 file.chmod((folder / "config.json").stat().st_mode)
 
@@ -672,19 +696,37 @@ def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any])
     return extract_commit_hash(file, None) or revision
 
 
-def _check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
+def _check_types(where: str | os.PathLike[str], saved: dict[str, Any]) -> None:
+    """Raise ValueError if a field of config.json is of another type than what is saved there."""
+    encoder = saved.get("document_encoder")
+    names = encoder if isinstance(encoder, dict) else {}
+    wrong = [name for name, kinds in FIELD_TYPES.items() if name in saved and not _is_of(saved[name], kinds)]
+    wrong += [f"document_encoder.{name}" for name, value in names.items() if not _is_of(value, (str, NOTHING))]
+    if wrong:
+        raise ValueError(f"The config.json of {where} holds {', '.join(wrong)} of another type: fetch it again.")
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is of one of the types; True and False are no numbers."""
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+
+
+def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
     """Compare the weights with the checksums of config.json; an adapter's always, larger ones once (`verify`: again).
 
     Raises:
         OSError: a file is not there, or another than the one that was saved.
-        ValueError: the checksums name files outside the model.
+        ValueError: the checksums name files outside the model; weights that are no floats.
     """
     checksums = saved.get("checksums") or {}
     for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
         check_weights_name(name)
     for name, checksum in checksums.items():
         remember = saved.get("weights") == "full" and not verify
-        check_sha256(saved_file(where, name, **options), checksum, remember)
+        file = saved_file(where, name, **options)
+        check_sha256(file, checksum, remember)
+        check_floats(file)
+    check_sealed(lambda name: saved_file(where, name, **options))
 
 
 def _indexed_files(index: Path) -> set[Any]:
@@ -697,8 +739,19 @@ def _indexed_files(index: Path) -> set[Any]:
         return set()
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
+
+
+@contextmanager
+def _named_when_full(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """An error while writing, of a full disk for example, with the folder's name."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise OSError(f"The model could not be written into {folder}, is the disk full? ({error})") from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:

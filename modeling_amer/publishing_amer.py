@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
+from .checksums_amer import seal
 from .configuration_amer import AMERConfig
 
 MAIN = "main"
@@ -161,6 +162,7 @@ def forget_local_base(folder: Path) -> None:
     if base is not None and not is_repo_id(base):
         fields["base_model_name_or_path"] = None
         file.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        seal(folder)
 
 
 def card_for_push(config: AMERConfig, repo_id: str, there: str | None, tags: Sequence[str]) -> str | None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import NotRequired
 
 import numpy as np
@@ -20,8 +24,11 @@ from amer.files import (
     read_json,
     read_manifest,
     read_parquet,
+    remove_leftovers,
     write_json,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_write_replaces_the_file_whole(tmp_path):
@@ -123,11 +130,47 @@ def test_the_links_of_the_hubs_cache_are_followed(tmp_path):
         inside(snapshot, "b")
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from amer.files import atomic_directory
+with atomic_directory(sys.argv[1]) as folder:
+    (folder / "vectors.npy").write_bytes(bytes(1000))
+    print("writing", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_write_has_left_goes_with_the_next_and_what_is_alive_stays(tmp_path):
+    start = [sys.executable, "-c", KILLED, str(tmp_path / "store")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed, alive = (
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    )
+    try:
+        for process in (killed, alive):
+            assert process.stdout.readline() == "writing\n"
+        killed.communicate("\n")
+        (tmp_path / ".other").mkdir()
+        assert len(list(tmp_path.iterdir())) == 3
+        with atomic_directory(tmp_path / "store") as folder:
+            (folder / "vectors.npy").write_bytes(b"")
+        names = [path.name for path in tmp_path.iterdir()]
+        assert len(names) == 3 and {"store", ".other"} < set(names)  # and what is being written
+    finally:
+        alive.communicate("\n")
+    remove_leftovers(tmp_path / "store")
+    assert {path.name for path in tmp_path.iterdir()} == {"store", ".other"}
+
+
 class Described(TypedDict):
     """A manifest."""
 
     count: Count
     parts: NotRequired[list[dict[str, int]]]
+    width: NotRequired[int | None]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +182,8 @@ class Described(TypedDict):
         ('{"count": true}', "count: Input should be a valid integer"),
         ('{"count": 0}', "count: Input should be greater than or equal to 1"),
         ('{"count": 1, "parts": [{"a": 1}, {"a": null}]}', r"parts\.1\.a: Input should be a valid integer"),
+        ('{"count": 3.5}', "count: Input should be a valid integer"),
+        ('{"count": 1, "width": 1.5}', "width: Input should be a valid integer"),
         ('{"count": NaN}', "count: Input should be a valid integer"),
     ],
 )
@@ -146,6 +191,15 @@ def test_what_is_wrong_in_a_manifest_is_named_by_file_and_field(tmp_path, text, 
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(ValueError, match=rf"m\.json does not describe what it should: {message}"):
         read_manifest(tmp_path / "m.json", Described)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"count": 1' + "0" * 5_000 + "}"], ids=["empty", "deep", "long"])
+def test_a_manifest_that_is_no_json_is_named(tmp_path, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ValueError, match=r"m\.json is not a JSON file"):
+        read_manifest(tmp_path / "m.json", Described)
+    with pytest.raises(FileNotFoundError, match=r"n\.json"):
+        read_manifest(tmp_path / "n.json", Described)
 
 
 def test_a_manifest_keeps_the_fields_it_is_not_asked_for(tmp_path):

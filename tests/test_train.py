@@ -19,6 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from amer import locks
 from amer.corpus import DocumentEncoder, DocumentStore, write_store
 from amer.data import RetrievalDataset, load_dataset_dir, save_dataset_dir
 from amer.data.question_vectors import add_question_vectors
@@ -518,6 +519,24 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(unbroken, llama, dat
     with pytest.raises(ValueError, match=message):
         run.main([*command(unbroken, llama, data.text), *changed])
     assert weights(unbroken) == before
+
+
+def test_two_trainings_in_one_folder_do_not_disturb_each_other(unbroken, llama, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.2)
+    arguments = command(tmp_path / "out", llama, data.text)
+    other = [*arguments, "--learning_rate", "0.5"]
+    begun = []
+
+    def recorded(*args: object, real=run.training_record, **options: object) -> dict:
+        begun.append(True)  # the first is at work, and the second begins
+        with pytest.raises(BlockingIOError, match=r"another process is training in .*out"):
+            run.main(other)
+        return real(*args, **options)
+
+    monkeypatch.setattr(run, "training_record", recorded)
+    run.main(arguments)
+    assert begun and weights(tmp_path / "out") == weights(unbroken)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["learning_rate"] == 1e-2
 
 
 def test_vectors_that_would_never_be_trained_are_refused(llama, data, tmp_path):

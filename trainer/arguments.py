@@ -7,11 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
+from amer.ranges import Range, check_choice, check_ranges
 from amer.trainer.sampling import SCHEDULES
-from modeling_amer.configuration_amer import OBJECTIVES
+from modeling_amer.configuration_amer import ANCHORS, EMISSIONS, OBJECTIVES
 
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 """The baseline Single-Query (paper §5.2) as fields of the training: one vector, one target drawn anew each time."""
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+STRATEGIES = ("random", "group_by_length")
+COUNT, MANY, COUNT_OF_STEPS = Range(1, 2**16), Range(0, 10**6), Range(1, 10**9)
+NOT_NEGATIVE, POSITIVE = Range(0), Range(0, above=True)
+MODEL_RANGES = {
+    **dict.fromkeys(("layers", "num_query_vectors", "max_query_vectors", "lora_r"), COUNT),
+    "width": Range(32, 2**16),
+    "lora_alpha": POSITIVE,
+    "lora_dropout": Range(0, 1, below=True),
+}
+DATA_RANGES = {"max_eval_queries": Range(1), "eval_ks": Range(1)}
+TRAINING_RANGES = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), COUNT),
+    **dict.fromkeys(("gradient_accumulation_steps", "max_targets"), COUNT),
+    **dict.fromkeys(("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "warmup_steps"), NOT_NEGATIVE),
+    **dict.fromkeys(("span_weight", "stop_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("temperature", "num_train_epochs", "save_steps", "eval_steps", "logging_steps"), POSITIVE),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), Range(0, 1, below=True)),
+    **dict.fromkeys(("seed", "data_seed"), Range(0, 2**32 - 1)),
+    "num_random_negatives": MANY,
+}
 
 
 @dataclass
@@ -54,6 +77,11 @@ class ModelArguments:
         metadata={"help": "Linear layers that get LoRA."},
     )
 
+    def __post_init__(self) -> None:
+        check_ranges(self, MODEL_RANGES)
+        for name, choices in (("dtype", DTYPES), ("anchor", ANCHORS), ("emission", EMISSIONS)):
+            check_choice(name, getattr(self, name), choices)
+
     @property
     def lora(self) -> dict[str, Any] | None:
         """LoRA's configuration, as `AMERModel.from_base` takes it; None where the whole decoder is trained."""
@@ -90,6 +118,9 @@ class DataArguments:
         default=False, metadata={"help": "Run the code that the store's encoder brings along (anchored models)."}
     )
 
+    def __post_init__(self) -> None:
+        check_ranges(self, DATA_RANGES)
+
 
 @dataclass
 class AMERTrainingArguments(TrainingArguments):
@@ -99,8 +130,8 @@ class AMERTrainingArguments(TrainingArguments):
     reads whole dataset rows and the loss is the trainer's; of `train_sampling_strategy` there are two.
 
     Raises:
-        ValueError: an unknown objective or schedule, a temperature that is not positive, a count below its least, or a
-            way of dealing batches that is not supported.
+        ValueError: an unknown objective or schedule, a number outside its range, or a way of dealing batches that is
+            not supported.
     """
 
     # Parameters that control the loss
@@ -149,29 +180,16 @@ class AMERTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=list, metadata={"help": "The loss needs no label column."})
 
     def __post_init__(self) -> None:
+        check_ranges(self, TRAINING_RANGES)
+        if self.max_steps != -1 and self.max_steps not in COUNT_OF_STEPS:
+            raise ValueError(f"max_steps must {COUNT_OF_STEPS}, or -1 for num_train_epochs; got {self.max_steps}.")
         super().__post_init__()
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
-        if self.scheduled_sampling not in SCHEDULES:
-            raise ValueError(
-                f"scheduled_sampling must be one of {', '.join(SCHEDULES)}; got {self.scheduled_sampling!r}."
-            )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}.")
-        for name in ("span_weight", "stop_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.max_targets is not None and self.max_targets < 1:
-            raise ValueError(f"max_targets must be at least 1, got {self.max_targets}.")
-        if self.num_random_negatives < 0:
-            raise ValueError(f"num_random_negatives must not be negative, got {self.num_random_negatives}.")
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("scheduled_sampling", self.scheduled_sampling, SCHEDULES)
+        check_choice("train_sampling_strategy", self.train_sampling_strategy, STRATEGIES)
         if self.auto_find_batch_size:
             raise ValueError(
                 "auto_find_batch_size would change the candidates of a query: set a batch size that fits."
-            )
-        if self.train_sampling_strategy not in ("random", "group_by_length"):
-            raise ValueError(
-                f"train_sampling_strategy must be random or group_by_length; got {self.train_sampling_strategy!r}."
             )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
-from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -23,6 +22,7 @@ from amer.files import write_json
 from amer.hub import published_card, push_folder
 from amer.hub_cards import write_model_card
 from amer.trainer.arguments import AMERTrainingArguments
+from amer.trainer.checkpoints import CheckpointingTrainer
 from amer.trainer.record import training_record
 from modeling_amer import AMERModel
 from modeling_amer.publishing_amer import files_in, forget_local_base, is_public, push_files
@@ -33,7 +33,7 @@ PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "im
 logger = logging.get_logger(__name__)
 
 
-class PublishingTrainer(Trainer):
+class PublishingTrainer(CheckpointingTrainer):
     """The Hugging Face Trainer, which saves and publishes whole AMER models in place of bare weights.
 
     A repository that it creates is private, unless `args.hub_private_repo` is False or `push_to_hub(public=True)`.
@@ -83,7 +83,8 @@ class PublishingTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
         if self.args.should_save:
-            write_json(Path(output_dir) / "training_args.json", json.loads(self.args.to_json_string()))
+            arguments = {**json.loads(self.args.to_json_string()), "save_total_limit": self.save_total_limit}
+            write_json(Path(output_dir) / "training_args.json", arguments)
 
     @property
     def _repo_id(self) -> str:

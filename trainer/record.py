@@ -88,11 +88,15 @@ def training_record(
         "best": _best(args, state) if args.load_best_model_at_end else None,
         "hardware": hardware(args.device, args.world_size),
         "versions": versions(),
-        "dataset": dataset,
-        "store": store and {key: value for key, value in store.items() if key != "checksums"},
+        "dataset": _without_checksums(dataset),
+        "store": _without_checksums(store),
         "log_history": [_finite(entry) for entry in state.log_history],
     }
     return {name: value for name, value in record.items() if value is not None}
+
+
+def _without_checksums(info: dict[str, Any] | None) -> dict[str, Any] | None:
+    return info and {key: value for key, value in info.items() if key != "checksums"}
 
 
 def _settings(args: TrainingArguments) -> dict[str, Any]:

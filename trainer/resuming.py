@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+from typing_extensions import TypedDict
 
-from amer.files import read_json
+from amer.files import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
+from amer.trainer.checkpoints import TRAINER_STATE, checkpoints, is_whole
 
-TRAINER_STATE = "trainer_state.json"
 NOTE = "run.json"  # in the output folder: the settings of the run
 
 # Of the Trainer's own arguments, those that decide what a run ends in.
@@ -23,10 +24,17 @@ DECISIVE = {
 }  # fmt: skip
 
 
+class Progress(TypedDict):
+    """What `trainer_state.json` says that is read here."""
+
+    global_step: int
+    max_steps: int
+
+
 def last_checkpoint(folder: str) -> str | None:
-    """The latest checkpoint that was written whole: the Trainer writes its state last."""
-    whole = [file.parent for file in Path(folder).glob(f"checkpoint-*/{TRAINER_STATE}") if _is_json(file)]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    """The latest checkpoint that was written whole."""
+    whole = [checkpoint for checkpoint in checkpoints(folder) if is_whole(checkpoint)]
+    return str(whole[-1]) if whole else None
 
 
 def chosen_checkpoint(args: AMERTrainingArguments) -> str | None:
@@ -62,11 +70,11 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
         ValueError: it is not the state of a training.
     """
     file = Path(folder, TRAINER_STATE)
-    state = read_json(file)
     try:
-        return int(state["global_step"]), int(state["max_steps"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is not the state of a training ({error!r}): remove its folder") from error
+        state = read_manifest(file, Progress)
+    except ValueError as error:
+        raise ValueError(f"{file} is not the state of a training ({error}): remove its folder") from error
+    return state["global_step"], state["max_steps"]
 
 
 def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
@@ -81,15 +89,6 @@ def is_finished(output: Path, checkpoint: str | None) -> bool:
     if checkpoint is None or not saved or not is_trained(checkpoint):
         return False
     return steps_of(output)[0] >= steps_of(checkpoint)[0]
-
-
-def _is_json(file: Path) -> bool:
-    """Whether all of it was written."""
-    try:
-        read_json(file)
-    except ValueError:
-        return False
-    return True
 
 
 def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     """
     if checkpoint is None or not (output / NOTE).is_file():
         return
-    before = read_json(output / NOTE)
+    before = read_manifest(output / NOTE, dict)
     differing = [
         f"{name} (was {before.get(name)!r}, now {value!r})"
         for name, value in settings.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import set_seed
@@ -14,6 +15,7 @@ from amer.data import RetrievalDataset, load_dataset_dir
 from amer.data.question_vectors import add_question_vectors
 from amer.files import read_json, write_json
 from amer.hub import origin, pull_folder
+from amer.locks import own_directory
 from amer.search import locate_encoder
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.building import build_model, build_trainer
@@ -35,9 +37,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTraini
     A training that has come to its end is left as it is.
 
     Raises:
-        OSError: the dataset, the store, its encoder where that is needed, or the base model is not there.
+        OSError: the dataset, the store, its encoder where that is needed, or the base model is not there; another
+            training is at work in the folder.
         ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
     """
+    with own_directory(Path(args.output_dir), "training") if args.process_index == 0 else nullcontext():
+        _train(model_args, data_args, args)
+
+
+def _train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> None:
     output, checkpoint = Path(args.output_dir), chosen_checkpoint(args)
     settings = settings_of(model_args, data_args, args)
     check_same_run(output, checkpoint, settings)

@@ -15,11 +15,12 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from amer.trainer.arguments import AMERTrainingArguments
 from amer.trainer.candidates import Candidates, gather_candidates
+from amer.trainer.checkpoints import TRAINER_STATE, remove_unfinished
 from amer.trainer.epochs import EpochDataset, EpochSampler
 from amer.trainer.losses import matched_info_nce, mixture_info_nce, part_loss, span_loss, stop_loss
 from amer.trainer.publishing import PublishingTrainer
 from amer.trainer.record import TrainingClock
-from amer.trainer.resuming import TRAINER_STATE, is_trained
+from amer.trainer.resuming import is_trained
 from amer.trainer.sampling import prediction_probability
 from modeling_amer import AMEROutput, blank, emitted
 from modeling_amer.staging_amer import finish_interrupted_save
@@ -105,6 +106,7 @@ class AMERTrainer(PublishingTrainer):
             output = Path(self.args.output_dir)
             for folder in (output, *output.glob("checkpoint-*")):
                 finish_interrupted_save(folder)
+            remove_unfinished(output)
         self.accelerator.wait_for_everyone()
         checkpoint = resume_from_checkpoint
         if checkpoint is True:

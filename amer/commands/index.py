@@ -24,7 +24,7 @@ def build(
     store: Store,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the index.")],
     preset: Annotated[str, typer.Option(help="auto, flat, ivfpq, hnsw, or a factory string of FAISS.")] = "auto",
-    recall: Annotated[float, typer.Option(help="Of the k nearest, tuned for.")] = 0.95,
+    recall: Annotated[float, typer.Option(min=0, max=1, help="Of the k nearest, tuned for.")] = 0.95,
     k: Annotated[int, typer.Option(min=1, help="Documents of the lists that are tuned.")] = 100,
     memory: Annotated[
         float | None, typer.Option(help="GiB that the index may take. What is free when not given.")
@@ -40,7 +40,14 @@ def build(
     `amer index milvus`.
     """
     from amer.files import open_npy
+    from amer.ranges import Range
     from amer.search import FaissIndex
+
+    if memory is not None and memory not in Range(0, above=True):
+        raise typer.BadParameter(f"--memory must {Range(0, above=True)}; got {memory}")
+    if queries is not None and queries.suffix.lower() != ".npy":
+        raise typer.BadParameter(f"--queries {queries}: vectors are read from a .npy file, `numpy.save` writes one")
+    tuned_with = None if queries is None else open_npy(queries)
 
     index = FaissIndex.build(
         open_store(store),
@@ -49,7 +56,7 @@ def build(
         recall=recall,
         k=k,
         memory=None if memory is None else int(memory * GIB),
-        queries=None if queries is None else open_npy(queries),
+        queries=tuned_with,
     )
     say(f"{output}: {index!r}")
 

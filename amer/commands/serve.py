@@ -19,7 +19,7 @@ def serve(
     index: Index = None,
     collection: Collection = COLLECTION,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from amer.checksums import check_once, check_sha256
 from amer.corpus.table import COLUMNS, with_texts
 from amer.files import damage_named, inside, read_manifest, read_parquet
 from amer.text_lines import id_text, read_objects
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 PARTS_FILE = "documents.json"  # written last: it says that every part is there
+ADVICE = "restore it or build the corpus again"
 
 
 class Part(TypedDict):
@@ -24,6 +27,7 @@ class Part(TypedDict):
 
     file: str
     documents: Annotated[int, Field(ge=0)]
+    sha256: NotRequired[str]
 
 
 class Parts(TypedDict):
@@ -35,6 +39,9 @@ class Parts(TypedDict):
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     """Open a corpus: columns `id`, `title`, `text`, given as strings; others are metadata, for filters.
 
+    A mapped file that is damaged would end the process. So the checksum of each part is compared first, and a file
+    without one is validated, which takes as long as reading it. More than 256 MB are checked once (`check_once`).
+
     Args:
         path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
             is read into memory; or a `.parquet`, `.jsonl` or `.jsonl.gz` file, which is read. A line of JSON may lack
@@ -42,7 +49,7 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
 
     Raises:
         FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
-        OSError: a file is truncated, or of another format.
+        OSError: a file is truncated, damaged, or of another format.
         ValueError: `path` is none of these, a line is not JSON, or a column is missing, null or not of strings (see
             `with_texts`).
     """
@@ -54,7 +61,8 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     elif path.name.lower().endswith(JSON_LINES):
         table = _read_json_lines(path)
     elif path.suffix.lower() == ".arrow":
-        table = _open_arrow(path)
+        check_once([path], "valid", lambda: _validate(path))
+        table = map_arrow(path)
     elif path.suffix.lower() == ".parquet":
         table = read_parquet(path)
     else:
@@ -92,17 +100,21 @@ def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]
 
 def _open_parts(folder: Path) -> pa.Table:
     """The parts that `documents.json` names, one after another."""
-    if not (folder / PARTS_FILE).is_file():
+    listing = folder / PARTS_FILE
+    if not listing.is_file():
         raise FileNotFoundError(
             f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
         )
+    files = {str(inside(folder, part["file"])): part for part in read_manifest(listing, Parts)["parts"]}
+    if missing := [name for name in files if not Path(name).is_file()]:
+        raise FileNotFoundError(f"{missing[0]} is missing: {ADVICE}")
+    check_once([listing, *map(Path, files)], "parts", lambda: _check_parts(files))
     tables = []
-    for part in read_manifest(folder / PARTS_FILE, Parts)["parts"]:
-        file = inside(folder, part["file"])
-        tables.append(_open_arrow(file))
+    for name, part in files.items():
+        tables.append(map_arrow(Path(name)))
         if tables[-1].num_rows != part["documents"]:
             raise ValueError(
-                f"{file} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
+                f"{name} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
     if any(table.schema != tables[0].schema for table in tables):
@@ -110,9 +122,32 @@ def _open_parts(folder: Path) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _open_arrow(file: Path) -> pa.Table:
+def _check_parts(files: Mapping[str, Part]) -> None:
+    for name, part in files.items():
+        if "sha256" in part:
+            check_sha256(Path(name), part["sha256"], ADVICE)
+        else:  # of a corpus that was built before checksums were kept
+            _validate(Path(name))
+
+
+def _validate(file: Path) -> None:
+    """Look at every offset and every character: a wrong one would end the process, or be read as something else."""
+    table = map_arrow(file)
     with damage_named(file, "Arrow"):
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)
+
+
+def map_arrow(file: Path) -> pa.Table:
+    """Map an Arrow file into memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is truncated or of another format; values are not looked at.
+    """
+    with damage_named(file, "Arrow"):
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table.column_names  # noqa: B018  (decodes them)
+        return table
 
 
 def _read_json_lines(file: Path) -> pa.Table:

@@ -6,6 +6,7 @@ For FAISS, `FaissIndex.build(store, folder, "flat")` writes an index that holds 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from amer.corpus.importing import EMBEDDING
 from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
-from amer.files import atomic_write, parquet_batches, parquet_metadata
+from amer.files import atomic_write, parquet_batches, parquet_metadata, remove_leftovers
 
 BLOCK = 16_384  # vectors held at a time
 
@@ -25,6 +26,7 @@ def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress
     `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
     """
     header = {"descr": np.dtype(store.dtype).str, "fortran_order": False, "shape": (len(store), store.dim)}
+    remove_leftovers(Path(file))
     with atomic_write(file) as temporary, open(temporary, "wb") as out:
         # Not through a memory map: writing to one on a full disk ends the process without a word.
         np.lib.format.write_array_header_1_0(out, header)
@@ -44,6 +46,7 @@ def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_prog
     schema = (
         parquet_metadata(documents).schema.to_arrow_schema().remove_metadata().append(pa.field(EMBEDDING, vectors))
     )
+    remove_leftovers(Path(file))
     with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
         with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
             start = 0

@@ -206,8 +206,13 @@ def _prepared(vectors: Any, normalize: bool) -> np.ndarray:
 
 
 def _as_array(vectors: Any) -> np.ndarray:
-    vectors = vectors.detach().float().cpu() if isinstance(vectors, torch.Tensor) else vectors
-    return np.asarray(vectors, dtype=np.float32)
+    if isinstance(vectors, torch.Tensor):
+        vectors = vectors.detach().cpu()
+        vectors = vectors if vectors.is_complex() else vectors.float()
+    vectors = np.asarray(vectors)
+    if vectors.dtype.kind not in "fiu":
+        raise ValueError(f"vectors are of {vectors.dtype}: they must be real numbers, such as float32")
+    return vectors.astype(np.float32, copy=False)
 
 
 def _cuts(count: int, show_progress_bar: bool) -> Iterator[slice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from amer.checksums import check_sha256, file_checksum
 from amer.files import atomic_write, open_npy, write_json
 from amer.locks import try_lock
 
@@ -146,8 +146,7 @@ class Shards:
 
     def verify(self, index: int, checksum: str) -> None:
         """Read shard `index` and raise OSError if its sha256 is not `checksum`."""
-        if file_checksum(self.file(index)) != checksum:
-            raise OSError(f"{self.file(index)} is damaged: its sha256 is not the one that was recorded; restore it")
+        check_sha256(self.file(index), checksum, "restore it")
 
 
 def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
@@ -165,9 +164,3 @@ def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
             f"{where}: the vector of row {first_row + bad[0][0]} has length {lengths[tuple(bad[0])]:.4g}, "
             f"{len(bad)} such; embeddings must be finite and of length 1 (L2-normalise them)"
         )
-
-
-def file_checksum(file: Path) -> str:
-    """sha256 of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

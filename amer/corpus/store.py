@@ -34,6 +34,7 @@ from amer.files import (
     atomic_directory,
     atomic_write,
     damage_named,
+    open_parquet,
     parquet_batches,
     parquet_metadata,
     read_manifest,
@@ -252,7 +253,7 @@ class DocumentStore:
             return []
         unique, places = np.unique(rows, return_inverse=True)
         path = self.path / DOCUMENTS_FILE
-        with damage_named(path, "Parquet"), pq.ParquetFile(path, metadata=self._metadata) as file:
+        with damage_named(path, "Parquet"), open_parquet(path, self._metadata) as file:
             sizes = [self._metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             groups, starts = np.unique(np.searchsorted(ends, unique, side="right"), return_index=True)
@@ -394,6 +395,7 @@ def write_documents(directory: Path, documents: pa.Table) -> None:
             row_group_size=row_group,
             use_dictionary=["title", *metadata],
             write_statistics=False,
+            write_page_checksum=True,
         )
 
 
@@ -418,6 +420,8 @@ def _shards(blocks: Iterable[np.ndarray], info: dict[str, Any]) -> Iterator[np.n
     size = min(info["shard_size"], info["count"])
     shard, filled = np.empty((size, info["dim"]), dtype=np.float32), 0
     for block in blocks:
+        if np.iscomplexobj(block):
+            raise ValueError("vectors are complex: they must be real numbers, such as float32")
         if np.ndim(block) != 2 or np.shape(block)[1] != info["dim"]:
             raise ValueError(f"every block of vectors must be (n, {info['dim']}), got {np.shape(block)}")
         while len(block):

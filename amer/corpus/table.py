@@ -38,6 +38,9 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
     documents = documents.select([*COLUMNS, *(name for name in documents.column_names if name not in COLUMNS)])
     schema = pa.schema([(field.name, _stored_type(field)) for field in documents.schema])
     check_no_nulls(documents, "documents")
+    empty = pc.index(documents.column("id"), "").as_py()
+    if empty >= 0:
+        raise ValueError(f"documents: row {empty} has the empty string as its id, give it a name")
     numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
     infinite = [name for name in numbers if not pc.all(pc.is_finite(documents[name])).as_py()]
     if infinite:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import amer
-from amer.corpus.shards import file_checksum
+from amer.checksums import file_checksum
 from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import DatasetInfo, RetrievalDataset, save_dataset_dir

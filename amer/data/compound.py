@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 import amer
-from amer.corpus.shards import file_checksum
+from amer.checksums import file_checksum
 from amer.data.building import DroppedRecords, finish, is_built
 from amer.data.dataset import SPLITS, RetrievalDataset, load_dataset_dir
 from amer.files import read_manifest

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from amer.checksums import check_sha256, file_checksum
 from amer.corpus.table import string_column
 from amer.files import atomic_directory, read_manifest, read_parquet, write_json
 
@@ -36,6 +37,7 @@ class DatasetInfo(TypedDict):
     """What `dataset.json` says that is read again."""
 
     splits: NotRequired[dict[str, SplitCounts]]
+    checksums: NotRequired[dict[str, str]]
     arguments: NotRequired[dict[str, Any]]
 
 
@@ -152,12 +154,14 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
 
     Raises:
         FileNotFoundError: the directory, its `dataset.json` or every split is missing.
-        OSError: a file is truncated or damaged; names it.
+        OSError: a file is truncated, damaged, or not the one whose checksum `dataset.json` holds; names it.
         ValueError: a file breaks the contract; names the file, and the query where there is one.
     """
     path = Path(path)
-    counts = read_manifest(path / "dataset.json", DatasetInfo).get("splits", {})
-    splits = {name: _read_split(path / f"{name}.parquet") for name in SPLITS if (path / f"{name}.parquet").is_file()}
+    info = read_manifest(path / "dataset.json", DatasetInfo)
+    counts, checksums = info.get("splits", {}), info.get("checksums", {})
+    files = {name: path / f"{name}.parquet" for name in SPLITS if (path / f"{name}.parquet").is_file()}
+    splits = {name: _read_split(file) for name, file in files.items()}
     missing = sorted(set(counts) - set(splits))
     if missing or not splits:
         wanted = ", ".join(f"{name}.parquet" for name in missing or SPLITS)
@@ -169,6 +173,9 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
                 f"{path / name}.parquet holds {len(split)} queries, dataset.json says {expected}: "
                 "the files do not belong together, copy or build the dataset again"
             )
+    for file in files.values():
+        if file.name in checksums:
+            check_sha256(file, checksums[file.name], "restore it, or build the dataset again")
     return splits
 
 
@@ -192,7 +199,8 @@ def save_dataset_dir(
     Args:
         path: a directory that does not exist yet, or is empty.
         splits: keyed by "train", "validation", "test": any of them, at least one.
-        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits".
+        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits", the
+            sha256 of every file under "checksums".
 
     Raises:
         FileExistsError: `path` already holds something.
@@ -208,7 +216,8 @@ def save_dataset_dir(
             # Ids and floats hardly repeat: dictionary pages would only cost space.
             pq.write_table(_to_table(split), folder / f"{name}.parquet", compression="zstd", use_dictionary=False)
         counts = {name: _counts(splits[name]) for name in SPLITS if name in splits}
-        write_json(folder / "dataset.json", {**info, "splits": counts})
+        checksums = {file.name: file_checksum(file) for file in sorted(folder.glob("*.parquet"))}
+        write_json(folder / "dataset.json", {**info, "splits": counts, "checksums": checksums})
 
 
 def _counts(split: RetrievalDataset) -> dict[str, int]:

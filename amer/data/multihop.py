@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import amer
-from amer.corpus.shards import file_checksum
+from amer.checksums import file_checksum
 from amer.corpus.table import COLUMNS
 from amer.data.building import (
     DroppedRecords,

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from typing_extensions import TypedDict
 
 from amer.data.dataset import RetrievalDataset
-from amer.files import Count, atomic_write, open_npy, read_json, read_manifest, write_json
+from amer.files import Count, atomic_write, open_npy, read_manifest, write_json
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
@@ -41,6 +41,7 @@ class TokenCache:
 
         Raises:
             FileNotFoundError: it is not there, or not finished: call `build` again, which goes on where it stopped.
+            OSError: a file is truncated.
         """
         self.path = Path(path)
         self.count = read_manifest(self.path / INFO_FILE, CacheInfo)["count"]
@@ -76,7 +77,7 @@ class TokenCache:
         info = {"encoder": encoder.name, "prompt": encoder.prompt, "questions_sha256": digest}
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
-        if (found := read_json(path / CACHE_FILE)) != info:
+        if (found := read_manifest(path / CACHE_FILE, dict)) != info:
             raise ValueError(f"{path} holds token vectors of other questions or another encoder: {found}, not {info}.")
         starts = range(0, len(questions), QUESTIONS_A_FILE)
         for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 import amer
-from amer.corpus.documents import PARTS_FILE, open_documents
+from amer.checksums import file_checksum
+from amer.corpus.documents import PARTS_FILE, map_arrow
 from amer.corpus.table import COLUMNS
 from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
 from amer.files import atomic_write, inside, read_json, read_manifest, write_json
@@ -99,11 +100,11 @@ def _is_built(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
-    """Write the Arrow file of a chunk and then the note of what it is, unless both are there."""
+    """Write the Arrow file of a chunk and then the note of what it is, unless both are there and whole."""
     identity = _identity(file)
     if note.is_file() and part.is_file():
         written = read_json(note)
-        if identity.items() <= written.items():
+        if identity.items() <= written.items() and written.get("sha256") == file_checksum(part):
             return written
     drops, documents, words = DroppedRecords(), 0, 0
     passages = _passages(file, drops)
@@ -112,7 +113,8 @@ def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
             out.write_batch(pa.record_batch(list(zip(*batch, strict=True)), SCHEMA))
             documents += len(batch)
             words += sum(len(text.split()) for _, _, text in batch)
-    written = {**identity, "file": part.name, "documents": documents, "words": words, "dropped": drops.records}
+    written = {**identity, "file": part.name, "documents": documents, "sha256": file_checksum(part)}
+    written |= {"words": words, "dropped": drops.records}
     write_json(note, written)
     return written
 
@@ -144,9 +146,7 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
 
 def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
     """ValueError naming the first two places of an id that repeats, in one chunk or two."""
-    ids = pa.concat_tables([open_documents(inside(folder, note["file"])).select(["id"]) for note in notes]).column(
-        "id"
-    )
+    ids = pa.concat_tables([map_arrow(inside(folder, note["file"])).select(["id"]) for note in notes]).column("id")
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     counts = pc.value_counts(ids)
@@ -184,6 +184,6 @@ def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
         "words_per_document": round(sum(note["words"] for note in notes) / max(documents, 1), 2),
         "paper": PAPER,
         "drops": drops.counts(),
-        "parts": [{key: note[key] for key in ("file", "documents", "source", "bytes")} for note in notes],
+        "parts": [{key: note[key] for key in ("file", "documents", "sha256", "source", "bytes")} for note in notes],
     }
     write_json(folder / PARTS_FILE, info)

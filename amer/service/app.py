@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
@@ -31,6 +33,7 @@ from amer.service.schemas import (
 from amer.service.settings import Settings
 
 JSON = "application/json"
+SCHEMA = "/openapi.json"
 
 
 def create_app(searcher: Searcher, settings: Settings | None = None, api_key: str | None = None) -> FastAPI:
@@ -39,7 +42,8 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
     Args:
         searcher: what is served; only one thread ever uses it.
         settings: limits.
-        api_key: what clients of `/search` must send as `X-API-Key`; nothing by default.
+        api_key: what clients of `/search`, `/openapi.json` and the pages of it must send as `X-API-Key`; nothing by
+            default.
 
     Returns:
         the application; `app.state.batcher` says whether it is at work.
@@ -66,19 +70,23 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
         description="Retrieval with several query vectors a question.",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,  # these three are behind the key, as `_documentation_router` has them
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.batcher = batcher
     app.add_middleware(MeasuredRequests, metrics=metrics)
     handle_problems(app)
     app.include_router(_search_router(searcher, batcher, settings, api_key))
     app.include_router(_state_router(searcher, batcher, metrics))
+    app.include_router(_documentation_router(app, api_key))
     return app
 
 
 def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None) -> APIRouter:
     router, request_model = APIRouter(), search_request(settings)
     body = {"required": True, "content": {JSON: {"schema": request_model.model_json_schema()}}}
-    key_needed = [] if api_key is None else [Depends(key_check(api_key))]
+    key_needed = _key_needed(api_key)
     statuses = (*([401] if key_needed else []), 408, 413, 415, 422, 500, 503, 504)
 
     @router.post(
@@ -133,6 +141,30 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _documentation_router(app: FastAPI, api_key: str | None) -> APIRouter:
+    """What FastAPI shows of the application, for those with the key where there is one."""
+    router = APIRouter(dependencies=_key_needed(api_key), include_in_schema=False)
+    title = app.title
+
+    @router.get(SCHEMA)
+    async def schema() -> Response:
+        return JSONResponse(app.openapi())
+
+    @router.get("/docs")
+    async def docs() -> Response:
+        return get_swagger_ui_html(openapi_url=SCHEMA, title=title)
+
+    @router.get("/redoc")
+    async def redoc() -> Response:
+        return get_redoc_html(openapi_url=SCHEMA, title=title)
+
+    return router
+
+
+def _key_needed(api_key: str | None) -> list[Any]:
+    return [] if api_key is None else [Depends(key_check(api_key))]
 
 
 def _checked(request: Request, raw: bytes, request_model: type[SearchRequest], max_documents: int) -> SearchRequest:

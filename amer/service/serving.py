@@ -11,6 +11,7 @@ import uvicorn
 
 from amer.search import Searcher
 from amer.service.app import create_app
+from amer.service.connections import ClosesWhenStopping, OnceAWhile, guarded, limits_of
 from amer.service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def serve(
         api_key: see `create_app`.
 
     Raises:
-        OSError: the address cannot be listened on.
-        ValueError: an empty API key.
+        OSError: the address cannot be listened on, or this process may open too few files.
+        ValueError: an empty API key or host.
     """
     settings = settings or Settings()
+    if not host.strip():
+        raise ValueError("the host is empty: give 127.0.0.1, or 0.0.0.0 to listen on every interface")
     app = create_app(searcher, settings, api_key)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -47,15 +50,27 @@ def serve(
         raise OSError(
             f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
         ) from error
+    limits = limits_of(settings.max_connections, settings.idle_seconds, settings.timeout_seconds)
+
+    def stopping() -> bool:
+        return server.should_exit
+
     config = uvicorn.Config(
-        app,
+        ClosesWhenStopping(app, stopping),
+        http=guarded(limits),
+        ws="none",
+        backlog=limits.backlog,
+        timeout_keep_alive=settings.idle_seconds,
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.stop_seconds,
     )
-    server = uvicorn.Server(config)
+    server: uvicorn.Server = uvicorn.Server(config)
+    quiet = OnceAWhile()
+    for name in ("asyncio", "uvicorn.error"):
+        logging.getLogger(name).addFilter(quiet)
     # When it has stopped, uvicorn raises the signal again for whoever handled it before: the default handler would end
     # the process with another exit code than 0. And a signal that arrives before uvicorn listens for it is not lost.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}

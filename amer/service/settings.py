@@ -27,6 +27,8 @@ class Settings:
     max_filter_characters: int = _setting(2_000, "Characters of a filter.")
     max_batch_questions: int = _setting(64, "Questions of concurrent requests that are searched together.")
     max_waiting_questions: int = _setting(1_024, "Questions in the queue; with more, a request is answered with 503.")
+    max_connections: int = _setting(512, "Connections that are open at a time; one more is answered with 503.")
+    idle_seconds: int = _setting(30, "Seconds that a client may take to send a request's headers, or none at all.")
     timeout_seconds: int = _setting(30, "Seconds a request may wait and be searched; after them the answer is 504.")
     stop_seconds: int = _setting(30, "Seconds that requests in flight are given to end when the service is stopped.")
 

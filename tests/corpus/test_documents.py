@@ -3,6 +3,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amer import checksums
+from amer.checksums import file_checksum
+from amer.corpus import documents as documents_module
 from amer.corpus import open_documents, take_documents
 from amer.corpus.table import checked_documents, fingerprint
 
 ROWS = 10
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def table(rows: range) -> pa.Table:
@@ -188,3 +195,84 @@ def test_further_columns_stay_as_metadata(tmp_path):
         assert opened.column_names == ["id", "title", "text", "year"]
         assert checked_documents(opened)["year"].to_pylist() == list(range(1990, 1990 + ROWS))
         assert take_documents(opened, np.array([3])) == [{"id": "d3", "title": "t0", "text": "text of 3"}]
+
+
+# Opens damaged copies of a file, each in a process of its own: what ends one is seen. FILE NAME_OF_COPY FLIPS OPENED
+FLIPS = """
+import os, random, sys
+from pathlib import Path
+from amer.corpus import open_documents
+content, copy, opened = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), Path(sys.argv[4])
+places, ends = random.Random(0), []
+for _ in range(int(sys.argv[3])):
+    damaged = bytearray(content)
+    damaged[places.randrange(len(content))] ^= 1 << places.randrange(8)
+    copy.write_bytes(damaged)
+    child = os.fork()
+    if child == 0:
+        try:
+            open_documents(opened).to_pylist()
+        except (OSError, ValueError) as error:
+            os._exit(1 if copy.name in str(error) else 2)
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    ends.append(os.waitpid(child, 0)[1])
+print({os.WEXITSTATUS(end) if os.WIFEXITED(end) else "killed" for end in ends})
+"""
+
+
+def ends_of_flips(file: Path, copy: Path, opened: Path, flips: int = 300) -> str:
+    """How the processes ended that opened a corpus with a flipped bit: 0 read it, 1 refused the file by its name."""
+    command = [sys.executable, "-c", FLIPS, str(file), str(copy), str(flips), str(opened)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_flipped_bit_in_a_part_with_a_checksum_is_always_refused_by_name(parts, tmp_path):
+    listing = json.loads((parts / "documents.json").read_text())
+    for part in listing["parts"]:
+        part["sha256"] = file_checksum(parts / part["file"])
+    (parts / "documents.json").write_text(json.dumps(listing))
+    assert open_documents(parts).num_rows == ROWS
+    shutil.copy(parts / "part-00002.arrow", tmp_path / "whole")
+    assert ends_of_flips(tmp_path / "whole", parts / "part-00002.arrow", parts) == "{1}"
+
+
+def test_a_flipped_bit_in_a_file_without_a_checksum_never_ends_the_process(parts, tmp_path):
+    large = pa.concat_tables([table(range(200))])
+    write_arrow(tmp_path / "whole.arrow", large)
+    copy = tmp_path / "copy.arrow"
+    assert ends_of_flips(tmp_path / "whole.arrow", copy, copy) == "{0, 1}"
+
+
+def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeypatch, tmp_path):
+    monkeypatch.setenv("AMER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checksums, "LARGE", 0)
+    checked, real = [], documents_module._validate
+    monkeypatch.setattr(documents_module, "_validate", lambda file: (checked.append(file.name), real(file)))
+    for _ in range(2):
+        open_documents(parts)
+        assert len(checked) == 3
+    os.utime(parts / "part-00000.arrow", ns=(0, 0))
+    open_documents(parts)
+    assert len(checked) == 6
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        ([], "all of it: Input should be a valid dict"),
+        ({}, "parts: Field required"),
+        ({"parts": {}}, "parts: Input should be a valid list"),
+        ({"parts": []}, "parts: List should have at least 1 item"),
+        ({"parts": ["part-00000.arrow"]}, r"parts\.0: Input should be a valid dict"),
+        ({"parts": [{"file": "part-00000.arrow", "documents": "4"}]}, r"parts\.0\.documents: .* valid integer"),
+        ({"parts": [{"file": 7, "documents": 4}]}, r"parts\.0\.file: Input should be a valid string"),
+        ({"parts": [{"file": "part-00000.arrow", "documents": 4, "sha256": None}]}, r"parts\.0\.sha256: .* string"),
+    ],
+)
+def test_a_listing_of_wrong_types_is_refused_with_its_field(parts, listing, message):
+    (parts / "documents.json").write_text(json.dumps(listing))
+    with pytest.raises(ValueError, match=rf"documents\.json does not describe what it should: {message}"):
+        open_documents(parts)

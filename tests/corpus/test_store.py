@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from itertools import islice, repeat
 
 import numpy as np
@@ -383,3 +384,39 @@ def test_blocks_of_a_part_cover_it_once(store, size, start, stop):
     assert [first + row for first, block in blocks for row in range(len(block))] == expected.tolist()
     for first, block in blocks:
         np.testing.assert_array_equal(block, store.vectors(np.arange(first, first + len(block))))
+
+
+def test_a_flipped_bit_in_the_documents_never_gives_another_text(tmp_path):
+    opened = write_store(tmp_path / "store", make_documents(60), make_vectors(60), {"name": "encoder"})
+    file, expected = opened.path / "documents.parquet", opened.documents(range(60))
+    content, draw = file.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            again = DocumentStore.open(opened.path)
+            assert again.documents(range(60)) == expected and again.ids.to_pylist() == opened.ids.to_pylist()
+        except (OSError, ValueError) as error:
+            assert "documents.parquet" in str(error)
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": "8"}, "dim: Input should be a valid integer"),
+        ({"dim": True}, "dim: Input should be a valid integer"),
+        ({"checksums": {}}, "checksums: Input should be a valid list"),
+        ({"encoder": None}, "encoder: Input should be a valid dict"),
+        ({"encoder": {"name": 7}}, r"encoder\.name: Input should be a valid string"),
+        ({"encoder": {"name": "a", "query_prompt": None}}, r"encoder\.query_prompt: Input should be a valid string"),
+        ({"documents_sha256": 1}, "documents_sha256: Input should be a valid string"),
+    ],
+)
+def test_a_field_of_another_type_is_named(store, change, message):
+    write_json(store.path / "store.json", {**read_json(store.path / "store.json"), **change})
+    with pytest.raises(ValueError, match=rf"store\.json does not describe what it should: {message}"):
+        DocumentStore.open(store.path)

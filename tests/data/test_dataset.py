@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -207,6 +208,19 @@ def test_link_gives_every_target_document_its_row_in_the_store(tmp_path):
         make_split(targets=[[["d0"], ["d9"]], [["d3"]]]).link(store)
 
 
+def test_a_flipped_bit_in_a_split_never_gives_another_dataset(tmp_path):
+    save_dataset_dir(tmp_path / "set", {"train": make_split()}, {})
+    file, draw = tmp_path / "set" / "train.parquet", random.Random(0)
+    content = file.read_bytes()
+    assert list(json.loads((tmp_path / "set" / "dataset.json").read_text())["checksums"]) == ["train.parquet"]
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(damaged)
+        with pytest.raises((OSError, ValueError), match=r"train\.parquet"):
+            load_dataset_dir(tmp_path / "set")
+
+
 def test_ids_may_be_whole_numbers_and_texts_dictionaries(tmp_path):
     save_dataset_dir(tmp_path / "set", {"test": make_split()}, {})
     file = tmp_path / "set" / "test.parquet"
@@ -218,6 +232,7 @@ def test_ids_may_be_whole_numbers_and_texts_dictionaries(tmp_path):
         coded = table.column("query").dictionary_encode()
         table = table.set_column(table.column_names.index("query"), "query", coded)
     pq.write_table(table, file)
+    (tmp_path / "set" / "dataset.json").write_text("{}")  # made by others, who keep no checksum
     found = load_dataset_dir(tmp_path / "set")["test"]
     assert found.query_ids == [str(number) for number in range(len(expected))]
     assert (found.queries, found.targets) == (expected.queries, expected.targets)

@@ -127,9 +127,9 @@ def test_any_id_is_one_word_and_comes_back(text):
 
 
 def test_the_empty_id_is_refused(store, tmp_path):
-    nameless = make_store(tmp_path / "store", ["", "b"])
+    store.__dict__["ids"] = pa.chunked_array([["", *IDS[1:]]])  # stores of 0.1.0 may hold it
     with pytest.raises(ValueError, match="empty string"):
-        Run("run", ["q"], np.array([[0]]), np.zeros((1, 1), np.float32)).save(tmp_path / "run", nameless)
+        Run("run", ["q"], np.array([[0]]), np.zeros((1, 1), np.float32)).save(tmp_path / "run", store)
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from modeling_amer import AMERModel, persistence_amer
+from modeling_amer import AMERModel, checksums_amer, persistence_amer
 from tests.conftest import DIM, LORA, build
 
 LOADING = """
@@ -39,6 +39,7 @@ def test_a_saved_model_whose_tokenizer_is_cut_is_named(llama, tmp_path):
     build(llama).save_pretrained(tmp_path / "model")
     file = tmp_path / "model" / "tokenizer.json"
     file.write_text(file.read_text()[:200])
+    checksums_amer.seal(tmp_path / "model")  # cut before it was saved, so its checksum fits
     with pytest.raises(OSError, match=r"model has no tokenizer.* tokenizer\.json"):
         AMERModel.from_pretrained(tmp_path / "model")
 

@@ -6,8 +6,10 @@ import json
 import os
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from modeling_amer import AMERModel, checksums_amer
+from modeling_amer import AMERConfig, AMERModel, checksums_amer
 from tests.conftest import LORA, build
 
 
@@ -123,3 +125,51 @@ def test_the_notes_do_not_grow_for_ever(hashed, tmp_path, monkeypatch):
         checksums_amer.check_sha256(tmp_path / name, checksums_amer.sha256(tmp_path / name), remember=True)
     notes = json.loads((tmp_path / "cache" / "checksums.json").read_text())
     assert [os.path.basename(path) for path in notes] == ["b", "a"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_configuration_and_a_tokenizer_that_changed_are_refused_by_name(llama, tmp_path, name):
+    build(llama).save_pretrained(tmp_path)
+    text = (tmp_path / name).read_text()
+    changed = text.replace('"num_query_vectors": 3', '"num_query_vectors": 7')
+    changed = f"{text} " if name == "tokenizer.json" else changed
+    assert changed != text
+    (tmp_path / name).write_text(changed)
+    with pytest.raises(OSError, match=rf"{name.replace('.', '[.]')} .* saved"):
+        AMERModel.from_pretrained(tmp_path)
+    (tmp_path / name).write_text(text)
+    AMERModel.from_pretrained(tmp_path)
+
+
+def test_a_configuration_that_is_changed_on_purpose_loads_without_its_seal(llama, tmp_path):
+    build(llama).save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["sealed"]
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "num_query_vectors": 7}))
+    assert AMERModel.from_pretrained(tmp_path).config.num_query_vectors == 7
+    AMERConfig.from_pretrained(tmp_path, num_query_vectors=2).save_pretrained(tmp_path)  # as transformers' users do it
+    assert AMERModel.from_pretrained(tmp_path).config.num_query_vectors == 2
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
+def test_weights_cast_to_whole_numbers_are_refused(llama, tmp_path, lora):
+    build(llama, lora=lora).save_pretrained(tmp_path)
+    file, fields = tmp_path / "model.safetensors", json.loads((tmp_path / "config.json").read_text())
+    weights = load_file(file)
+    weights["output_projection.weight"] = weights["output_projection.weight"].to(torch.int8)
+    save_file(weights, file, metadata={"format": "pt"})
+    fields["checksums"] = {file.name: checksums_amer.sha256(file)}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    checksums_amer.seal(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.safetensors holds weights that are no floats, .*output_projection"):
+        AMERModel.from_pretrained(tmp_path)
+
+
+def test_vectors_without_length_are_refused(llama, tmp_path):
+    model = build(llama)
+    with torch.no_grad():
+        model.output_projection.weight.zero_()
+    with pytest.raises(ValueError, match="no length"):
+        model.encode_query(["bank"])
+    with pytest.raises(ValueError, match="no length"):
+        model.save_pretrained(tmp_path)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_amer import AMERModel
+from modeling_amer.checksums_amer import seal
 from tests.conftest import DIM, LORA, build
 
 QUESTIONS = ["bank", "a longer question"]
@@ -107,6 +108,7 @@ def rewrite(folder, change):
     checksum = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     config["checksums"] = {"model.safetensors": checksum}
     (folder / "config.json").write_text(json.dumps(config))
+    seal(folder)
 
 
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "full"])
@@ -143,5 +145,6 @@ def test_the_base_can_be_overridden_at_load(llama, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["base_model_name_or_path"] = "/nowhere/decoder"
     (tmp_path / "config.json").write_text(json.dumps(config))
+    seal(tmp_path)
     reloaded = AMERModel.from_pretrained(tmp_path, base_model_name_or_path=llama)
     assert torch.equal(reloaded.encode_query(QUESTIONS), model.encode_query(QUESTIONS))

@@ -82,9 +82,9 @@ class FakeSearcher:
 
 
 @contextmanager
-def running(app) -> Iterator[str]:
-    """A real uvicorn in a thread; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5))
+def running(app, **options) -> Iterator[str]:
+    """A real uvicorn in a thread; yields its address. Options are uvicorn's."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,8 +1,9 @@
-"""A service whose searches wait for a file: `python -m tests.service.held STORE FILE STOP_SECONDS`."""
+"""A service whose searches wait for a file: `python -m tests.service.held STORE FILE STOP_SECONDS [OPEN_FILES]`."""
 
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ class HeldSearcher(FakeSearcher):
 
 
 if __name__ == "__main__":
-    store, release, stop_seconds = sys.argv[1:]
+    store, release, stop_seconds, *open_files = sys.argv[1:]
+    for number in map(int, open_files):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
     logging.basicConfig(level=logging.INFO)  # to say that it is ready
     serve(HeldSearcher(DocumentStore.open(store)), Settings(stop_seconds=int(stop_seconds)), port=0)

@@ -53,9 +53,11 @@ def test_a_training_finishes_saves_that_were_cut_short_in_its_own_folders(llama,
         patch.setattr(staging_amer, "finish_interrupted_save", lambda folder: False)
         for folder in folders:
             folder.mkdir(parents=True)
-            (folder / "run.json").write_text("{}")
+            for name in ("run.json", "trainer_state.json"):  # as in a whole checkpoint
+                (folder / name).write_text("{}")
             with staged(folder) as stage:
                 (stage / "config.json").write_text("new")
+                (stage / "model.safetensors").write_text("new")
     assert all((folder / PENDING / "config.json").is_file() for folder in folders)
     make_trainer(build(llama), world, own, max_steps=1).train()
     for folder in folders[:2]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -9,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
+from amer.checksums import check_once, check_sha256, file_checksum
 from amer.corpus.store import DocumentStore
 from amer.files import Count, read_manifest
 from amer.locks import RUN_FILE, try_lock
@@ -37,6 +39,8 @@ class IndexInfo(TypedDict):
     candidates: int
     recall: float
     bytes: Count
+    k: NotRequired[Count]
+    sha256: NotRequired[str]
 
 
 def build_file(
@@ -115,11 +119,11 @@ def recorded_factory(directory: Path, index: str) -> str | None:
 
 
 def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
-    """`index.json` of a folder.
+    """`index.json` of a folder, after a look at the checksum of the index beside it (`check_index`).
 
     Raises:
         FileNotFoundError: there is none: the index has not been finished.
-        OSError: the index beside it has another length.
+        OSError: the index beside it has another length or checksum.
         ValueError: it is of another store, or does not describe an index.
     """
     if not (directory / INFO_FILE).is_file():
@@ -138,4 +142,27 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
         raise OSError(
             f"{file} has {file.stat().st_size} bytes, expected {info['bytes']}: restore it or build it again"
         )
+    check_index(directory, info)
     return info
+
+
+def check_index(directory: Path, info: Mapping[str, Any]) -> None:
+    """Compare `index.faiss` with the checksum that `index.json` holds; more than 256 MB once (see `check_once`).
+
+    Raises:
+        OSError: it is damaged.
+    """
+    file, recorded = directory / INDEX_FILE, info.get("sha256")
+    if recorded is not None and file.is_file():  # indexes of 0.1.0 have none
+        check_once([file], str(recorded), lambda: check_sha256(file, recorded, "delete it and build the index again"))
+
+
+def recorded_checksum(directory: Path) -> dict[str, str]:
+    """The checksum of a finished `index.faiss`; of one that was finished before, after comparing it with that.
+
+    Raises:
+        OSError: it was damaged since.
+    """
+    if (directory / INFO_FILE).is_file():
+        check_index(directory, read_manifest(directory / INFO_FILE, IndexInfo))
+    return {"sha256": file_checksum(directory / INDEX_FILE)}

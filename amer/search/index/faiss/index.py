@@ -16,7 +16,15 @@ from amer.locks import share_directory
 from amer.search.index.base import flat_queries
 from amer.search.index.exact import nearest_allowed
 from amer.search.index.faiss import library
-from amer.search.index.faiss.building import INDEX_FILE, INFO_FILE, add, build_file, checked_info, recorded_factory
+from amer.search.index.faiss.building import (
+    INDEX_FILE,
+    INFO_FILE,
+    add,
+    build_file,
+    checked_info,
+    recorded_checksum,
+    recorded_factory,
+)
 from amer.search.index.faiss.presets import factory_of
 from amer.search.index.faiss.rescoring import Rescorer
 from amer.search.index.faiss.tuning import EXACT, Setting, Tuned, exact_truth, recall_of, tune
@@ -120,18 +128,21 @@ class FaissIndex:
         info |= {"factory": factory, "train_size": train_size, "seed": seed}
         with share_directory(directory, INFO_FILE, info):
             build_file(store, directory, factory, train_size, seed, show_progress_bar)
-            file = directory / INDEX_FILE
+            file, checksum = directory / INDEX_FILE, recorded_checksum(directory)
             tuned, sample = _tuned(store, file, factory, recall, k, queries, seed, show_progress_bar)
             measured = {"recall": tuned.recall, "recall_wanted": recall, "k": k, "sample": sample}
             made = {"faiss": library.import_faiss().__version__, "bytes": file.stat().st_size}
-            write_json(directory / INFO_FILE, {**info, **tuned.setting._asdict(), **measured, **made})
+            write_json(directory / INFO_FILE, {**info, **tuned.setting._asdict(), **measured, **made, **checksum})
         return cls.open(store, directory)
 
     @classmethod
     def open(
         cls, store: DocumentStore, path: str | os.PathLike[str], device: str | torch.device = "cpu"
     ) -> FaissIndex:
-        """Open an index that has been built: at once, mapped, holding nothing.
+        """Open an index that has been built: mapped, holding nothing.
+
+        At once, but for the first time on a machine: then an index of more than 256 MB is read through for its
+        checksum, and remembered; a smaller one is so every time.
 
         Args:
             store: what it was built from.

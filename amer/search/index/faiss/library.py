@@ -60,8 +60,15 @@ def make_index(factory: str, dim: int) -> Any:
         ValueError: FAISS knows no such index.
     """
     faiss = import_faiss()
+    if wrong := re.search(r"[A-Za-z]0+(?![0-9])|(HNSW|NSG)1(?![0-9])", factory):
+        # FAISS takes them, and ends the process later, or never ends itself.
+        raise ValueError(f"FAISS builds no {factory!r}: {wrong[0]} is too few, give at least 1, to a graph at least 2")
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except MemoryError as error:
+        raise ValueError(f"{factory!r} of {dim} values does not fit into memory: choose smaller numbers") from error
+    except ValueError as error:
+        raise ValueError(f"FAISS builds no {factory!r} ({error}): correct it") from error
     except RuntimeError as error:
         raise ValueError(f"FAISS builds no {factory!r} of {dim} values ({reason_of(error)}): correct it") from error
     if isinstance(index, faiss.IndexHNSW):

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from amer.checksums import file_checksum
 from amer.corpus.store import DocumentStore, write_store
 from amer.search.index import ExactIndex, FaissIndex, exact
 from amer.search.index.faiss import building as faiss_building
@@ -334,7 +335,8 @@ def test_an_index_of_other_vectors_is_refused(store, copied):
     file = copied / "index.faiss"
     faiss.write_index(faiss.IndexFlatIP(DIM + 1), str(file))
     info = json.loads((copied / "index.json").read_text())
-    (copied / "index.json").write_text(json.dumps({**info, "bytes": file.stat().st_size}))
+    changed = {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
+    (copied / "index.json").write_text(json.dumps({**info, **changed}))
     with pytest.raises(ValueError, match=f"holds 0 vectors of {DIM + 1} values"):
         FaissIndex.open(store, copied)
 
@@ -442,3 +444,31 @@ def test_training_takes_random_documents(store, tmp_path):
     assert len(set(rows.tolist())) == 300
     assert rows.max() > COUNT // 2
     assert (rows != faiss_building.sample_rows(store, 300, seed=5)).any()
+
+
+def test_a_flipped_bit_in_an_index_is_refused_by_name(store, copied):
+    file = copied / "index.faiss"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"index\.faiss is damaged"):
+        FaissIndex.open(store, copied)
+    with pytest.raises(OSError, match=r"index\.faiss is damaged"):  # and tuning it anew does not bless it
+        FaissIndex.build(store, copied, json.loads((copied / "index.json").read_text())["index"], recall=0.5)
+
+
+def test_an_index_from_before_there_were_checksums_opens(store, copied):
+    info = json.loads((copied / "index.json").read_text())
+    del info["sha256"]
+    (copied / "index.json").write_text(json.dumps(info))
+    assert len(FaissIndex.open(store, copied).store) == len(store)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("width", "8"), ("candidates", None), ("recall", "high"), ("bytes", 1.5), ("store", 3)]
+)
+def test_a_field_of_another_type_is_named(store, copied, field, value):
+    info = json.loads((copied / "index.json").read_text())
+    (copied / "index.json").write_text(json.dumps({**info, field: value}))
+    with pytest.raises(ValueError, match=rf"index\.json: {field} must be"):
+        FaissIndex.open(store, copied)

@@ -1,0 +1,140 @@
+"""Checkpoints: whole ones are kept by their steps, old ones go at once, damaged ones are named before training."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from transformers import Trainer
+from transformers.trainer_utils import TrainOutput
+
+from amer.files import read_manifest
+from amer.trainer.arguments import AMERTrainingArguments
+from modeling_amer.persistence_amer import check_files
+
+TRAINER_STATE = "trainer_state.json"
+GOING = ".deleted-"  # before the name of a checkpoint that is being deleted: half of it is no checkpoint
+STATES = ("*.pt", "*.pth", "*.bin")  # what torch.save writes into a checkpoint
+
+
+class CheckpointingTrainer(Trainer):
+    """The Hugging Face Trainer, but for the order in which checkpoints are deleted, and how.
+
+    The Trainer's own order is that of the times of change, so that half of an old checkpoint, whose deletion was cut
+    short, counts as the newest and drives out a whole one.
+    """
+
+    args: AMERTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_total_limit = self.args.save_total_limit
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, as transformers' Trainer does.
+
+        Raises:
+            OSError: a file of the checkpoint is damaged; names it.
+        """
+        if isinstance(resume_from_checkpoint, str) and self.args.should_save:
+            check_checkpoint(resume_from_checkpoint)
+        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # kept to here
+        try:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.args.save_total_limit = self.save_total_limit
+        if self.save_total_limit == 1 and self.state.best_model_checkpoint is not None and self.args.should_save:
+            for checkpoint in checkpoints(self.args.output_dir):
+                if checkpoint.name != Path(self.state.best_model_checkpoint).name:
+                    delete(checkpoint)
+        return result
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """Save, and delete what is then too many.
+
+        Raises:
+            OSError: the disk is full, for example.
+        """
+        output = self._get_output_dir(trial=trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:
+            if not re.search("inline_container|PytorchStreamWriter", str(error)):
+                raise
+            raise OSError(
+                f"The checkpoint of step {self.state.global_step} could not be written into {output}, is the disk "
+                f"full? Make room, and give the same command again. ({str(error).splitlines()[0]})"
+            ) from error
+        if self.args.should_save and self.save_total_limit:
+            rotate(output, self.save_total_limit, self.state.best_model_checkpoint)
+
+
+def checkpoints(output: str | Path) -> list[Path]:
+    """The checkpoints of an output folder, whole or not, by their steps."""
+    found = [path for path in Path(output).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=step_of)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The step after which a checkpoint was saved: its name says so."""
+    return int(Path(checkpoint).name.rpartition("-")[2])
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, the Trainer's state, and has not been deleted in part."""
+    try:
+        read_manifest(checkpoint / TRAINER_STATE, dict)
+    except (OSError, ValueError):
+        return False
+    return any(checkpoint.glob("model*.safetensors"))
+
+
+def remove_unfinished(output: str | Path) -> None:
+    """Delete what killed trainings have left in their output folder: halves of checkpoints and of saves."""
+    for checkpoint in checkpoints(output):
+        if not is_whole(checkpoint):
+            delete(checkpoint)
+    for pattern in (f"{GOING}*", ".amer-saving-*"):
+        for left in Path(output).glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def rotate(output: str | Path, limit: int, best: str | None) -> None:
+    """Delete the checkpoints of the fewest steps until there are no more than `limit`, but never the last or best."""
+    there = checkpoints(output)
+    kept = {there[-1].name, *([Path(best).name] if best is not None else [])} if there else set()
+    old = [checkpoint for checkpoint in there if checkpoint.name not in kept]
+    for checkpoint in old[: max(0, len(there) - max(limit, len(kept)))]:
+        delete(checkpoint)
+
+
+def delete(checkpoint: Path) -> None:
+    """Delete a checkpoint; whenever that is cut short, no half of it bears its name."""
+    going = checkpoint.with_name(f"{GOING}{checkpoint.name}")
+    shutil.rmtree(going, ignore_errors=True)
+    checkpoint.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def check_checkpoint(folder: str) -> None:
+    """Read the files that a training goes on with.
+
+    Raises:
+        OSError: one is truncated or damaged; names it.
+    """
+    for file in sorted(path for pattern in STATES for path in Path(folder).glob(pattern)):
+        try:
+            with ZipFile(file) as parts:
+                damaged = parts.testzip()
+        except (BadZipFile, OSError, EOFError):
+            damaged = file.name
+        if damaged is not None:
+            raise OSError(
+                f"{file} is truncated or damaged: remove its folder, and the training goes on with the checkpoint "
+                "before; or give another output_dir."
+            )
+    if (config := Path(folder, "config.json")).is_file():
+        check_files(folder, read_manifest(config, dict), verify=True)
