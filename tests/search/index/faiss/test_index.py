@@ -470,5 +470,5 @@ def test_an_index_from_before_there_were_checksums_opens(store, copied):
 def test_a_field_of_another_type_is_named(store, copied, field, value):
     info = json.loads((copied / "index.json").read_text())
     (copied / "index.json").write_text(json.dumps({**info, field: value}))
-    with pytest.raises(ValueError, match=rf"index\.json: {field} must be"):
+    with pytest.raises(ValueError, match=rf"index\.json does not describe what it should: {field}: Input should be"):
         FaissIndex.open(store, copied)
