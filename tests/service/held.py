@@ -14,9 +14,10 @@ from tests.service.conftest import FakeSearcher, until
 
 
 class HeldSearcher(FakeSearcher):
-    """Answers once the file is there."""
+    """Answers once the file is there; makes FILE.begun when it is first asked."""
 
     def search(self, questions: list[str], **options) -> list[list[Hit]]:
+        Path(f"{release}.begun").touch()
         until(Path(release).exists, seconds=120)
         return super().search(questions, **options)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -158,7 +159,9 @@ def test_clients_are_told_to_close_while_the_service_stops(store, tmp_path):
     release = tmp_path / "release"
     command = ("-m", "tests.service.held", str(store.path), str(release), "60")
     with serving(*command) as (process, address), ThreadPoolExecutor(8) as clients:
-        answers = [clients.submit(ask, address, f"question {number}") for number in range(8)]
+        answers = [clients.submit(ask, address, "question 0")]
+        until(Path(f"{release}.begun").exists)  # in a batch of its own, so that all others wait
+        answers += [clients.submit(ask, address, f"question {number}") for number in range(1, 8)]
         until(lambda: metric(address, "amer_waiting_questions") == 7)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
