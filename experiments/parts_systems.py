@@ -22,7 +22,7 @@ from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
 from amer.data import RetrievalDataset
 from amer.evaluation import recall_at_k
 from amer.machine import chosen_device
-from amer.search import ExactIndex, locate_encoder, round_robin, trained_fusion
+from amer.search import ExactIndex, open_model, round_robin, trained_fusion
 from amer.search.fusion import Fusion
 from amer.search.lists import search_lists
 from experiments.analysis.parts_numbers import Measured, deepest, set_metrics
@@ -117,8 +117,7 @@ def opened(folder: Path | str, index: ExactIndex) -> AMERModel:
     Raises:
         ValueError: that is not the encoder of the documents.
     """
-    model = AMERModel.from_pretrained(folder).to(chosen_device())
-    locate_encoder(model)
+    model = open_model(folder, chosen_device())
     index.store.check_encoder(model.config.document_encoder)
     return model
 

@@ -6,7 +6,7 @@ from .anchors_amer import WordWeight
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 from .modeling_amer import AMERModel, AMEROutput
-from .parts_amer import Part, part_labels
+from .parts_amer import Part, part_labels, tokens_within
 from .probe_amer import Probe, ProbeReport
 from .prompting_amer import as_questions, default_prompt_template, longest_question, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
@@ -35,4 +35,5 @@ __all__ = [
     "pad_tokens",
     "part_labels",
     "tokenize_queries",
+    "tokens_within",
 ]

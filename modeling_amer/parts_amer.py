@@ -83,6 +83,13 @@ def find_parts(
     return [Part(question[start:end], start, end) for start, end in kept]
 
 
+def tokens_within(span: Sequence[int], offsets: torch.Tensor) -> torch.Tensor:
+    """`(length,)` bool, which tokens with `offsets (length, 2)` share a character with the span [first, last)."""
+    first, last = span
+    start, end = offsets.T
+    return (start < last) & (end > first) & (start < end)
+
+
 def part_labels(spans: list[list[int]], offsets: torch.Tensor) -> torch.Tensor:
     """The labels `(length,)` of tokens with `offsets (length, 2)`, where the parts of the question are known.
 
@@ -90,10 +97,9 @@ def part_labels(spans: list[list[int]], offsets: torch.Tensor) -> torch.Tensor:
         spans: of each part, its first character and the one after its last.
         offsets: empty for special tokens, which are outside.
     """
-    start, end = offsets.T
-    labels = torch.full_like(start, OUTSIDE)
-    for first, last in spans:
-        within = (start < last) & (end > first) & (start < end)
+    labels = torch.full_like(offsets[:, 0], OUTSIDE)
+    for span in spans:
+        within = tokens_within(span, offsets)
         labels[within] = INSIDE
         labels[within.nonzero()[:1, 0]] = BEGINS
     return labels

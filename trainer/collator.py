@@ -12,7 +12,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from amer.corpus.store import DocumentStore
 from amer.trainer.losses import NO_LABEL
-from modeling_amer import AMERModel, TokenVectors, longest_question, pad_tokens, part_labels, tokenize_queries
+from modeling_amer import (
+    AMERModel,
+    TokenVectors,
+    longest_question,
+    pad_tokens,
+    part_labels,
+    tokenize_queries,
+    tokens_within,
+)
 
 
 class _Draw(NamedTuple):
@@ -108,7 +116,7 @@ class AMERCollator:
             "query_index": torch.tensor([example["index"] for example in examples]),
         }
         if self.splits_questions:
-            return {**batch, **self._parts(examples, draws, tokens)}
+            return {**batch, **self._parts(examples, draws, questions, tokens)}
         answers = [{document for cluster in example["target_rows"] for document in cluster} for example in examples]
         batch |= _targets([draw.targets for draw in draws], [draw.sampling_uniforms for draw in draws], answers)
         if "spans" in examples[0]:
@@ -121,7 +129,13 @@ class AMERCollator:
                 batch["part_mask"] = _part_mask(tokens, spans, batch["target_ids"].shape[1])
         return batch
 
-    def _parts(self, examples: list[dict[str, Any]], draws: list[_Draw], tokens: list[TokenVectors]) -> dict[str, Any]:
+    def _parts(
+        self,
+        examples: list[dict[str, Any]],
+        draws: list[_Draw],
+        questions: dict[str, torch.Tensor],
+        tokens: list[TokenVectors],
+    ) -> dict[str, Any]:
         """What a model that splits questions learns from: the questions with their parts, and each part by itself."""
         for example, draw in zip(examples, draws, strict=True):
             if not len(draw.places) == len(example.get("spans") or []) == len(example["target_rows"]):
@@ -131,7 +145,6 @@ class AMERCollator:
                     "compound` makes, and no max_targets."
                 )
         parts = [(example, place) for example, draw in zip(examples, draws, strict=True) for place in draw.places]
-        whole, mask = pad_tokens([question.vectors for question in tokens])
         vectors, vectors_mask = pad_tokens([part.vectors for part in self._part_tokens(parts)])
         labels = [
             part_labels(example["spans"], question.offsets) for example, question in zip(examples, tokens, strict=True)
@@ -144,8 +157,8 @@ class AMERCollator:
                 [uniform[None] for draw in draws for uniform in draw.sampling_uniforms],
                 [{*example["target_rows"][place]} for example, place in parts],
             ),
-            "question_vectors": whole,
-            "question_mask": mask,
+            "question_vectors": questions["input_vectors"],
+            "question_mask": questions["input_mask"],
             "part_labels": pad_sequence(labels, True, NO_LABEL, padding_side="left"),
             "part_counts": torch.tensor([len(draw.places) for draw in draws]),
             "questions": [example["query"] for example in examples],
@@ -225,7 +238,6 @@ def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_tar
     length = max(len(question.offsets) for question in tokens)
     mask = torch.zeros(len(tokens), num_targets, length, dtype=torch.bool)
     for row, (question, own) in enumerate(zip(tokens, spans, strict=True)):
-        start, end = question.offsets.T
-        for part, (first, last) in enumerate(own):
-            mask[row, part, length - len(start) :] = (start < last) & (end > first) & (start < end)
+        for part, span in enumerate(own):
+            mask[row, part, length - len(question.offsets) :] = tokens_within(span, question.offsets)
     return mask

@@ -146,8 +146,7 @@ class Evaluation:
             name -> what it is, in words.
         """
         from amer.evaluation import evaluate_embeddings
-        from amer.search import locate_encoder
-        from modeling_amer import AMERModel
+        from amer.search import open_model
 
         described = {}
         vectors = self._questions.input_vectors
@@ -159,8 +158,7 @@ class Evaluation:
             self.systems.append(result)
             described[OFF_THE_SHELF] = "the document encoder's own vector of the question"
         for baseline in baselines:
-            model, name = AMERModel.from_pretrained(baseline).to(device), baseline_name(baseline)
-            locate_encoder(model)
+            model, name = open_model(baseline, device), baseline_name(baseline)
             self.add(model, None, name)
             described[name] = description(model.config)
         return described

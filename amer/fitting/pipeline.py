@@ -25,8 +25,8 @@ from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
 from amer.machine import chosen_device, native_dtype
 from amer.offline import resolve_model
-from amer.search import ExactIndex, Searcher, locate_encoder
-from modeling_amer import AMERModel, QuestionEncoder
+from amer.search import ExactIndex, Searcher, open_model
+from modeling_amer import QuestionEncoder
 from modeling_amer.publishing_amer import is_repo_id
 
 STAGES = 7
@@ -57,7 +57,7 @@ def fit(settings: Settings, console: Console) -> Comparison:
     with stages.stage("Trainings", *(training.arguments for training in trainings)):
         run_trainings(trainings, console)
     test, index = splits["test"].link(store), ExactIndex(store, device)
-    model, one_vector = opened(settings.model, device), opened(settings.one_vector, device)
+    model, one_vector = open_model(settings.model, device), open_model(settings.one_vector, device)
     with stages.stage("Evaluation on the test questions"):
         comparison = compare(model, one_vector, test, index, console)
     with stages.stage("Report"):
@@ -142,13 +142,6 @@ def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, 
     """Write the token vectors that both trainings look for."""
     for name in ("train", "validation"):
         TokenDataset.build(folder, splits[name], encoder, with_parts=True, show_progress_bar=True)
-
-
-def opened(folder: Path, device: str) -> AMERModel:
-    """A trained model that finds its document encoder."""
-    model = AMERModel.from_pretrained(folder).to(device)
-    locate_encoder(model)
-    return model
 
 
 def show_examples(searcher: Searcher, test: RetrievalDataset, console: Console) -> None:

@@ -7,7 +7,7 @@ from amer.search.fusion import Fused, max_score, mixture, reciprocal_rank, round
 from amer.search.index import ExactIndex, FaissIndex, Index, MilvusIndex, open_index
 from amer.search.lists import search_lists
 from amer.search.query_encoding import encode_queries, load_query_embeddings
-from amer.search.searcher import Hit, Searcher, locate_encoder
+from amer.search.searcher import Hit, Searcher, locate_encoder, open_model
 
 __all__ = [
     "ExactIndex",
@@ -24,6 +24,7 @@ __all__ = [
     "max_score",
     "mixture",
     "open_index",
+    "open_model",
     "reciprocal_rank",
     "round_robin",
     "search_lists",

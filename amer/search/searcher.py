@@ -134,7 +134,7 @@ class Searcher:
             ValueError: they do not belong together.
         """
         device = chosen_device(device)
-        opened = _open_model(model, device, revision, token)
+        opened = open_model(model, device, revision, token)
         if not isinstance(store, DocumentStore):
             store = DocumentStore.open(pull_folder(store, token=token))
         if index is None or isinstance(index, str | os.PathLike):
@@ -175,7 +175,7 @@ class Searcher:
             ValueError: no document, or a model that does not say which encoder it was trained for.
         """
         device = chosen_device(device)
-        opened = _open_model(model, device, revision, token)
+        opened = open_model(model, device, revision, token)
         if encoder is None:
             if not opened.config.document_encoder:
                 raise ValueError("the model's configuration names no document encoder: pass encoder=")
@@ -341,9 +341,10 @@ class Searcher:
         return hits
 
 
-def _open_model(
-    model: str | os.PathLike[str] | AMERModel, device: str, revision: str | None, token: str | None
+def open_model(
+    model: str | os.PathLike[str] | AMERModel, device: str, revision: str | None = None, token: str | None = None
 ) -> AMERModel:
+    """A model that finds its document encoder: loaded from a folder or the Hub on the device, or as it is given."""
     if isinstance(model, str | os.PathLike):
         from modeling_amer import AMERModel
 

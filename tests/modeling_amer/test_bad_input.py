@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from modeling_amer import AMERConfig, AMERModel, Probe
+from modeling_amer import AMERConfig, AMERModel
 from tests.conftest import DIM, build
 
 
@@ -113,28 +111,6 @@ def test_what_libraries_pass_to_every_model_is_taken(llama, tmp_path):
     assert torch.equal(same, expected)
     model.save_pretrained(tmp_path, save_function=torch.save, safe_serialization=True, token=None)
     assert (tmp_path / "model.safetensors").is_file() and not list(tmp_path.glob("*.bin"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"query_embeddings": []},
-        {"query_embeddings": [[1.0]]},
-        {"query_embeddings": "x"},
-        {"query_embeddings": [[["a"]], [["b"]]]},
-        {"questions": [1, 2]},
-        {"questions": 7},
-        {"environment": None},
-        {"environment": {"precision": 3}},
-        {"input_vectors": [[0.0]]},
-    ],
-)
-def test_a_probe_of_wrong_types_is_named(llama, tmp_path, change):
-    build(llama).save_pretrained(tmp_path)
-    file = tmp_path / "probe.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(ValueError, match=r"probe\.json is not the probe of an AMER model"):
-        Probe.from_pretrained(tmp_path)
 
 
 def test_a_model_that_cannot_be_reached_is_named():

@@ -72,6 +72,13 @@ def test_a_configuration_of_wrong_types_is_refused_with_the_field(llama, tmp_pat
         {"query_embeddings": [[["x"]]]},
         {"query_embeddings": [[1.0, 2.0]]},
         {"input_vectors": [[]]},
+        {"query_embeddings": [[1.0]]},
+        {"query_embeddings": "x"},
+        {"query_embeddings": [[["a"]], [["b"]]]},
+        {"questions": 7},
+        {"input_vectors": [[0.0]]},
+        {"environment": None},
+        {"environment": {"precision": 3}},
         {"environment": []},
         {"environment": {}},
         {"more": 1},
@@ -82,9 +89,9 @@ def test_a_probe_of_wrong_types_is_refused_by_name(llama, tmp_path, fields):
     build(llama).save_pretrained(tmp_path)
     file = tmp_path / "probe.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-    with pytest.raises(ValueError, match=r"probe\.json is not the probe"):
+    with pytest.raises(ValueError, match=r"probe\.json is not the probe of an AMER model"):
         Probe.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"probe\.json is not the probe"):
+    with pytest.raises(ValueError, match=r"probe\.json is not the probe of an AMER model"):
         AMERModel.from_pretrained(tmp_path, verify=True)
 
 
