@@ -45,9 +45,10 @@ class AMERConfig(PreTrainedConfig):
         max_query_vectors: most outputs of a question: what "auto" stops at, and the number of learned query tokens;
             `num_query_vectors` where it is not given.
         stop_score: after each output the model says whether it was the last, so that it can choose m ("auto").
-        splits_questions: the model marks the parts of a question, then reads each part again by itself: one vector for
-            each part ("auto"), free of what the other parts say. It reads token vectors alone, and each of them sees
-            the whole question.
+        splits_questions: the model marks the parts of a question and reads each of them by itself: one vector for each
+            part ("auto"). It reads token vectors alone.
+        context_weight: how much of the vector of the whole question is added to the unit vector of each of its parts,
+            of a model that splits questions. What the parts share ("in pandas, ...") often stands in none of them.
         objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
@@ -79,6 +80,7 @@ class AMERConfig(PreTrainedConfig):
         max_query_vectors: int | None = None,
         stop_score: bool = False,
         splits_questions: bool = False,
+        context_weight: float = 0.3,
         objective: str = "matched",
         loss_temperature: float = 0.05,
         checksums: dict[str, str] | None = None,
@@ -105,6 +107,7 @@ class AMERConfig(PreTrainedConfig):
         self.max_query_vectors = num_query_vectors if max_query_vectors is None else max_query_vectors
         self.stop_score = stop_score
         self.splits_questions = splits_questions
+        self.context_weight = context_weight
         self.objective = objective
         self.loss_temperature = loss_temperature
         self.checksums = checksums

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +26,11 @@ BATCH_SIZE = 64
 
 
 class TokenVectors(NamedTuple):
-    """One question as the document encoder sees it.
+    """The tokens of one question, with a vector each.
 
     Attributes:
-        vectors: `(length, dim)` float32; the direction of their mean is the encoder's vector, and its length is 1.
+        vectors: `(length, dim)` float32. Of `encode_tokens`: the direction of their mean is the encoder's vector, and
+            its length is 1. Of `embed_tokens`: what the transformer starts from, with entries of about 1.
         offsets: `(length, 2)` int64, the characters of the question each token stands for, [start, end); empty for
             special tokens and those of the prompt.
         words: `(length,)` int64, which word of the question each token is part of, -1 where it is part of none.
@@ -156,26 +158,52 @@ class QuestionEncoder:
         return [found[row] for row in range(len(texts))]
 
     @torch.no_grad()
+    def embed_tokens(self, texts: Sequence[str]) -> list[TokenVectors]:
+        """The input embeddings of each question's tokens: what its words are, without the transformer; on the CPU.
+
+        Raises:
+            ValueError: a question has no token that the encoder knows.
+        """
+        texts = as_questions(texts)
+        table = self.model.get_input_embeddings().weight
+        encoded = self._tokenise(texts)
+        found = []
+        for place, length in enumerate(encoded["attention_mask"].sum(dim=1).tolist()):
+            ids = encoded["input_ids"][place, :length].to(table.device)
+            vectors = table[ids].float().cpu() / self._embedding_scale
+            found.append(TokenVectors(vectors, *self._places(encoded, place, length)))
+        return found
+
+    @cached_property
+    def _embedding_scale(self) -> float:
+        """Standard deviation of the input embeddings, which differs from encoder to encoder."""
+        return float(self.model.get_input_embeddings().weight.detach().float().std())
+
+    @torch.no_grad()
     def _batches(self, texts: Sequence[str], batch_size: int) -> Any:
         """Rows, last hidden states `(batch, length, dim)` float32, mask and encoding of texts of about one length."""
         texts = as_questions(texts)
         order = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
         for rows in order.split(batch_size):
-            encoded = self.tokenizer(
-                [self.prompt + texts[row] for row in rows.tolist()],
-                padding=True,
-                padding_side="right",
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-                return_offsets_mapping=True,
-            )
-            if not encoded["attention_mask"].any(dim=1).all():
-                raise ValueError("A question has no token that the document encoder knows.")
+            encoded = self._tokenise([texts[row] for row in rows.tolist()])
             names = [name for name in self.tokenizer.model_input_names if name in encoded]
             inputs = {name: encoded[name].to(self.model.device) for name in names}
             hidden = self.model(**inputs).last_hidden_state.float()
             yield rows, hidden, inputs["attention_mask"], encoded
+
+    def _tokenise(self, texts: Sequence[str]) -> Any:
+        encoded = self.tokenizer(
+            [self.prompt + text for text in texts],
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+        )
+        if not encoded["attention_mask"].any(dim=1).all():
+            raise ValueError("A question has no token that the document encoder knows.")
+        return encoded
 
     def _places(self, encoded: Any, place: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets and words of one question's tokens, those of the prompt taken for special tokens."""

@@ -31,7 +31,7 @@ from transformers.utils import logging
 from .anchors_amer import TokenAnchor, WordWeight, word_weights
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, pad_tokens
-from .parts_amer import NUM_LABELS, Part, attribute_parts, encode_parts
+from .parts_amer import Part, PartLabeller, attribute_parts, encode_parts
 from .persistence_amer import AMERPreTrainedModel
 from .prompting_amer import as_questions, longest_question, positions_of, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
@@ -107,8 +107,8 @@ class AMEROutput(ModelOutput):
         query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
         stop_logits: `(batch, m)` log-odds that a vector is the question's last, of a model with a stop score.
         attention: `(batch, m, length)` weight of each token vector in each anchor, of a model with token anchors.
-        part_logits: `(batch, length, 3)` what each token is to the parts of the question (see `parts_amer`), of a
-            model that splits questions.
+        part_logits: `(questions, words, 3)` what each token of `input_words` is to the parts of its question (see
+            `parts_amer`), of a model that splits questions.
     """
 
     query_embeddings: torch.Tensor | None = None
@@ -157,7 +157,7 @@ class AMERModel(AMERPreTrainedModel):
         if config.stop_score:
             self.stop_projection = Projection(hidden_size, 1)
         if config.splits_questions:
-            self.part_projection = Projection(hidden_size, NUM_LABELS)
+            self.part_labeller = PartLabeller(config)
         self.tokenizer = tokenizer
         self.document_encoder_path: str | None = None
         self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
@@ -176,6 +176,8 @@ class AMERModel(AMERPreTrainedModel):
         prefix_ids: torch.Tensor | None = None,
         input_vectors: torch.Tensor | None = None,
         input_mask: torch.Tensor | None = None,
+        input_words: torch.Tensor | None = None,
+        words_mask: torch.Tensor | None = None,
         num_query_vectors: int | None = None,
         teacher_vectors: torch.Tensor | None = None,
         teacher_mask: torch.Tensor | None = None,
@@ -192,6 +194,10 @@ class AMERModel(AMERPreTrainedModel):
                 after the text; the anchor of an anchored model, the whole question in the synthetic study. Or, where
                 the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
             input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
+            input_words: `(questions, words, dim)` whole questions for a model that splits them, as their input
+                embeddings (`QuestionEncoder.embed_tokens`). `input_vectors` are then any parts of questions; without
+                them only `part_logits` are computed.
+            words_mask: `(questions, words)` of those, 0 on padding, which is on the left; all ones if not given.
             num_query_vectors: m; the configuration's by default, and 1 for a model that splits questions: it is given
                 each part by itself.
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
@@ -210,6 +216,13 @@ class AMERModel(AMERPreTrainedModel):
         """
         if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
             raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
+        part_logits = None
+        if input_words is not None:
+            if not self.config.splits_questions:
+                raise ValueError("This model does not split questions: it takes no input_words.")
+            part_logits = self.part_labeller(input_words, words_mask)
+            if input_vectors is None:
+                return AMEROutput(part_logits=part_logits) if return_dict is not False else (part_logits,)
         if num_query_vectors is None:
             num_query_vectors = 1 if self.config.splits_questions else self.config.num_query_vectors
         self._check_inputs(input_ids, attention_mask, input_vectors, input_mask, num_query_vectors)
@@ -252,7 +265,6 @@ class AMERModel(AMERPreTrainedModel):
             # Nothing is fed back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
         stop_logits = self.stop_projection(hidden)[:, :, 0] if self.config.stop_score else None
-        part_logits = self.part_projection(question) if self.config.splits_questions else None
         output = AMEROutput(
             query_embeddings=query_embeddings, stop_logits=stop_logits, attention=attention, part_logits=part_logits
         )
@@ -386,8 +398,6 @@ class AMERModel(AMERPreTrainedModel):
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
         """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
-        if self.config.splits_questions:  # every token sees the whole question
-            mask = _both_ways(mask, inputs)
         return self.backbone(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -786,16 +796,6 @@ def _with_prefix(
     ids, mask = torch.cat([prefix, input_ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
     order = mask.argsort(dim=1, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
-
-
-def _both_ways(mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """The mask `(batch, length)` as what is added to attention, `(batch, 1, length, length)`: no token is hidden."""
-    hidden = mask[:, None, None] == 0
-    return (
-        inputs.new_zeros(hidden.shape)
-        .masked_fill(hidden, torch.finfo(inputs.dtype).min)
-        .expand(-1, -1, mask.shape[1], -1)
-    )
 
 
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:

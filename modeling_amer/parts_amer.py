@@ -1,15 +1,20 @@
 """Questions of several parts: where each part begins and ends, and a vector for each that is read by itself.
 
-The model reads the whole question and labels its tokens. Then it reads every part alone, as a question of its own: its
-vector carries nothing of what the other parts say, as the encoder's token vectors of the whole question do.
+A small transformer labels the words of the whole question. Then encoder and decoder read every part alone, as a
+question of its own: its vector carries nothing of what the other parts say, as the token vectors of the whole question
+do. What the parts share is added at the end, as a share of the whole question's vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import AutoModel
 from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
@@ -17,9 +22,53 @@ from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
 
 GROUP = 4096  # questions whose token vectors are held at a time
+WORD_DROPOUT = 0.1  # words that the labeller does not get to see in training
 NUM_LABELS = 3
 OUTSIDE, BEGINS, INSIDE = range(NUM_LABELS)
-"""What a token is to the parts of its question: the classes of the model's `part_logits`."""
+"""What a token is to the parts of its question: the classes of `part_logits`."""
+
+
+class PartLabeller(nn.Module):
+    """Says of each token of a question whether it begins a part, is inside one, or outside.
+
+    A transformer of the decoder's shape, in which every token sees the whole question. It reads the encoder's input
+    embeddings: to tell the parts it must know the words, and the encoder's last states, made for meaning, hide them.
+    """
+
+    def __init__(self, config: AMERConfig) -> None:
+        super().__init__()
+        hidden_size = config.text_config.hidden_size
+        self.word_dropout = nn.Dropout1d(WORD_DROPOUT)
+        self.input_projection = nn.Linear(config.document_dim, hidden_size)
+        self.backbone = AutoModel.from_config(deepcopy(config.text_config))
+        self.output_projection = nn.Linear(hidden_size, NUM_LABELS)
+
+    def forward(self, words: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits `(questions, words, 3)` of the labels.
+
+        Args:
+            words: `(questions, words, dim)` input embeddings, padded on the left.
+            mask: `(questions, words)`, 0 on padding; all ones if not given.
+
+        Raises:
+            ValueError: embeddings of another size.
+        """
+        if words.shape[-1] != self.input_projection.in_features:
+            raise ValueError(
+                f"The input embeddings have {words.shape[-1]} entries, expected {self.input_projection.in_features}: "
+                "a document encoder whose embeddings are smaller than its vectors cannot be used to split questions."
+            )
+        mask = torch.ones_like(words[..., 0], dtype=torch.long) if mask is None else mask
+        inputs = self.input_projection(self.word_dropout(words.to(self.input_projection.weight.dtype)))
+        hidden = mask[:, None, None] == 0
+        seen = inputs.new_zeros(hidden.shape).masked_fill(hidden, torch.finfo(inputs.dtype).min)
+        states = self.backbone(
+            inputs_embeds=inputs,
+            attention_mask=seen.expand(-1, -1, mask.shape[1], -1),
+            position_ids=(mask.cumsum(dim=-1) - 1).clamp(min=0),
+            use_cache=False,
+        ).last_hidden_state
+        return self.output_projection(states)
 
 
 class SplittingModel(Protocol):
@@ -113,26 +162,41 @@ def encode_parts(
     all_vectors: list[torch.Tensor] = []
     for start in logging.tqdm(range(0, len(texts), GROUP), desc="Encoding", disable=not show_progress_bar):
         questions = texts[start : start + GROUP]
-        tokens = model.document_encoder.encode_tokens(questions, batch_size)
-        vectors, labels = _read(model, tokens, batch_size)
-        known = dict(zip(questions, vectors, strict=True))  # a question of one part may be that part
-        parts = [
-            find_parts(question, own, token.offsets, token.words, most)
-            for question, own, token in zip(questions, labels, tokens, strict=True)
-        ]
-        if anew := sorted({part.text for own in parts for part in own} - known.keys()):
-            vectors, _ = _read(model, model.document_encoder.encode_tokens(anew, batch_size), batch_size)
-            known.update(zip(anew, vectors, strict=True))
+        parts = split(model, questions, most, batch_size)
+        split_up = [question for question, own in zip(questions, parts, strict=True) if len(own) > 1]
+        wanted = {part.text for own in parts for part in own}.union(split_up if model.config.context_weight else ())
+        vectors = dict(zip(sorted(wanted), _read(model, sorted(wanted), batch_size), strict=True))
         all_parts += parts
-        all_vectors += [torch.stack([known[part.text] for part in own]) for own in parts]
+        all_vectors += [_part_vectors(model, *each, vectors) for each in zip(questions, parts, strict=True)]
     return all_parts, all_vectors
+
+
+def split(model: SplittingModel, questions: Sequence[str], most: int, batch_size: int) -> list[list[Part]]:
+    """The parts of each question, at most `most`."""
+    tokens = model.document_encoder.embed_tokens(questions)
+    found: dict[int, list[Part]] = {}
+    for rows, padded, mask in _batches(model, tokens, batch_size):
+        labels = model(input_words=padded, words_mask=mask).part_logits.argmax(dim=-1).cpu()
+        for row, own in zip(rows, labels, strict=True):
+            text = tokens[row]
+            found[row] = find_parts(questions[row], own[-len(text.words) :], text.offsets, text.words, most)
+    return [found[row] for row in range(len(questions))]
+
+
+def _part_vectors(
+    model: SplittingModel, question: str, parts: Sequence[Part], vectors: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """`(parts, dim)` unit vectors of a question's parts, each with its share of the whole question."""
+    own = torch.stack([vectors[part.text] for part in parts])
+    if len(parts) == 1 or not model.config.context_weight:
+        return own
+    return normalize(own + model.config.context_weight * vectors[question], dim=-1)
 
 
 def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:
     """For each part of the question the weights of its words in the anchor of its vector."""
-    ((parts, *_), _) = encode_parts(model, [question], most, 1)
     found = []
-    for part in parts:
+    for part in split(model, [question], most, 1)[0]:
         (tokens,) = model.document_encoder.encode_tokens([part.text])
         weights = torch.full((len(tokens.vectors),), 1 / len(tokens.vectors))
         if model.config.anchor == "tokens":
@@ -143,18 +207,21 @@ def attribute_parts(model: SplittingModel, question: str, most: int) -> list[lis
     return found
 
 
-def _read(
-    model: SplittingModel, tokens: Sequence[TokenVectors], batch_size: int
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Of each text its vector `(dim,)` and the labels of its tokens `(length,)`."""
+def _read(model: SplittingModel, texts: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+    """Of each text its vector `(dim,)`."""
+    tokens = model.document_encoder.encode_tokens(texts, batch_size)
     vectors: dict[int, torch.Tensor] = {}
-    labels: dict[int, torch.Tensor] = {}
+    for rows, padded, mask in _batches(model, tokens, batch_size):
+        output = model(input_vectors=padded, input_mask=mask)
+        vectors.update(zip(rows, output.query_embeddings[:, 0].cpu(), strict=True))
+    return [vectors[row] for row in range(len(tokens))]
+
+
+def _batches(
+    model: SplittingModel, tokens: Sequence[TokenVectors], batch_size: int
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Rows, padded vectors `(batch, length, dim)` and mask of texts of about one length, on the model's device."""
     lengths = torch.tensor([len(text.vectors) for text in tokens])
     for rows in lengths.argsort(descending=True, stable=True).split(batch_size):
         padded, mask = pad_tokens([tokens[row].vectors for row in rows.tolist()])
-        output = model(input_vectors=padded.to(model.device), input_mask=mask.to(model.device))
-        predicted = output.part_logits.argmax(dim=-1).cpu()
-        for place, row in enumerate(rows.tolist()):
-            vectors[row] = output.query_embeddings[place, 0].cpu()
-            labels[row] = predicted[place, -len(tokens[row].vectors) :]
-    return [vectors[row] for row in range(len(tokens))], [labels[row] for row in range(len(tokens))]
+        yield rows.tolist(), padded.to(model.device), mask.to(model.device)

@@ -63,7 +63,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("lora", "document_encoder", "checksums"), (dict, NOTHING)),
     **dict.fromkeys(("document_dim", "num_query_vectors", "max_query_length"), (int,)),
     "max_query_vectors": (int, NOTHING),
-    **dict.fromkeys(("loss_temperature", "initializer_range"), (int, float)),
+    **dict.fromkeys(("loss_temperature", "initializer_range", "context_weight"), (int, float)),
     **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
     **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
 }
@@ -187,7 +187,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             emission: how vectors are made.
             stop_score: whether the model can choose m.
             max_query_vectors: the most it may choose.
-            splits_questions: whether each part of a question is read again by itself.
+            splits_questions: whether the model marks the parts of a question and reads each by itself.
             document_encoder: identity of the document encoder.
 
         Raises:

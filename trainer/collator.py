@@ -52,9 +52,9 @@ class AMERCollator:
           a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
 
     For a model that splits questions, the rows of the batch are the *parts* of the questions, each with one target.
-    Of the whole questions it has `question_vectors (questions, length, dim)`, `question_mask (questions, length)`,
-    `part_labels (questions, length)` (see `modeling_amer.part_labels`), `part_counts (questions,)`, and their texts as
-    `questions`.
+    Of the whole questions it has the input embeddings of their tokens, `input_words (questions, words, dim)` and
+    `words_mask (questions, words)`, `part_labels (questions, words)` (see `modeling_amer.part_labels`), `part_counts
+    (questions,)`, and their texts as `questions`.
 
     Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the model's document encoder.
 
@@ -108,15 +108,15 @@ class AMERCollator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         draws = [self._draw(example) for example in examples]
         documents = np.unique(np.concatenate([part for draw in draws for part in (draw.targets, draw.negatives)]))
-        questions, tokens = self._read_questions(examples)
         batch = {
-            **questions,
             "candidates": torch.from_numpy(self.store.vectors(documents).astype(self.store.dtype, copy=False)),
             "candidate_ids": torch.from_numpy(documents),
             "query_index": torch.tensor([example["index"] for example in examples]),
         }
         if self.splits_questions:
-            return {**batch, **self._parts(examples, draws, questions, tokens)}
+            return batch | self._parts(examples, draws)
+        questions, tokens = self._read_questions(examples)
+        batch |= questions
         answers = [{document for cluster in example["target_rows"] for document in cluster} for example in examples]
         batch |= _targets([draw.targets for draw in draws], [draw.sampling_uniforms for draw in draws], answers)
         if "spans" in examples[0]:
@@ -133,8 +133,6 @@ class AMERCollator:
         self,
         examples: list[dict[str, Any]],
         draws: list[_Draw],
-        questions: dict[str, torch.Tensor],
-        tokens: list[TokenVectors],
     ) -> dict[str, Any]:
         """What a model that splits questions learns from: the questions with their parts, and each part by itself."""
         for example, draw in zip(examples, draws, strict=True):
@@ -146,6 +144,8 @@ class AMERCollator:
                 )
         parts = [(example, place) for example, draw in zip(examples, draws, strict=True) for place in draw.places]
         vectors, vectors_mask = pad_tokens([part.vectors for part in self._part_tokens(parts)])
+        tokens = self.model.document_encoder.embed_tokens([example["query"] for example in examples])
+        words, words_mask = pad_tokens([question.vectors for question in tokens])
         labels = [
             part_labels(example["spans"], question.offsets) for example, question in zip(examples, tokens, strict=True)
         ]
@@ -157,8 +157,8 @@ class AMERCollator:
                 [uniform[None] for draw in draws for uniform in draw.sampling_uniforms],
                 [{*example["target_rows"][place]} for example, place in parts],
             ),
-            "question_vectors": questions["input_vectors"],
-            "question_mask": questions["input_mask"],
+            "input_words": words,
+            "words_mask": words_mask,
             "part_labels": pad_sequence(labels, True, NO_LABEL, padding_side="left"),
             "part_counts": torch.tensor([len(draw.places) for draw in draws]),
             "questions": [example["query"] for example in examples],

@@ -28,7 +28,7 @@ from modeling_amer.staging_amer import finish_interrupted_save
 # What a batch holds besides the questions.
 TARGETS = (
     "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
-    "part_mask", "question_vectors", "question_mask", "part_labels", "part_counts", "questions",
+    "part_mask", "part_labels", "part_counts", "questions",
 )  # fmt: skip
 
 PART_GROUPS = 4  # passes over the parts of a batch
@@ -167,7 +167,9 @@ class AMERTrainer(PublishingTrainer):
             )
             loss = loss + self._part_losses(outputs, inputs, targets, num_items_in_batch)
             if self.model.config.splits_questions:
-                loss = loss + self.args.span_weight * self._split_loss(model, inputs, num_items_in_batch)
+                labels = inputs["part_labels"], inputs["part_counts"]
+                split_loss = part_loss(outputs.part_logits, *labels, num_items_in_batch)
+                loss = loss + self.args.span_weight * split_loss
         if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -186,13 +188,6 @@ class AMERTrainer(PublishingTrainer):
         if outputs.stop_logits is not None:
             loss = loss + self.args.stop_weight * stop_loss(outputs.stop_logits, targets["target_mask"], num_items)
         return loss
-
-    def _split_loss(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | int | None
-    ) -> torch.Tensor:
-        """How well the whole questions are split; the parts that they hold are rows of the batch of their own."""
-        whole = model(input_vectors=inputs["question_vectors"], input_mask=inputs["question_mask"])
-        return part_loss(whole.part_logits, inputs["part_labels"], inputs["part_counts"], num_items)
 
     def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> Candidates:
         """The candidates of all processes, and this one's targets, as many for each question as in any process.
@@ -329,18 +324,22 @@ class AMERTrainer(PublishingTrainer):
         self.accelerator.wait_for_everyone()
 
 
-def _read_parts(model: nn.Module, groups: int, input_vectors: torch.Tensor, input_mask: torch.Tensor) -> AMEROutput:
+def _read_parts(
+    model: nn.Module, groups: int, input_vectors: torch.Tensor, input_mask: torch.Tensor, **words: torch.Tensor
+) -> AMEROutput:
     """One vector of each part, `(parts, 1, dim)`; those of about one length are read together, with little padding.
 
-    The number of groups is that of every process, for sharded parameters are gathered in each pass.
+    The words of the whole questions go with the first group. The number of groups is that of every process, for
+    sharded parameters are gathered in each pass.
     """
     lengths = input_mask.sum(dim=1)
     order, found = lengths.argsort(), []
-    for rows in order.tensor_split(groups):
+    for place, rows in enumerate(order.tensor_split(groups)):
         tokens = slice(-int(lengths[rows].max()), None)
-        output = model(input_vectors=input_vectors[rows, tokens], input_mask=input_mask[rows, tokens])
-        found.append(output.query_embeddings)
-    return AMEROutput(query_embeddings=torch.cat(found)[order.argsort()])
+        part = {"input_vectors": input_vectors[rows, tokens], "input_mask": input_mask[rows, tokens]}
+        found.append(model(**part, **(words if place == 0 else {})))
+    vectors = torch.cat([output.query_embeddings for output in found])[order.argsort()]
+    return AMEROutput(query_embeddings=vectors, part_logits=found[0].part_logits)
 
 
 def _check_fsdp(plugin: Any) -> None:

@@ -25,10 +25,45 @@ HELD_OUT_TEMPLATES = Path(__file__).parent / "compound_templates_held_out.yaml"
 """For evaluation: none of them is in `TEMPLATES`."""
 
 PART = "{}"
+ASK = "{ask}"
+ANY = "{any}"
+MARKS = (",", ";", ".", "?", "!", ":", "-", "/", "|", "&", "+", ")", "...", "->")
+MOST_WORDS = 4  # that stand for {any}
 SHARES = (0.25, 0.25, 0.25, 0.25)
 MOST_DRAWS = 100
-Templates = Mapping[int, Sequence[str]]
-"""By number of parts the templates, with `{}` for each part."""
+
+
+class Templates(NamedTuple):
+    """How questions are joined.
+
+    Attributes:
+        forms: by number of parts the templates: `{}` is a part, `{ask}` a part in the words of one of the asks, and
+            `{any}` a mark or some words at random. Where they stand, only the parts themselves show where they end.
+        asks: how a part may be asked for, with one `{}` each, such as "how do I {}".
+    """
+
+    forms: Mapping[int, Sequence[str]]
+    asks: Sequence[str] = ()
+
+    def without_any(self) -> Templates:
+        """Only those that a person could have written: for evaluation."""
+        forms = {count: [form for form in own if ANY not in form] for count, own in self.forms.items()}
+        return self._replace(forms=forms)
+
+    def draw(self, count: int, rng: np.random.Generator, words: Sequence[str]) -> str:
+        """A template with `count` times `{}`; `words` are those that may stand for `{any}`.
+
+        Raises:
+            ValueError: there is none of so many parts.
+        """
+        if not self.forms.get(count):
+            raise ValueError(f"there is no template of {count} parts, only of {sorted(self.forms)}: add one")
+        form = self.forms[count][int(rng.integers(len(self.forms[count])))]
+        while ASK in form:
+            form = form.replace(ASK, self.asks[int(rng.integers(len(self.asks)))], 1)
+        while ANY in form:
+            form = form.replace(ANY, _anything(words, rng), 1)
+        return form
 
 
 class Parts(NamedTuple):
@@ -37,12 +72,14 @@ class Parts(NamedTuple):
     Attributes:
         texts: the questions without the period or question mark at their end.
         inner: the same as they stand inside a sentence: "compute the mean", but "HTTP server".
+        words: all that are in the texts, each once.
         targets: of each question the ids of the documents that answer it.
         answers: of each question its answer's aliases, if it has any.
     """
 
     texts: list[str]
     inner: list[str]
+    words: list[str]
     targets: list[list[str]]
     answers: list[list[str] | None]
 
@@ -107,14 +144,17 @@ def build_compound(
     for place, (name, number) in enumerate(wanted.items()):
         if number and name in source_splits:
             rng = np.random.default_rng([seed, place])
-            splits[name] = draw_dataset(prepare_parts(source_splits[name]), forms, rng, number, shares)
+            own = forms if name == "train" else forms.without_any()
+            splits[name] = draw_dataset(prepare_parts(source_splits[name]), own, rng, number, shares)
     finish(path, splits, info, DroppedRecords())
     for text in folder.glob("LICENSE*"):
         shutil.copyfile(text, path / "dataset" / text.name)
 
 
-def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> dict[int, list[str]]:
-    """Read templates: a YAML file that maps numbers of parts to lists of texts with `{}` for each part.
+def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> Templates:
+    """Read templates: a YAML file that maps numbers of parts to lists of texts with `{}` or `{ask}` for each part.
+
+    A list `asks` of texts with one `{}` says what may stand for `{ask}`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -126,11 +166,17 @@ def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> dict[int, list[s
         raise ValueError(f"{file} is not YAML ({error})") from error
     if not isinstance(read, dict) or not all(isinstance(texts, list) and texts for texts in read.values()):
         raise ValueError(f"{file} must map each number of parts to a list of templates")
-    for parts, texts in read.items():
+    asks = read.pop("asks", [])
+    for parts, texts in [(1, asks), *read.items()]:
         for text in texts:
-            if not isinstance(parts, int) or not isinstance(text, str) or text.count(PART) != parts or parts < 1:
+            if not isinstance(parts, int) or not isinstance(text, str) or _slots(text, asks) != parts or parts < 1:
                 raise ValueError(f"{file}: the template {text!r} under {parts!r} must be a text with {PART} so often")
-    return read
+    return Templates(read, asks)
+
+
+def _slots(template: str, asks: Sequence[str]) -> int:
+    """How many parts the template has; `{ask}` is a part where there are asks, none of which may hold another."""
+    return template.count(PART) + (template.count(ASK) if asks and template not in asks else 0)
 
 
 def prepare_parts(split: RetrievalDataset) -> Parts:
@@ -149,6 +195,7 @@ def prepare_parts(split: RetrievalDataset) -> Parts:
     return Parts(
         texts=texts,
         inner=[_inside_sentence(text, names) for text in texts],
+        words=sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)}),
         targets=[split.targets[row][0] for row in rows],
         answers=[split.answers[row][0] if split.answers[row] else None for row in rows],
     )
@@ -160,13 +207,11 @@ def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, 
     Raises:
         ValueError: there is no template of so many parts, or too few questions of different targets.
     """
-    if not templates.get(count):
-        raise ValueError(f"there is no template of {count} parts, only of {sorted(templates)}: add one")
+    template = templates.draw(count, rng, parts.words)
     for _ in range(MOST_DRAWS if count <= len(parts.texts) else 0):
         rows = rng.choice(len(parts.texts), size=count, replace=False).tolist()
         documents = [document for row in rows for document in {*parts.targets[row]}]
         if len({*documents}) == len(documents):
-            template = templates[count][int(rng.integers(len(templates[count])))]
             return Compound(rows, *_fill(template, [(parts.texts[row], parts.inner[row]) for row in rows]))
     raise ValueError(
         f"a question of {count} parts needs {count} questions that have one target each, and different ones; of "
@@ -212,6 +257,13 @@ def draw_dataset(
         answers=[_answers(parts, compound.rows) for compound in drawn],
         spans=[compound.spans for compound in drawn],
     )
+
+
+def _anything(words: Sequence[str], rng: np.random.Generator) -> str:
+    """A mark, or some words."""
+    if not words or rng.random() < 1 / 3:
+        return f"{MARKS[int(rng.integers(len(MARKS)))]} "
+    return f" {' '.join(words[row] for row in rng.integers(len(words), size=rng.integers(1, MOST_WORDS + 1)))} "
 
 
 def _dataset_folder(source: str | os.PathLike[str]) -> Path:

@@ -99,29 +99,24 @@ class TokenCache:
 
 
 class TokenDataset(Dataset[dict[str, Any]]):
-    """A split whose items carry the token vectors of their question as `tokens`.
+    """A split whose items carry cached token vectors: of their question, or of each of its parts by itself.
 
-    With a cache of `part_texts`, they also carry those of each part of the question by itself, as `part_tokens`.
+    Args:
+        dataset: the split.
+        cache: of its questions, which are the items' `tokens`; or of its `part_texts`, which are their `part_tokens`.
+        of_parts: which of them.
 
     Raises:
         ValueError: the cache holds another number of texts.
     """
 
-    def __init__(self, dataset: RetrievalDataset, cache: TokenCache, part_cache: TokenCache | None = None) -> None:
-        if len(dataset) != len(cache):
-            raise ValueError(
-                f"The split has {len(dataset)} questions, the cache {len(cache)}: it is of another split."
-            )
+    def __init__(self, dataset: RetrievalDataset, cache: TokenCache, of_parts: bool = False) -> None:
         self.dataset = dataset
         self.cache = cache
-        self.part_cache = part_cache
-        self._part_rows: dict[str, int] = {}
-        if part_cache is not None:
-            self._part_rows = {text: row for row, text in enumerate(part_texts(dataset))}
-            if len(self._part_rows) != len(part_cache):
-                raise ValueError(
-                    f"The split has {len(self._part_rows)} parts, the cache {len(part_cache)}: it is of another split."
-                )
+        self.part_rows = {text: row for row, text in enumerate(part_texts(dataset))} if of_parts else None
+        count, kind = (len(dataset), "questions") if self.part_rows is None else (len(self.part_rows), "parts")
+        if count != len(cache):
+            raise ValueError(f"The split has {count} {kind}, the cache {len(cache)}: it is of another split.")
 
     @classmethod
     def build(
@@ -129,38 +124,34 @@ class TokenDataset(Dataset[dict[str, Any]]):
         root: str | os.PathLike[str],
         dataset: RetrievalDataset,
         encoder: QuestionEncoder,
-        with_parts: bool = False,
+        of_parts: bool = False,
         show_progress_bar: bool = False,
     ) -> TokenDataset:
-        """A split with its caches in `root`, which are made unless they are there.
+        """A split with its cache in `root`, which is made unless it is there.
 
         Args:
             root: a folder for the caches of any number of splits.
             dataset: has texts.
             encoder: pools by the mean.
-            with_parts: of the parts of the questions, too, for a model that splits them.
+            of_parts: of the parts of the questions, for a model that splits them.
             show_progress_bar: show how many files are done.
 
         Raises:
-            ValueError: the caches are of another encoder.
+            ValueError: the cache is of another encoder.
         """
-
-        def cached(texts: list[str]) -> TokenCache:
-            own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
-            return TokenCache.build(own, encoder, texts, show_progress_bar=show_progress_bar)
-
-        parts = part_texts(dataset) if with_parts else []
-        return cls(dataset, cached(dataset.queries or []), cached(parts) if parts else None)
+        texts = part_texts(dataset) if of_parts else dataset.queries or []
+        own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
+        return cls(dataset, TokenCache.build(own, encoder, texts, show_progress_bar=show_progress_bar), of_parts)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {**self.dataset[index], "tokens": self.cache[index]}
-        if self.part_cache is not None:
-            texts = [item["query"][start:end] for start, end in item["spans"]]
-            item["part_tokens"] = [self.part_cache[self._part_rows[text]] for text in texts]
-        return item
+        item = self.dataset[index]
+        if self.part_rows is None:
+            return {**item, "tokens": self.cache[index]}
+        texts = [item["query"][start:end] for start, end in item["spans"]]
+        return {**item, "part_tokens": [self.cache[self.part_rows[text]] for text in texts]}
 
 
 def part_texts(dataset: RetrievalDataset) -> list[str]:

@@ -139,9 +139,10 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
 
 
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
-    """Write the token vectors that both trainings look for."""
+    """Write the token vectors that the trainings look for: of the parts, and of the whole questions."""
     for name in ("train", "validation"):
-        TokenDataset.build(folder, splits[name], encoder, with_parts=True, show_progress_bar=True)
+        for of_parts in (True, False):
+            TokenDataset.build(folder, splits[name], encoder, of_parts, show_progress_bar=True)
 
 
 def show_examples(searcher: Searcher, test: RetrievalDataset, console: Console) -> None:

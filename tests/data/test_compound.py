@@ -11,7 +11,9 @@ import pytest
 from amer.data import RetrievalDataset, build_compound, load_dataset_dir, save_dataset_dir
 from amer.data.compound import (
     HELD_OUT_TEMPLATES,
+    MARKS,
     TEMPLATES,
+    Templates,
     draw_compound,
     draw_dataset,
     load_templates,
@@ -19,7 +21,7 @@ from amer.data.compound import (
 )
 from amer.files import read_json
 
-PLAIN = {1: ["{}"], 2: ["{} and {}", "{}; {}"], 3: ["{}, {} and {}"]}
+PLAIN = Templates({1: ["{}"], 2: ["{} and {}", "{}; {}"], 3: ["{}, {} and {}"]})
 
 
 def make_split(queries: list[str], targets=None, **changes) -> RetrievalDataset:
@@ -151,7 +153,7 @@ def test_a_part_keeps_its_capital_at_the_beginning_of_a_sentence():
         ("what is {}? {}", "what is {2}? {1}"),
         ("{}. {}", "{0}. {1}"),
     ):
-        drawn = draw_compound(parts, {2: [template]}, np.random.default_rng(0), 2)
+        drawn = draw_compound(parts, Templates({2: [template]}), np.random.default_rng(0), 2)
         first, second = (parts.texts[row] for row in drawn.rows)
         expected = pattern.format(first, second if template != "{} and {}" else second.lower(), first.lower())
         assert drawn.question == expected
@@ -177,7 +179,7 @@ def test_more_questions_than_combinations_repeat_some():
 
 
 def test_the_packaged_templates_are_many_and_those_held_out_are_others():
-    training, held_out = load_templates(TEMPLATES), load_templates(HELD_OUT_TEMPLATES)
+    training, held_out = load_templates(TEMPLATES).forms, load_templates(HELD_OUT_TEMPLATES).forms
     assert all(len({*training[parts]}) >= 10 for parts in (2, 3, 4))
     assert all(len({*held_out[parts]}) >= 6 for parts in (2, 3, 4))
     assert {*training} == {*held_out} == {1, 2, 3, 4, 5, 6}
@@ -194,6 +196,8 @@ def test_the_packaged_templates_are_many_and_those_held_out_are_others():
         ("two: ['{} and {}']", "under 'two'"),
         ("0: ['nothing']", "under 0"),
         ("2: [3]", "the template 3 under 2"),
+        ("2: ['{ask} and {}']", "under 2"),
+        ("asks: ['how do I {ask}']\n1: ['{}']", "how do I {ask}"),
         ("2: ['", "is not YAML"),
     ],
 )
@@ -203,3 +207,24 @@ def test_malformed_templates_are_refused(source, tmp_path, text, message):
         build_compound(tmp_path / "out", source, templates=tmp_path / "mine.yaml", **SMALL)
     with pytest.raises(FileNotFoundError):
         build_compound(tmp_path / "out", source, templates=tmp_path / "none.yaml", **SMALL)
+
+
+def test_asks_and_random_words_stand_around_the_parts():
+    parts, rng = prepare_parts(numbered("train", 20)), np.random.default_rng(0)
+    templates = Templates({2: ["{ask}, {ask}", "{}{any}{}"]}, ["how do I {}", "{}"])
+    drawn = [draw_compound(parts, templates, rng, 2) for _ in range(60)]
+    assert any(compound.question.lower().startswith("how do i ") for compound in drawn)
+    for compound in drawn:
+        found = [compound.question[start:end].lower() for start, end in compound.spans]
+        assert found == [parts.texts[row].lower() for row in compound.rows]
+        between = compound.question[compound.spans[0][1] : compound.spans[1][0]]
+        assert between in (", ", ", how do I ") or between.strip() in MARKS or {*between.split()} <= {*parts.words}
+    assert templates.without_any().forms == {2: ["{ask}, {ask}"]}
+
+
+def test_only_training_questions_have_random_words(source, tmp_path):
+    (tmp_path / "templates.yaml").write_text('1: ["{}"]\n2: ["{}{any}{}", "{} zyx {}"]\n', encoding="utf-8")
+    build_compound(tmp_path / "out", source, tmp_path / "templates.yaml", (0.0, 1.0), **SMALL)
+    splits = load_dataset_dir(tmp_path / "out" / "dataset")
+    assert all(" zyx " in query for query in splits["test"].queries)
+    assert not all(" zyx " in query for query in splits["train"].queries)

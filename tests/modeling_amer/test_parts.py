@@ -42,12 +42,10 @@ def model(tiny_encoder) -> AMERModel:
     model = build_mini(tiny_encoder, **SPLITS)
     spans = [[[0, 5], [7, 11], [17, 23]], [[0, 4]], [[0, 7]]]
     with torch.no_grad():
-        tokens = model.document_encoder.encode_tokens(QUESTIONS[:3])
-        masks = [torch.ones(1, len(question.vectors), dtype=torch.long) for question in tokens]
-        states = [
-            model._read(model.input_projection(question.vectors)[None], mask, None)[0]
-            for question, mask in zip(tokens, masks, strict=True)
-        ]
+        tokens, labeller = model.document_encoder.embed_tokens(QUESTIONS[:3]), model.part_labeller
+        own_output, labeller.output_projection = labeller.output_projection, torch.nn.Identity()
+        states = [labeller(question.vectors[None])[0] for question in tokens]
+        labeller.output_projection = own_output
         labels = torch.cat([part_labels(own, text.offsets) for own, text in zip(spans, tokens, strict=True)])
         first = torch.cat(
             [text.words.diff(prepend=torch.tensor([-1])) > 0 for text in tokens]
@@ -55,8 +53,8 @@ def model(tiny_encoder) -> AMERModel:
         inputs = torch.cat([torch.cat(states), torch.ones(len(labels), 1)], dim=1)
         wanted = torch.nn.functional.one_hot(labels, 3).float()
         solution = torch.linalg.lstsq(inputs[first], wanted[first], driver="gelsd").solution
-        model.part_projection.weight.copy_(solution[:-1].T)
-        model.part_projection.bias.copy_(solution[-1])
+        labeller.output_projection.weight.copy_(solution[:-1].T)
+        labeller.output_projection.bias.copy_(solution[-1])
     return model
 
 
@@ -111,6 +109,7 @@ def test_labels_of_known_parts():
 
 
 def test_each_part_has_the_vector_it_has_alone(model):
+    model.config.context_weight = 0
     query_embeddings, mask = model.encode_query(QUESTIONS, "auto", batch_size=2)
     assert mask.sum(dim=1).tolist()[:3] == [3, 1, 1] and mask[:, 0].all()
     for place, part in enumerate(["river", "bank", "spring"]):
@@ -121,7 +120,18 @@ def test_each_part_has_the_vector_it_has_alone(model):
     torch.testing.assert_close(query_embeddings[0], query_embeddings[6])
 
 
+def test_parts_have_a_share_of_the_whole_question(model):
+    model.config.context_weight = 0
+    alone, whole = model.encode_query(QUESTIONS, "auto")[0], model.encode_query(QUESTIONS, 1)[:, 0]
+    model.config.context_weight = 0.25
+    found, mask = model.encode_query(QUESTIONS, "auto")
+    expected = torch.nn.functional.normalize(alone[0] + 0.25 * whole[0], dim=-1)
+    torch.testing.assert_close(found[0, :3], expected[:3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[mask.sum(dim=1) == 1], alone[mask.sum(dim=1) == 1])  # the part is the question
+
+
 def test_a_fixed_number_takes_the_rest_of_the_question_into_the_last(model):
+    model.config.context_weight = 0
     two = model.encode_query(QUESTIONS, 2)
     assert two.shape == (len(QUESTIONS), 2, DIM)
     rest = model.encode_query("bank, and spring", 1)[0]
@@ -134,17 +144,17 @@ def test_untrained_it_is_the_encoder(tiny_encoder):
     for anchor in ("tokens", "vector"):
         options = {**SPLITS, "anchor": anchor, "document_encoder": {"name": tiny_encoder}}
         model = AMERModel.from_scratch(DIM, layers=1, width=32, **options)
-        torch.nn.init.zeros_(model.part_projection.weight)
+        torch.nn.init.zeros_(model.part_labeller.output_projection.weight)
         expected = torch.from_numpy(SentenceTransformer(tiny_encoder, device="cpu").encode(QUESTIONS))
         torch.testing.assert_close(model.encode_query(QUESTIONS)[:, 0], expected, atol=1e-5, rtol=0)
 
 
 def test_tokens_see_the_whole_question(model):
-    (tokens,) = model.document_encoder.encode_tokens(["river; bank, and spring"])
+    (tokens,) = model.document_encoder.embed_tokens(["river; bank, and spring"])
     changed = tokens.vectors.clone()
     changed[-1] += 1
     with torch.no_grad():
-        before, after = (model(input_vectors=vectors[None]).part_logits[0] for vectors in (tokens.vectors, changed))
+        before, after = (model(input_words=words[None]).part_logits[0] for words in (tokens.vectors, changed))
     assert (before - after).abs().amax(dim=1).min() > 1e-4
 
 
@@ -192,5 +202,9 @@ def test_bad_input_is_refused(model, tiny_encoder):
         model.encode_query(["river"], 0)
     with pytest.raises(ValueError, match="does not split questions"):
         build_mini(tiny_encoder).find_parts(["river"])
+    with pytest.raises(ValueError, match="takes no input_words"):
+        build_mini(tiny_encoder)(input_words=tokens.vectors[None])
+    with pytest.raises(ValueError, match=f"have 3 entries, expected {DIM}"):
+        model(input_words=torch.zeros(1, 2, 3))
     assert model.encode_query(input_vectors=[tokens.vectors]).shape == (1, 1, DIM)
     assert model.encode_query(input_vectors=[tokens.vectors], num_query_vectors="auto").mask.tolist() == [[True]]

@@ -265,20 +265,20 @@ def test_every_part_is_a_row_and_every_whole_question_has_labels(spanned, tmp_pa
         torch.testing.assert_close(batch["input_vectors"][row, -len(tokens.vectors) :], tokens.vectors)
         assert batch["input_mask"][row].sum() == len(tokens.vectors)
     for row, (text, places) in enumerate(zip(texts, spans, strict=True)):
-        (tokens,) = model.document_encoder.encode_tokens([text])
+        (tokens,) = model.document_encoder.embed_tokens([text])
         length = len(tokens.vectors)
-        torch.testing.assert_close(batch["question_vectors"][row, -length:], tokens.vectors)
+        torch.testing.assert_close(batch["input_words"][row, -length:], tokens.vectors)
+        assert batch["words_mask"][row].sum() == length
         assert batch["part_labels"][row, -length:].tolist() == part_labels(places, tokens.offsets).tolist()
         assert (batch["part_labels"][row, :-length] == NO_LABEL).all()
 
-    caches = [TokenCache.build(tmp_path / name, model.document_encoder, wanted) for name, wanted in
-              (("whole", spanned.dataset.queries), ("parts", part_texts(spanned.dataset)))]  # fmt: skip
-    cached = collator([TokenDataset(spanned.dataset, *caches)[row] for row in rows])
+    cache = TokenCache.build(tmp_path, model.document_encoder, part_texts(spanned.dataset))
+    cached = collator([TokenDataset(spanned.dataset, cache, of_parts=True)[row] for row in rows])
     assert cached.keys() == batch.keys() and cached.pop("questions") == batch.pop("questions")
     for name, value in batch.items():
         torch.testing.assert_close(cached[name].to(value.dtype), value, atol=5e-3, rtol=1e-2)
-    with pytest.raises(ValueError, match="has 4 parts, the cache"):
-        TokenDataset(spanned.dataset, caches[0], caches[0])
+    with pytest.raises(ValueError, match="has 40 questions, the cache 4"):
+        TokenDataset(spanned.dataset, cache)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -306,7 +306,7 @@ def test_a_model_learns_to_split_and_searches_each_part(spanned, tmp_path):
     options = {"max_steps": 300, "span_weight": 5.0, "learning_rate": 1e-2}
     trainer, model, before = train(spanned, tmp_path, model=build_splitting(spanned.encoder), **options)
     still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
-    assert still == {"backbone.embed_tokens.weight"}
+    assert still == {"backbone.embed_tokens.weight", "part_labeller.backbone.embed_tokens.weight"}
     found = [[part.text for part in own] for own in model.find_parts(spanned.dataset.queries)]
     questions = zip(spanned.dataset.queries, spanned.dataset.spans, strict=True)
     right = [
