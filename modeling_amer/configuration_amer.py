@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -47,8 +48,10 @@ class AMERConfig(PreTrainedConfig):
         stop_score: after each output the model says whether it was the last, so that it can choose m ("auto").
         splits_questions: the model marks the parts of a question and reads each of them by itself: one vector for each
             part ("auto"). It reads token vectors alone.
-        context_weight: how much of the vector of the whole question is added to the unit vector of each of its parts,
-            of a model that splits questions. What the parts share ("in pandas, ...") often stands in none of them.
+        context_weight: how much of the encoder's vector of the whole question is added to the unit vector of each of
+            its parts, of a model that splits questions. What they share ("in pandas, ...") often stands in no part.
+        encoder_weight: how much of the encoder's own vector is added to each unit vector of an anchored model, except
+            in training. A decoder that learned from few questions has forgotten some of what the encoder knows.
         objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
@@ -80,7 +83,8 @@ class AMERConfig(PreTrainedConfig):
         max_query_vectors: int | None = None,
         stop_score: bool = False,
         splits_questions: bool = False,
-        context_weight: float = 0.3,
+        context_weight: float = 0.5,
+        encoder_weight: float = 0.0,
         objective: str = "matched",
         loss_temperature: float = 0.05,
         checksums: dict[str, str] | None = None,
@@ -108,6 +112,7 @@ class AMERConfig(PreTrainedConfig):
         self.stop_score = stop_score
         self.splits_questions = splits_questions
         self.context_weight = context_weight
+        self.encoder_weight = encoder_weight
         self.objective = objective
         self.loss_temperature = loss_temperature
         self.checksums = checksums
@@ -172,6 +177,11 @@ class AMERConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+        for name in ("context_weight", "encoder_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0, got {getattr(self, name)!r}.")
+        if self.encoder_weight and not self.anchored:
+            raise ValueError("encoder_weight adds the encoder's vector to outputs of anchored models: set anchor.")
         if self.weights not in ("adapter", "full"):
             raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
         for name, allowed in (("objective", OBJECTIVES), ("anchor", ANCHORS), ("emission", EMISSIONS)):

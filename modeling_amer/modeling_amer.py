@@ -98,6 +98,10 @@ class _Source(NamedTuple):
         """The same with the states at the end of `question (batch, n, hidden)`, where the vectors are read."""
         return self._replace(states=question[:, -self.vectors.shape[1] :])
 
+    def encoder_vector(self) -> torch.Tensor:
+        """The encoder's own unit vector `(batch, 1, dim)` of each question."""
+        return normalize((self.vectors * self.mask[:, :, None]).sum(dim=1, keepdim=True), dim=-1)
+
 
 @dataclass
 class AMEROutput(ModelOutput):
@@ -261,6 +265,9 @@ class AMERModel(AMERPreTrainedModel):
                 num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions
             )
         query_embeddings, attention = self._emit(hidden, source and source.at(question))
+        if self.config.encoder_weight and source is not None and not self.training:
+            share = self.config.encoder_weight * source.encoder_vector()
+            query_embeddings = normalize(query_embeddings + share, dim=-1)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
             # Nothing is fed back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())

@@ -7,7 +7,7 @@ do. What the parts share is added at the end, as a share of the whole question's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
@@ -163,11 +163,12 @@ def encode_parts(
     for start in logging.tqdm(range(0, len(texts), GROUP), desc="Encoding", disable=not show_progress_bar):
         questions = texts[start : start + GROUP]
         parts = split(model, questions, most, batch_size)
-        split_up = [question for question, own in zip(questions, parts, strict=True) if len(own) > 1]
-        wanted = {part.text for own in parts for part in own}.union(split_up if model.config.context_weight else ())
-        vectors = dict(zip(sorted(wanted), _read(model, sorted(wanted), batch_size), strict=True))
+        texts = sorted({part.text for own in parts for part in own})
+        vectors = dict(zip(texts, _read(model, texts, batch_size), strict=True))
         all_parts += parts
-        all_vectors += [_part_vectors(model, *each, vectors) for each in zip(questions, parts, strict=True)]
+        all_vectors += _with_context(
+            model, questions, [torch.stack([vectors[part.text] for part in own]) for own in parts], batch_size
+        )
     return all_parts, all_vectors
 
 
@@ -183,14 +184,19 @@ def split(model: SplittingModel, questions: Sequence[str], most: int, batch_size
     return [found[row] for row in range(len(questions))]
 
 
-def _part_vectors(
-    model: SplittingModel, question: str, parts: Sequence[Part], vectors: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    """`(parts, dim)` unit vectors of a question's parts, each with its share of the whole question."""
-    own = torch.stack([vectors[part.text] for part in parts])
-    if len(parts) == 1 or not model.config.context_weight:
-        return own
-    return normalize(own + model.config.context_weight * vectors[question], dim=-1)
+def _with_context(
+    model: SplittingModel, questions: Sequence[str], vectors: Sequence[torch.Tensor], batch_size: int
+) -> list[torch.Tensor]:
+    """Unit vectors `(parts, dim)` of each question; those of several parts with their share of the whole."""
+    several = sorted({question for question, own in zip(questions, vectors, strict=True) if len(own) > 1})
+    if not several or not model.config.context_weight:
+        return list(vectors)
+    shares = model.config.context_weight * model.document_encoder.encode(several, batch_size)
+    added = dict(zip(several, shares, strict=True))
+    return [
+        normalize(own + added[question], dim=-1) if len(own) > 1 else own
+        for question, own in zip(questions, vectors, strict=True)
+    ]
 
 
 def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:

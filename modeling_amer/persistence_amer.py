@@ -48,7 +48,8 @@ logger = logging.get_logger(__name__)
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 # Fields of the configuration that `from_base` hands on; `anchored` was the name of anchor="vector" up to 0.1.0.
 EMISSION_FIELDS = (
-    "anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "splits_questions", "max_query_length",
+    "anchored", "token_vectors", "emission", "max_query_vectors", "stop_score", "splits_questions", "encoder_weight",
+    "max_query_length",
 )  # fmt: skip
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
@@ -63,7 +64,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("lora", "document_encoder", "checksums"), (dict, NOTHING)),
     **dict.fromkeys(("document_dim", "num_query_vectors", "max_query_length"), (int,)),
     "max_query_vectors": (int, NOTHING),
-    **dict.fromkeys(("loss_temperature", "initializer_range", "context_weight"), (int, float)),
+    **dict.fromkeys(("loss_temperature", "initializer_range", "context_weight", "encoder_weight"), (int, float)),
     **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
     **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
 }
@@ -174,6 +175,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         stop_score: bool = True,
         max_query_vectors: int | None = None,
         splits_questions: bool = False,
+        encoder_weight: float = 0.0,
         document_encoder: dict[str, Any] | None = None,
     ) -> Self:
         """AMER-mini: a new model whose decoder is small, untrained, and reads the encoder's token vectors.
@@ -188,6 +190,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             stop_score: whether the model can choose m.
             max_query_vectors: the most it may choose.
             splits_questions: whether the model marks the parts of a question and reads each by itself.
+            encoder_weight: how much of the encoder's own vector is added to each vector.
             document_encoder: identity of the document encoder.
 
         Raises:
@@ -216,6 +219,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             stop_score=stop_score,
             max_query_vectors=max_query_vectors,
             splits_questions=splits_questions,
+            encoder_weight=encoder_weight,
             document_encoder=document_encoder,
         )
         return cls(config).eval()

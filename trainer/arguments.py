@@ -66,7 +66,10 @@ class ModelArguments:
     stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
     splits_questions: bool = field(
         default=False,
-        metadata={"help": "Mark the parts of a question and read each again by itself; needs a dataset with spans."},
+        metadata={"help": "Mark the parts of a question and read each by itself; needs a dataset with spans."},
+    )
+    encoder_weight: float = field(
+        default=0.0, metadata={"help": "How much of the encoder's own vector is added to each vector after training."}
     )
     prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
     lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})

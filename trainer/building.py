@@ -21,7 +21,7 @@ from modeling_amer import AMERModel, QuestionEncoder
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
     """A new model, on a base or from scratch, for the documents of the store."""
-    fields = ("emission", "stop_score", "splits_questions", "max_query_vectors")
+    fields = ("emission", "stop_score", "splits_questions", "max_query_vectors", "encoder_weight")
     emission = {name: getattr(args, name) for name in fields}
     anchor = "vector" if args.anchored and args.anchor is None else args.anchor
     if args.layers:

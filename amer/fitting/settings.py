@@ -13,7 +13,7 @@ from amer.offline import MINILM
 from amer.trainer.parsing import parse
 
 MOST_HELD_OUT = 1_000  # compound questions for validation, and for the test
-ONE_VECTOR = {"splits_questions": "false", "max_query_vectors": 1, "objective": "mixture"}
+ONE_VECTOR = {"splits_questions": "false", "max_query_vectors": 1, "objective": "mixture", "encoder_weight": 0}
 EVERY = {"save_steps": 50, "logging_steps": 10, "disable_tqdm": "true"}  # little is lost, and the display moves
 
 

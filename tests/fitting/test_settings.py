@@ -46,7 +46,7 @@ def test_both_trainings_are_the_packaged_one_but_for_what_makes_them_differ():
     assert (amer.steps, amer.steps_per_epoch) == (30, 16)
     values = [settings_of(*parse(training.arguments[1:])) for training in (amer, one)]
     differing = {name for name in values[0] if values[0][name] != values[1][name]}
-    assert differing == {"splits_questions", "max_query_vectors", "objective"}
+    assert differing == {"splits_questions", "max_query_vectors", "objective", "encoder_weight"}
     assert values[0]["max_steps"] == 30 and values[0]["dataset"] == "out/compound/dataset"
     same = {"layers", "width", "anchor", "num_query_vectors", "temperature", "span_weight", "learning_rate"}
     assert all(values[0][name] == packaged[name] for name in same)

@@ -122,12 +122,25 @@ def test_each_part_has_the_vector_it_has_alone(model):
 
 def test_parts_have_a_share_of_the_whole_question(model):
     model.config.context_weight = 0
-    alone, whole = model.encode_query(QUESTIONS, "auto")[0], model.encode_query(QUESTIONS, 1)[:, 0]
+    alone, whole = model.encode_query(QUESTIONS, "auto")[0], model.document_encoder.encode(QUESTIONS)
     model.config.context_weight = 0.25
     found, mask = model.encode_query(QUESTIONS, "auto")
     expected = torch.nn.functional.normalize(alone[0] + 0.25 * whole[0], dim=-1)
     torch.testing.assert_close(found[0, :3], expected[:3], atol=1e-5, rtol=0)
     torch.testing.assert_close(found[mask.sum(dim=1) == 1], alone[mask.sum(dim=1) == 1])  # the part is the question
+
+
+@pytest.mark.parametrize("anchor", ["tokens", "vector"])
+def test_each_vector_has_its_share_of_the_encoder_but_not_in_training(tiny_encoder, anchor):
+    model = build_mini(tiny_encoder, anchor=anchor, emission="autoregressive", stop_score=False)
+    torch.nn.init.normal_(model.output_projection.weight)
+    alone, whole = model.encode_query(QUESTIONS, 2), model.document_encoder.encode(QUESTIONS)
+    model.config.encoder_weight = 0.7
+    expected = torch.nn.functional.normalize(alone + 0.7 * whole[:, None], dim=-1)
+    torch.testing.assert_close(model.encode_query(QUESTIONS, 2), expected, atol=1e-5, rtol=0)
+    (tokens,) = model.document_encoder.encode_tokens(QUESTIONS[:1])
+    trained = model.train()(input_vectors=tokens.vectors[None], num_query_vectors=2).query_embeddings
+    torch.testing.assert_close(trained.detach()[0], alone[0], atol=1e-5, rtol=0)
 
 
 def test_a_fixed_number_takes_the_rest_of_the_question_into_the_last(model):
@@ -190,6 +203,19 @@ def test_what_does_not_go_with_splitting_is_refused(tiny_encoder, options):
         build_mini(tiny_encoder, **{**SPLITS, **options})
     with pytest.raises(ValueError, match="splits questions reads token vectors alone"):
         AMERConfig(splits_questions=True, prompt_template="{query}", anchor="tokens")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_weight": -0.1}, "context_weight must be a number of at least 0, got -0.1"),
+        ({"encoder_weight": float("nan")}, "encoder_weight must be a number of at least 0, got nan"),
+        ({"encoder_weight": 1.0, "anchor": None}, "set anchor"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        AMERConfig(**{"anchor": "vector", **options})
 
 
 def test_bad_input_is_refused(model, tiny_encoder):
