@@ -99,7 +99,7 @@ class AMERCollator:
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template, max_length=longest)
         self.reads_vectors = config.reads_vectors
         self.splits_questions = config.splits_questions
-        self.model = model if config.token_vectors else None  # its encoder
+        self.model: Any = model if config.token_vectors else None  # its encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets
