@@ -712,11 +712,13 @@ class AMERModel(AMERPreTrainedModel):
     def _evaluating(self) -> Iterator[None]:
         """In evaluation mode; afterwards in the mode before."""
         was_training = self.training
-        self.eval()
+        if was_training:
+            self.eval()
         try:
             yield
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def _batches(
         self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int

@@ -37,7 +37,9 @@ def make_queries(q: int = 6, m: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("make_index", INDEXES)
 @pytest.mark.parametrize("k", [1, 9, 15, COUNT])
 @pytest.mark.parametrize("block_rows", [4, 65_536])
-def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
+@pytest.mark.parametrize("held", [0, 2**28])
+def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows, held):
+    monkeypatch.setattr(index_module, "HELD_BYTES", held)
     monkeypatch.setattr(index_module, "CPU_PACE", Pace(block_rows, 7 * block_rows))
     monkeypatch.setattr(index_module, "READ_ROWS", block_rows)
     monkeypatch.setattr(faiss_building, "READ_ROWS", block_rows)
@@ -49,6 +51,23 @@ def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=-1), atol=1e-6)
+
+
+def test_a_small_store_is_read_once_and_a_large_one_every_time(store, monkeypatch):
+    reads = []
+    blocks = DocumentStore.blocks
+    monkeypatch.setattr(DocumentStore, "blocks", lambda *given: reads.append(given) or blocks(*given))
+    found = []
+    for most, expected in ((4 * COUNT * DIM, 1), (4 * COUNT * DIM - 1, 2)):
+        monkeypatch.setattr(index_module, "HELD_BYTES", most)
+        reads.clear()
+        index = ExactIndex(store)
+        assert not reads  # opening reads nothing
+        found += [index.search(make_queries(), 9) for _ in range(2)]
+        assert len(reads) == expected
+    for rows, scores in found[1:]:
+        np.testing.assert_array_equal(rows, found[0][0])
+        np.testing.assert_array_equal(scores, found[0][1])
 
 
 @pytest.mark.parametrize("make_index", INDEXES)
