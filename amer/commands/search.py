@@ -10,9 +10,11 @@ from amer.commands.options import (
     COLLECTION,
     Collection,
     Device,
+    Dtype,
     Index,
     Model,
     NumQueryVectors,
+    Quantize,
     Revision,
     Store,
     TrustRemoteCode,
@@ -37,6 +39,8 @@ def search(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
 ) -> None:
     """Show the documents that a model finds for questions.
 
@@ -59,6 +63,8 @@ def search(
         trust_remote_code=trust_remote_code,
         revision=revision,
         collection=collection,
+        dtype=dtype,
+        quantize=quantize,
     )
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):

@@ -114,7 +114,8 @@ def test_one_bad_request_of_a_batch_hurts_nobody(store):
 
 
 def test_a_filter_that_does_not_fit_is_told_why_and_never_searched(searcher):
-    with running(create_app(searcher)) as address, ThreadPoolExecutor(8) as clients:
+    app = create_app(searcher, Settings(cache_size=0))
+    with running(app) as address, ThreadPoolExecutor(8) as clients:
         filters = ["year > 1960", "nonsense == 3", 'year == "x"', "year >", None] * 4
         answers = list(clients.map(lambda text: ask(address, "bank", filter=text), filters))
         assert metric(address, "amer_batch_questions_sum") == 8
@@ -122,7 +123,8 @@ def test_a_filter_that_does_not_fit_is_told_why_and_never_searched(searcher):
     assert "there is no field 'nonsense'" in answers[1].json()["detail"]
 
 
-def test_a_question_asked_again_is_answered_without_a_search(fake):
+def test_a_question_asked_again_is_answered_without_a_search(store):
+    fake = FakeSearcher(store)
     with running(create_app(fake, Settings(cache_size=2))) as address:
         first = ask(address, "a", "b")
         assert ask(address, "b", "a", "c").json()["answers"][:2] == first.json()["answers"][::-1]
@@ -136,7 +138,8 @@ def test_a_question_asked_again_is_answered_without_a_search(fake):
         assert len(fake.batches) == 4
 
 
-def test_without_a_cache_every_question_is_searched_and_failures_are_never_kept(fake):
+def test_without_a_cache_every_question_is_searched_and_failures_are_never_kept(store):
+    fake = FakeSearcher(store)
     with running(create_app(fake, Settings(cache_size=0))) as address:
         assert [ask(address, "a").status_code for _ in range(2)] == [200, 200]
         assert fake.batches == [["a"], ["a"]]

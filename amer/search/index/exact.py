@@ -43,7 +43,7 @@ class Part(NamedTuple):
 class ExactIndex:
     """Exact search in torch.
 
-    On the CPU the first search of a small store keeps its vectors as float32 (`HELD_BYTES` at most): to make them of
+    On the CPU the first search of a small store keeps its vectors as float32 (`held_bytes` at most): to make them of
     float16 takes three times as long as to search them. Of a larger store every search reads the memory-mapped files
     block by block and keeps nothing. A GPU (or another device) holds all vectors from the beginning, in the store's
     own precision: `2 * n * dim` bytes of float16; several hold equal parts and search them side by side. Query vectors
@@ -57,13 +57,17 @@ class ExactIndex:
     """
 
     def __init__(
-        self, store: DocumentStore, device: str | torch.device | Sequence[str | torch.device] = "cpu"
+        self,
+        store: DocumentStore,
+        device: str | torch.device | Sequence[str | torch.device] = "cpu",
+        held_bytes: int = HELD_BYTES,
     ) -> None:
         """Load the vectors, unless the device is the CPU.
 
         Args:
             store: what to search.
             device: where, such as "cpu", "cuda" or `["cuda:0", "cuda:1"]`.
+            held_bytes: most that the vectors may take as float32 to be kept on the CPU; 0 keeps none.
 
         Raises:
             MemoryError: they do not fit the devices.
@@ -76,6 +80,7 @@ class ExactIndex:
         if not kinds or ("cpu" in kinds and len(self.devices) > 1):
             raise ValueError(f"device must be the CPU or one or several others, got {device!r}")
         self._parts = None if kinds == {"cpu"} else load_parts(store, self.devices)
+        self._holds = 4 * len(store) * store.dim <= held_bytes
         self._held: torch.Tensor | None = None
         self.dtype = torch.float32 if self._parts is None else getattr(torch, store.dtype)
 
@@ -94,7 +99,7 @@ class ExactIndex:
     def _on_cpu(self, queries: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
         if allowed is not None:
             return nearest_allowed(self.store, queries, k, allowed)
-        if 4 * len(self.store) * self.store.dim > HELD_BYTES:
+        if not self._holds:
             blocks = self.store.blocks(CPU_PACE.rows)
             return nearest(queries, ((first_row, torch.from_numpy(block)) for first_row, block in blocks), k)
         if self._held is None:
