@@ -30,6 +30,7 @@ OPTIONS = {
     "queries": (200, "questions of one search"),
     "vectors": (5, "m, query vectors of each question"),
     "k": (100, "documents listed for each query vector"),
+    "faiss": (False, "on a GPU, also FAISS, which holds the corpus once more"),
 }
 
 
@@ -59,6 +60,9 @@ def systems(
     if corpus.is_cuda:
         rounded = queries.to(corpus.dtype)
         found["matmul, topk"] = lambda: plain_search(rounded, corpus, k)
+        if arguments.faiss:
+            flat_on_gpu = faiss_gpu_index(corpus)
+            found["FAISS flat"] = lambda: torch.from_numpy(flat_on_gpu.search(queries.cpu().numpy(), k)[1]).cuda()
         found["AMER, held"] = lambda: exact.nearest(rounded, exact.held_blocks(corpus), k)[1]
         return found
     found["matmul, topk"] = lambda: plain_search(queries, corpus, k)
@@ -82,6 +86,18 @@ def faiss_index(corpus: torch.Tensor) -> Any | None:
     faiss.omp_set_num_threads(torch.get_num_threads())
     flat = faiss.IndexFlatIP(corpus.shape[1])
     flat.add(corpus.float().numpy())
+    return flat
+
+
+def faiss_gpu_index(corpus: torch.Tensor) -> Any:
+    """A flat index of FAISS on the GPU, in float16 as the corpus is."""
+    import faiss
+
+    config = faiss.GpuIndexFlatConfig()
+    config.useFloat16 = True
+    flat = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), corpus.shape[1], config)
+    for block in corpus.split(BLOCK_ROWS):
+        flat.add(block.float().cpu().numpy())
     return flat
 
 

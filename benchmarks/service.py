@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import cycle
 from pathlib import Path
 
 import httpx
@@ -44,6 +44,7 @@ SYSTEMS = {
 }
 READY = re.compile(r"ready: (http://\S+)")
 QUESTIONS = 1_000  # distinct ones
+REPEATED = 64  # those that are asked again and again
 MB = 2**20
 
 
@@ -53,7 +54,6 @@ OPTIONS = {
     "questions": (Path, "a split of a dataset, as Parquet; the beginnings of documents are asked without it"),
     "index": (str, "as for `amer serve`"),
     "model_dtype": ("float32", "as --dtype of `amer serve`"),
-    "quantize": (str, "as for `amer serve`"),
     "systems": (list(SYSTEMS), "which of them"),
     "clients": ([1, 32], "concurrent clients"),
     "seconds": (60.0, "for each number of clients and each system"),
@@ -103,7 +103,6 @@ def serving(system: str, model: str, arguments: argparse.Namespace) -> Iterator[
         command = [sys.executable, "-m", "amer", "serve", "--model", model, "--store", str(arguments.store)]
         command += ["--device", arguments.device, "--port", "0", "--dtype", arguments.model_dtype, *SYSTEMS[system]]
         command += ["--index", arguments.index] if arguments.index else []
-        command += ["--quantize", arguments.quantize] if arguments.quantize else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         said = []
@@ -148,14 +147,14 @@ async def load(
 
 def compare(services: dict[str, Service], questions: list[str], arguments: argparse.Namespace) -> list[Row]:
     """A row for each number of clients and system; the ratios are to the first system."""
-    numbers = count()
-    every = (questions[next(numbers) % len(questions)] for _ in count())
+    once = cycle(questions)
+    asked = {system: cycle(questions[:REPEATED]) if system.endswith("again") else once for system in services}
     slice_seconds = arguments.seconds / arguments.repeats
     rows: list[Row] = []
     for clients in arguments.clients:
         for _ in range(arguments.repeats):
-            for service in services.values():
-                asyncio.run(load(service, every, clients, slice_seconds, arguments))
+            for system, service in services.items():
+                asyncio.run(load(service, asked[system], clients, slice_seconds, arguments))
         rows += [_row(system, service, clients, arguments.seconds) for system, service in services.items()]
     first = {row["clients"]: row for row in reversed(rows)}
     for row in rows:
@@ -192,7 +191,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
             system: open_services.enter_context(serving(system, model, arguments)) for system in arguments.systems
         }
         if again := services.get("AMER, asked again"):  # each question once, before anything is measured
-            asyncio.run(ask_each(again, questions, arguments))
+            asyncio.run(ask_each(again, questions[:REPEATED], arguments))
         return compare(services, questions, arguments)
 
 
@@ -200,8 +199,8 @@ async def ask_each(service: Service, questions: list[str], arguments: argparse.N
     """Ask every question once."""
     more = {"num_query_vectors": arguments.vectors} if arguments.vectors else {}
     async with httpx.AsyncClient(base_url=service.address, timeout=60) as connection:
-        for start in range(0, len(questions), 32):
-            body = {"questions": questions[start : start + 32], "k": arguments.k, **more}
+        for question in questions:
+            body = {"questions": [question], "k": arguments.k, **more}
             (await connection.post("/search", json=body)).raise_for_status()
 
 

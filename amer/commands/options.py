@@ -30,8 +30,5 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"] | None,
     typer.Option(help="What the model computes in; auto is the faster here. As it was saved when not given."),
 ]
-Quantize = Annotated[
-    Literal["int8"] | None, typer.Option(help="Keep the decoder's weights in 8 bits, for a large one on a CPU.")
-]
 
 COLLECTION = "amer"

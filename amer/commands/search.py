@@ -14,7 +14,6 @@ from amer.commands.options import (
     Index,
     Model,
     NumQueryVectors,
-    Quantize,
     Revision,
     Store,
     TrustRemoteCode,
@@ -40,7 +39,6 @@ def search(
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
     dtype: Dtype = None,
-    quantize: Quantize = None,
 ) -> None:
     """Show the documents that a model finds for questions.
 
@@ -64,7 +62,6 @@ def search(
         revision=revision,
         collection=collection,
         dtype=dtype,
-        quantize=quantize,
     )
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):

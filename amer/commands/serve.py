@@ -15,7 +15,6 @@ from amer.commands.options import (
     Dtype,
     Index,
     Model,
-    Quantize,
     Revision,
     Store,
     TrustRemoteCode,
@@ -35,7 +34,6 @@ def serve(
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
     dtype: Dtype = None,
-    quantize: Quantize = None,
     *,
     settings: Settings,
 ) -> None:
@@ -60,7 +58,6 @@ def serve(
         revision=revision,
         collection=collection,
         dtype=dtype,
-        quantize=quantize,
         timeout=settings.timeout_seconds,
     )
     searcher.search("warm up")  # so that the first client need not wait

@@ -26,7 +26,6 @@ from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
 from amer.search.lists import search_lists
-from amer.search.quantization import Quantization, check_quantization, quantized
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -116,7 +115,6 @@ class Searcher:
         collection: str = COLLECTION,
         timeout: float = 60.0,
         dtype: str | torch.dtype | None = None,
-        quantize: Quantization | None = None,
     ) -> Searcher:
         """Open a model, the document store it searches, the store's encoder if the model needs it, and the index.
 
@@ -133,15 +131,13 @@ class Searcher:
             timeout: seconds that a call to Milvus may take.
             dtype: what the model computes in: "float32", "bfloat16", or "auto", bfloat16 where the device computes it
                 natively; by default as it was saved. An opened model stays as it is.
-            quantize: "int8" keeps the weights of the decoder's linear layers in 8 bits, see `quantized`; for CPUs.
 
         Raises:
             OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together; an unknown precision; `quantize` on a GPU, or with a `dtype` other
-                than float32.
+            ValueError: they do not belong together; an unknown precision.
         """
         device = chosen_device(device)
-        opened = open_model(model, device, revision, token, dtype, quantize)
+        opened = open_model(model, device, revision, token, dtype)
         if not isinstance(store, DocumentStore):
             store = DocumentStore.open(pull_folder(store, token=token))
         if index is None or isinstance(index, str | os.PathLike):
@@ -354,23 +350,19 @@ def open_model(
     revision: str | None = None,
     token: str | None = None,
     dtype: str | torch.dtype | None = None,
-    quantize: Quantization | None = None,
 ) -> AMERModel:
     """A model that finds its document encoder: loaded from a folder or the Hub on the device, or as it is given."""
     if not isinstance(model, str | os.PathLike):
-        if dtype is not None or quantize is not None:
-            raise ValueError("dtype and quantize are of models that are loaded: pass the model's folder or name")
+        if dtype is not None:
+            raise ValueError("dtype is of models that are loaded: pass the model's folder or name, or model.to(dtype)")
         locate_encoder(model)
         return model
     from modeling_amer import AMERModel
 
     options: dict[str, Any] = {} if dtype is None else {"dtype": chosen_dtype(dtype, device)}
-    if quantize is not None:
-        check_quantization(quantize, device, options.get("dtype", torch.float32))
-        options = {"dtype": torch.float32}
     opened = AMERModel.from_pretrained(model, revision=revision, token=token, **options).to(device)
     locate_encoder(opened)
-    return opened if quantize is None else quantized(opened)
+    return opened
 
 
 def locate_encoder(model: AMERModel) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -179,3 +181,33 @@ def test_service_is_asked_over_http_beside_the_encoder_alone(run, tmp_path):
         assert row["requests"] > 0 and row["errors"] == 0 and row["p50 ms"] <= row["p99 ms"]
         assert row["CPU ms/request"] > 0 and row["MB at last"] > 10
     assert [row["p50 ratio"] for row in rows[::4]] == [1, 1]
+
+
+def test_growth_measures_every_part_at_every_size_and_draws_it(run, tmp_path):
+    pytest.importorskip("faiss")
+    pytest.importorskip("httpx")
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    sizes = ("--rows", "100", "1000", "--encoded", "100", "--dim", "8", "--preset", "flat", "--encoder", encoder)
+    rows = run("growth", *sizes)
+    parts = ["encode", "write", "build", "open", "search", "search, exact", "serve"]
+    assert [(row["part"], row["documents"]) for row in rows] == [
+        *((part, 100) for part in parts),
+        *((part, 1000) for part in parts[1:]),
+    ]
+    assert all(row["CPU seconds"] > 0 and row["peak MB"] >= 0 for row in rows)
+    result = read_json(tmp_path / "result.json")
+    assert result["slopes"]["CPU seconds"].keys() == set(parts[1:])
+    assert (tmp_path / "result.png").stat().st_size > 1000
+
+
+def test_every_benchmark_of_a_gpu_runs_on_a_cpu_at_tiny_size(llama, tmp_path):
+    sizes = {"DEVICE": "cpu", "MODEL": llama, "DIM": "8", "BATCHES": "2 3", "REFERENCE_BATCH": "2", "QUESTIONS": "4"}
+    sizes |= {"REFERENCE_QUESTIONS": "2", "CANDIDATES": "100 400", "ROWS": "300", "SEARCHED": "2", "DTYPE": "float32"}
+    environment = {**os.environ, **sizes, "OUT": str(tmp_path), "PYTHON": sys.executable, "REPEATS": "1"}
+    done = subprocess.run(["bash", "scripts/gpu_bench.sh"], cwd=BENCHMARKS.parent, env=environment)
+    log = (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0, log
+    parts = {"training", "encoding", "float32", "eager", "matching", "loss", "search", "compiled"}
+    assert {file.stem for file in tmp_path.glob("*.json")} == parts
+    for skipped in ("faiss", "flash"):
+        assert f"== {skipped}: skipped, " in log
