@@ -183,6 +183,19 @@ def test_service_is_asked_over_http_beside_the_encoder_alone(run, tmp_path):
     assert [row["p50 ratio"] for row in rows[::4]] == [1, 1]
 
 
+def test_asking_says_where_the_time_of_one_question_goes(run, tmp_path):
+    encoder = {"name": save_tiny_encoder(tmp_path / "encoder")}
+    documents = pa.table({name: [f"{name} {row}" for row in range(20)] for name in ("id", "title", "text")})
+    store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], encoder)
+    build_mini(encoder["name"], stop_score=False).save_pretrained(tmp_path / "model")
+    where = ("--model", str(tmp_path / "model"), "--store", str(store.path))
+    rows = run("asking", *where, "--rounds", "2", "--batch", "4", "--vectors", "1", "2")
+    assert [(row["dtype"], row["m"]) for row in rows] == [(d, m) for d in ("float32", "bfloat16") for m in (1, 2)]
+    for row in rows:
+        assert 0 < row["query vectors ms"] and 0 < row["4 together ms"] and row["search ms"] < row["all ms"]
+        assert row["lowest cosine"] > 0.9 if row["dtype"] == "bfloat16" else row["lowest cosine"] == pytest.approx(1)
+
+
 def test_growth_measures_every_part_at_every_size_and_draws_it(run, tmp_path):
     pytest.importorskip("faiss")
     pytest.importorskip("httpx")
