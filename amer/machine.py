@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("amer", "torch", "transformers", "peft", "accelerate", "sentence-transformers", "tokenizers", "numpy")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def chosen_device(device: torch.device | str | None = None) -> str:
@@ -42,6 +43,18 @@ def native_dtype(device: torch.device | str) -> str:
         able = torch.cpu.get_capabilities() if kind == "cpu" and torch.backends.mkldnn.is_available() else {}
         native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return "bfloat16" if native else "float32"
+
+
+def chosen_dtype(dtype: torch.dtype | str, device: torch.device | str) -> torch.dtype:
+    """The precision that was asked for; "auto" is the faster one on the device (`native_dtype`).
+
+    Raises:
+        ValueError: it is neither float32, bfloat16, float16 nor auto.
+    """
+    name = native_dtype(device) if dtype == "auto" else str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be auto or one of {', '.join(DTYPES)}, got {dtype!r}")
+    return DTYPES[name]
 
 
 def hardware(device: torch.device | str, count: int = 1) -> dict[str, Any]:

@@ -1,7 +1,14 @@
-"""Questions a second and latency of `amer serve` over HTTP, with batches of concurrent requests and without.
+"""Latency, questions a second, CPU time and memory of `amer serve` over HTTP, beside the encoder alone, in one run.
 
-Clients ask one question after another, each as soon as the last is answered. "one at a time" is the same service with
-batches of one question. Without `--model`, it is an untrained anchored SmolLM2-135M: as fast as a trained one.
+Clients ask one question after another, each as soon as the last is answered. All services are started first, then
+asked in turn for some seconds each, `--repeats` times, so that a load of the machine slows all of them alike:
+
+- "encoder alone": the document encoder's own vector and the same index, in the same service
+- "one at a time": AMER in batches of one question
+- "AMER": concurrent questions are searched together; every question is new
+- "AMER, asked again": questions that were asked before, from the service's cache
+
+Without `--model`, it is an untrained anchored SmolLM2-135M: as fast as a trained one.
 """
 
 from __future__ import annotations
@@ -14,63 +21,95 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
+import psutil
+import pyarrow.parquet as pq
 from common import Row, run
 
 from amer.corpus import DocumentStore
 from amer.offline import SMOLLM2, resolve_model
 from modeling_amer import AMERModel
 
-SYSTEMS = {"one at a time": ("--max-questions", "1", "--max-batch-questions", "1"), "batched": ()}
+SYSTEMS = {
+    "encoder alone": (),
+    "one at a time": ("--cache-size", "0", "--max-questions", "1", "--max-batch-questions", "1"),
+    "AMER": ("--cache-size", "0"),
+    "AMER, asked again": (),
+}
 READY = re.compile(r"ready: (http://\S+)")
 QUESTIONS = 1_000  # distinct ones
+REPEATED = 64  # those that are asked again and again
+MB = 2**20
 
 
 OPTIONS = {
     "model": (str, "a trained model's folder"),
-    "store": (Path, "a document store's folder; its texts are asked for", {"required": True}),
+    "store": (Path, "a document store's folder", {"required": True}),
+    "questions": (Path, "a split of a dataset, as Parquet; the beginnings of documents are asked without it"),
     "index": (str, "as for `amer serve`"),
-    "clients": ([1, 8, 32], "concurrent clients"),
-    "seconds": (110.0, "for each number of clients and each system"),
-    "vectors": (5, "m, query vectors of each question"),
-    "k": (100, "documents a question"),
+    "model_dtype": ("float32", "as --dtype of `amer serve`"),
+    "systems": (list(SYSTEMS), "which of them"),
+    "clients": ([1, 32], "concurrent clients"),
+    "seconds": (60.0, "for each number of clients and each system"),
+    "vectors": (0, "m, query vectors of each question; 0 leaves it to the model"),
+    "k": (10, "documents a question"),
 }
+
+
+@dataclass
+class Service:
+    """A service in a process of its own, and what its clients have seen."""
+
+    address: str
+    process: psutil.Process
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # by the number of clients
+    errors: dict[int, int] = field(default_factory=dict)
+    cpu: dict[int, float] = field(default_factory=dict)
+    memory: list[int] = field(default_factory=list)  # bytes after each slice
 
 
 def save_untrained(store: DocumentStore, folder: Path) -> str:
     """An untrained anchored model of the store's encoder."""
     model = AMERModel.from_base(
-        resolve_model(SMOLLM2), document_dim=store.dim, document_encoder=store.encoder, anchored=True
+        resolve_model(SMOLLM2), document_dim=store.dim, document_encoder=store.encoder, anchor="vector"
     )
     model.save_pretrained(folder)
     return str(folder)
 
 
-def questions_of(store: DocumentStore, seed: int) -> list[str]:
-    """The beginnings of some documents."""
-    rows = np.random.default_rng(seed).choice(len(store), min(QUESTIONS, len(store)), replace=False)
+def questions_of(store: DocumentStore, arguments: argparse.Namespace) -> list[str]:
+    """Those of a split, or the beginnings of some documents; in random order."""
+    draw = np.random.default_rng(arguments.seed)
+    if arguments.questions is not None:
+        asked = pq.read_table(arguments.questions, columns=["query"])["query"].to_pylist()
+        return [asked[row] for row in draw.permutation(len(asked))[:QUESTIONS]]
+    rows = draw.choice(len(store), min(QUESTIONS, len(store)), replace=False)
     return [document["text"][:60] for document in store.documents(rows) if document["text"].strip()]
 
 
 @contextmanager
-def serving(model: str, arguments: argparse.Namespace, *options: str) -> Iterator[str]:
-    """The service in a process of its own; yields its address."""
-    command = [sys.executable, "-m", "amer", "serve", "--model", model, "--store", str(arguments.store)]
-    command += ["--device", arguments.device, "--port", "0", *options]
-    command += ["--index", arguments.index] if arguments.index else []
+def serving(system: str, model: str, arguments: argparse.Namespace) -> Iterator[Service]:
+    """The service in a process of its own."""
+    if system == "encoder alone":
+        own = [arguments.store, arguments.index or "", arguments.device, arguments.model_dtype]
+        command = [sys.executable, str(Path(__file__).with_name("encoder_service.py")), *map(str, own)]
+    else:
+        command = [sys.executable, "-m", "amer", "serve", "--model", model, "--store", str(arguments.store)]
+        command += ["--device", arguments.device, "--port", "0", "--dtype", arguments.model_dtype, *SYSTEMS[system]]
+        command += ["--index", arguments.index] if arguments.index else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         said = []
         for line in process.stderr:
             said.append(line)
             if found := READY.search(line):
-                yield found.group(1)
+                yield Service(found.group(1), psutil.Process(process.pid))
                 return
         raise RuntimeError(f"the service did not start:\n{''.join(said)}")
     finally:
@@ -79,53 +118,90 @@ def serving(model: str, arguments: argparse.Namespace, *options: str) -> Iterato
         process.stderr.close()
 
 
-async def load(address: str, questions: list[str], clients: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the clients saw: requests, errors, rate and latencies."""
-    seconds: list[float] = []
-    errors, numbers = 0, count()
-    start = time.perf_counter()
-    end = start + arguments.seconds
+async def load(
+    service: Service, questions: Iterator[str], clients: int, seconds: float, arguments: argparse.Namespace
+) -> None:
+    """Ask for some seconds, and note what the clients saw and what it took of the service's process."""
+    latencies = service.seconds.setdefault(clients, [])
+    before = sum(service.process.cpu_times()[:2])
+    end = time.perf_counter() + seconds
+    more = {"num_query_vectors": arguments.vectors} if arguments.vectors else {}
 
     async def client(connection: httpx.AsyncClient) -> None:
-        nonlocal errors
         while time.perf_counter() < end:
-            body = {"questions": [questions[next(numbers) % len(questions)]], "k": arguments.k}
+            body = {"questions": [next(questions)], "k": arguments.k, **more}
             asked = time.perf_counter()
             try:
-                answer = await connection.post("/search", json={**body, "num_query_vectors": arguments.vectors})
-                errors += answer.status_code != 200
+                failed = (await connection.post("/search", json=body)).status_code != 200
             except httpx.HTTPError:
-                errors += 1
-            seconds.append(time.perf_counter() - asked)
+                failed = True
+            service.errors[clients] = service.errors.get(clients, 0) + failed
+            latencies.append(time.perf_counter() - asked)
 
     limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as connection:
+    async with httpx.AsyncClient(base_url=service.address, timeout=60, limits=limits) as connection:
         await asyncio.gather(*(client(connection) for _ in range(clients)))
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1_000
-    rate = len(seconds) / (time.perf_counter() - start)
-    return {"requests": len(seconds), "errors": errors, "requests/s": rate, "p50 ms": float(p50), "p99 ms": float(p99)}
+    service.cpu[clients] = service.cpu.get(clients, 0) + sum(service.process.cpu_times()[:2]) - before
+    service.memory.append(service.process.memory_info().rss)
 
 
-def compare(model: str, questions: list[str], arguments: argparse.Namespace) -> list[Row]:
-    """A row for each number of clients and system; the ratio is to one at a time."""
+def compare(services: dict[str, Service], questions: list[str], arguments: argparse.Namespace) -> list[Row]:
+    """A row for each number of clients and system; the ratios are to the first system."""
+    once = cycle(questions)
+    asked = {system: cycle(questions[:REPEATED]) if system.endswith("again") else once for system in services}
+    slice_seconds = arguments.seconds / arguments.repeats
     rows: list[Row] = []
-    for system, options in SYSTEMS.items():
-        with serving(model, arguments, *options) as address:
-            for clients in arguments.clients:
-                figures = asyncio.run(load(address, questions, clients, arguments))
-                rows.append({"clients": clients, "system": system, **figures})
-    slow = {row["clients"]: row["requests/s"] for row in rows if row["system"] == next(iter(SYSTEMS))}
+    for clients in arguments.clients:
+        for _ in range(arguments.repeats):
+            for system, service in services.items():
+                asyncio.run(load(service, asked[system], clients, slice_seconds, arguments))
+        rows += [_row(system, service, clients, arguments.seconds) for system, service in services.items()]
+    first = {row["clients"]: row for row in reversed(rows)}
     for row in rows:
-        row["ratio"] = row["requests/s"] / slow[row["clients"]]
-    return sorted(rows, key=lambda row: row["clients"])
+        plain = first[row["clients"]]
+        row["p50 ratio"] = row["p50 ms"] / plain["p50 ms"]
+        row["CPU ratio"] = row["CPU ms/request"] / plain["CPU ms/request"]
+    return rows
+
+
+def _row(system: str, service: Service, clients: int, seconds: float) -> Row:
+    latencies = service.seconds[clients]
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1_000
+    return {
+        "clients": clients,
+        "system": system,
+        "requests": len(latencies),
+        "errors": service.errors[clients],
+        "requests/s": len(latencies) / seconds,
+        "p50 ms": float(p50),
+        "p99 ms": float(p99),
+        "CPU ms/request": 1_000 * service.cpu[clients] / len(latencies),
+        "MB at first": service.memory[0] / MB,
+        "MB at last": service.memory[-1] / MB,
+    }
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
     """Serve the model and ask."""
     store = DocumentStore.open(arguments.store)
-    questions = questions_of(store, arguments.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        return compare(arguments.model or save_untrained(store, Path(folder) / "model"), questions, arguments)
+    questions = questions_of(store, arguments)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as open_services:
+        model = arguments.model or save_untrained(store, Path(folder) / "model")
+        services = {
+            system: open_services.enter_context(serving(system, model, arguments)) for system in arguments.systems
+        }
+        if again := services.get("AMER, asked again"):  # each question once, before anything is measured
+            asyncio.run(ask_each(again, questions[:REPEATED], arguments))
+        return compare(services, questions, arguments)
+
+
+async def ask_each(service: Service, questions: list[str], arguments: argparse.Namespace) -> None:
+    """Ask every question once."""
+    more = {"num_query_vectors": arguments.vectors} if arguments.vectors else {}
+    async with httpx.AsyncClient(base_url=service.address, timeout=60) as connection:
+        for question in questions:
+            body = {"questions": [question], "k": arguments.k, **more}
+            (await connection.post("/search", json=body)).raise_for_status()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ EXTRA_PASS = "embedding pass"
 MODEL_OPTIONS = {
     "model": (SMOLLM2, f"a base, or {LLAMA_1B}: random weights of that size"),
     "dtype": ("float32", "precision of the decoder's weights", {"choices": DTYPES}),
+    "attention": ("sdpa", "of the decoder: sdpa, eager, flash_attention_2"),
     "autocast": (False, "compute in bfloat16 where autocast says so"),
     "lora_r": (64, "rank of LoRA (paper A.6); 0 trains the whole decoder"),
     "lora_dropout": (0.0, "0, that both may give the same loss"),
@@ -66,9 +67,11 @@ def build_model(arguments: argparse.Namespace) -> AMERModel:
     dtype = DTYPES[arguments.dtype]
     if arguments.model == LLAMA_1B:
         with torch.device(arguments.device):
-            backbone = AutoModel.from_config(LlamaConfig(**LLAMA_1B_SIZES), dtype=dtype)
+            sizes = LlamaConfig(**LLAMA_1B_SIZES)
+            backbone = AutoModel.from_config(sizes, dtype=dtype, attn_implementation=arguments.attention)
     else:
-        backbone = AutoModel.from_pretrained(resolve_model(arguments.model), dtype=dtype)
+        options = {"dtype": dtype, "attn_implementation": arguments.attention}
+        backbone = AutoModel.from_pretrained(resolve_model(arguments.model), **options)
     lora = None
     if arguments.lora_r:
         lora = {"r": arguments.lora_r, "lora_alpha": 16, "lora_dropout": arguments.lora_dropout}

@@ -125,7 +125,8 @@ class QuestionEncoder:
 
     def to(self, device: torch.device | str) -> QuestionEncoder:
         """Move it; returns itself."""
-        self.model.to(device)
+        if self.model.device != torch.device(device):  # moving walks through every module, and questions are short
+            self.model.to(device)
         return self
 
     def encode(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> torch.Tensor:

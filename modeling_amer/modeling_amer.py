@@ -6,7 +6,7 @@
 - or the model marks the parts of the question, and reads each part again by itself for its vector
 - anchored, a vector starts from the document encoder's own: of the question, or of those of its tokens it attends to
 - in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
-- the prompt that all questions share is read once for the whole batch
+- the prompt that all questions share is read once, and kept from call to call
 - a saved adapter holds LoRA and projections only; the frozen base is fetched from where it always was
 """
 
@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, overload
 
 import torch
 from torch import nn
@@ -33,6 +32,7 @@ from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, pad_tokens
 from .parts_amer import Part, PartLabeller, attribute_parts, encode_parts
 from .persistence_amer import AMERPreTrainedModel
+from .prompt_cache_amer import PromptCache, twin_of
 from .prompting_amer import as_questions, longest_question, positions_of, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
 
@@ -163,6 +163,7 @@ class AMERModel(AMERPreTrainedModel):
         if config.splits_questions:
             self.part_labeller = PartLabeller(config)
         self.tokenizer = tokenizer
+        self._prompt_cache = PromptCache()
         self.document_encoder_path: str | None = None
         self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
         self._encoder_options: dict[str, Any] = {}
@@ -297,8 +298,7 @@ class AMERModel(AMERPreTrainedModel):
                 fed = self._project(self._roll_out_anew(count - 1, teacher, questions))
             states, end = self._read_at_once(prefix_ids, inputs, mask, fed), inputs.shape[1]
             return states[:, :end], states[:, end - 1 :]
-        cache = DynamicCache(config=self.backbone.config)
-        mask = self._read_prefix(prefix_ids, mask, cache)
+        cache, mask = self._read_prefix(prefix_ids, mask)
         question = self._read(inputs, mask, cache)
         source = source and source.at(question)
         decode = self._roll_out if self.training else self._decode
@@ -394,13 +394,16 @@ class AMERModel(AMERPreTrainedModel):
         length = prefix_ids.shape[1] + input_ids.shape[1] + further
         return window is not None and window < length
 
-    def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        """Read the shared prefix into the cache, once for all rows; the mask that covers it too."""
+    def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+        """A cache that holds the shared prefix, read once for all rows and kept for later calls; its mask, too."""
         if prefix_ids is None:
-            return mask
-        self._read(self.get_input_embeddings()(prefix_ids), torch.ones_like(prefix_ids), cache)
-        cache.batch_repeat_interleave(len(mask))
-        return torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
+            return DynamicCache(config=self.backbone.config), mask
+
+        def read(cache: DynamicCache) -> None:
+            self._read(self.get_input_embeddings()(prefix_ids), torch.ones_like(prefix_ids), cache)
+
+        cache = self._prompt_cache.read(self.backbone, prefix_ids, len(mask), read)
+        return cache, torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
 
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
         """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
@@ -458,7 +461,7 @@ class AMERModel(AMERPreTrainedModel):
             return first
 
         def predict() -> torch.Tensor:
-            states = self._decode(first, count - 1, mask, _detached(cache), source, teacher)
+            states = self._decode(first, count - 1, mask, twin_of(cache, torch.Tensor.detach), source, teacher)
             return self._emit(states, source)[0]
 
         with torch.no_grad():
@@ -497,12 +500,15 @@ class AMERModel(AMERPreTrainedModel):
     def _read_at_once(
         self, prefix_ids: torch.Tensor | None, inputs: torch.Tensor, mask: torch.Tensor, appended: torch.Tensor | None
     ) -> torch.Tensor:
-        """Questions and what is appended, `(batch, n, hidden)`, in one pass without a cache.
+        """Questions and what is appended, `(batch, n, hidden)`, in one pass; without a cache where gradients may pass.
 
         Returns:
             the states `(batch, length + n, hidden)` at the question without the prefix, and at each appended input.
         """
         count = 0 if appended is None else appended.shape[1]
+        if prefix_ids is not None and appended is not None and not self.training and not torch.is_grad_enabled():
+            cache, mask = self._read_prefix(prefix_ids, mask)
+            return self._read(torch.cat([inputs, appended], dim=1), _extended(mask, count), cache)
         parts, mask = [inputs], _extended(mask, count)
         if prefix_ids is not None:
             parts.insert(0, self.get_input_embeddings()(prefix_ids).expand(len(mask), -1, -1))
@@ -713,15 +719,23 @@ class AMERModel(AMERPreTrainedModel):
             weights = weights[emitted(output.stop_logits)[0].cpu()]
         return [word_weights(question, own, tokens.offsets, tokens.words) for own in weights]
 
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; what was kept of the prompt is forgotten, for weights will change."""
+        if mode:
+            self._prompt_cache.drop()
+        return super().train(mode)
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """In evaluation mode; afterwards in the mode before."""
         was_training = self.training
-        self.eval()
+        if was_training:
+            self.eval()
         try:
             yield
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def _batches(
         self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
@@ -808,16 +822,6 @@ def _with_prefix(
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:
     """The mask with `count` more positions, all read."""
     return torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)
-
-
-def _detached(cache: DynamicCache) -> DynamicCache:
-    """A copy without gradient; what is read into it does not reach the cache it was copied from."""
-    twin = copy(cache)
-    twin.layers = [copy(layer) for layer in cache.layers]
-    for layer in twin.layers:
-        for name in ("keys", "values"):
-            setattr(layer, name, getattr(layer, name).detach())
-    return twin
 
 
 def _checked_questions(

@@ -55,7 +55,9 @@ AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
 EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-OWN_PARTS = ("input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection")
+OWN_PARTS = (
+    "input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection", "part_projection",
+)  # fmt: skip
 HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, what a file may hold
 NOTHING = type(None)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Every benchmark on one GPU, in less than ten minutes: a decoder of the size of Llama-3.2-1B with random weights, m = 5,
+# Every benchmark on one GPU, in less than eight minutes: a decoder of the size of Llama-3.2-1B with random weights, m = 5,
 # questions of 40 tokens (22 of them the prompt), batches of 128 and 512; 25 million documents of 1536 in GPU memory.
-# It needs torch, transformers, peft, accelerate, scipy and lazy-loader, and no network.
+# It needs what `pip install amer` brings, and no network. FAISS is measured where it was built for GPUs, flash attention
+# where it is installed; elsewhere a line says that they were skipped.
 #
 #   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT, or to docs/results/gpu
 #
@@ -23,6 +24,8 @@ REFERENCE_QUESTIONS=${REFERENCE_QUESTIONS:-32}
 CANDIDATES=${CANDIDATES:-10000 100000}
 ROWS=${ROWS:-25000000}
 SEARCHED=${SEARCHED:-531}
+FAISS_ROWS=${FAISS_ROWS:-1000000}
+REPEATS=${REPEATS:-3}
 
 export PYTHONPATH=. PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 mkdir -p "$OUT"
@@ -35,24 +38,41 @@ part() {
     shift 3
     echo "== $name (at most $seconds s)"
     SECONDS=0
-    timeout "$seconds" "$PYTHON" "benchmarks/$script" --device "$DEVICE" --output "$OUT/$name.json" "$@" || failed+=("$name")
+    timeout "$seconds" "$PYTHON" "benchmarks/$script" --device "$DEVICE" --repeats "$REPEATS" --output "$OUT/$name.json" \
+        "$@" || failed+=("$name")
     echo "== $name: $SECONDS s"
 }
 
-decoder=(--model "$MODEL" --dtype "$DTYPE" --dim "$DIM" --length 40 --prefix 22 --num_query_vectors 5
-    --autocast --reference_repeats 3)
-# shellcheck disable=SC2086  # the lists of sizes are to be split
-{
-    part training 170 training.py "${decoder[@]}" --batches $BATCHES --reference_batch "$REFERENCE_BATCH" \
-        --variants plain checkpointing
-    part encoding 100 encoding.py "${decoder[@]}" --questions "$QUESTIONS" --batches $BATCHES \
-        --reference_questions "$REFERENCE_QUESTIONS"
-    part matching 40 matching.py --batches 8 $BATCHES
-    part loss 40 loss.py --batch "$REFERENCE_BATCH" --dim "$DIM" --candidates $CANDIDATES
-    part search 110 search.py --rows "$ROWS" --dim "$DIM" --queries "$SEARCHED" --vectors 5
-    part compiled 120 training.py "${decoder[@]}" --batches "$REFERENCE_BATCH" --inputs prompted \
-        --variants plain compiled
-}
+# has PYTHON_CONDITION: whether it holds here.
+has() { "$PYTHON" -c "import sys; sys.exit(not ($1))" 2>/dev/null; }
+
+decoder=(--model "$MODEL" --dim "$DIM" --length 40 --prefix 22 --num_query_vectors 5 --reference_repeats "$REPEATS")
+half=(--dtype "$DTYPE" --autocast)
+read -ra batches <<<"$BATCHES"
+read -ra candidates <<<"$CANDIDATES"
+few=(--inputs prompted --questions "$QUESTIONS" --batches "${batches[-1]}" --reference_questions "$REFERENCE_QUESTIONS")
+
+part training 110 training.py "${decoder[@]}" "${half[@]}" --batches "${batches[@]}" --reference_batch "$REFERENCE_BATCH" \
+    --variants plain checkpointing
+part encoding 70 encoding.py "${decoder[@]}" "${half[@]}" --questions "$QUESTIONS" --batches "${batches[@]}" \
+    --reference_questions "$REFERENCE_QUESTIONS"
+part float32 40 encoding.py "${decoder[@]}" "${few[@]}"
+part eager 40 encoding.py "${decoder[@]}" "${half[@]}" "${few[@]}" --attention eager
+if has "__import__('flash_attn')"; then
+    part flash 40 encoding.py "${decoder[@]}" "${half[@]}" "${few[@]}" --attention flash_attention_2
+else
+    echo "== flash: skipped, flash-attn is not installed"
+fi
+part matching 20 matching.py --batches 8 "${batches[@]}"
+part loss 25 loss.py --batch "$REFERENCE_BATCH" --dim "$DIM" --candidates "${candidates[@]}"
+part search 80 search.py --rows "$ROWS" --dim "$DIM" --queries "$SEARCHED" --vectors 5
+if has "__import__('faiss').get_num_gpus()"; then
+    part faiss 30 search.py --rows "$FAISS_ROWS" --dim "$DIM" --queries "$SEARCHED" --vectors 5 --faiss
+else
+    echo "== faiss: skipped, FAISS is not installed here with GPUs"
+fi
+part compiled 60 training.py "${decoder[@]}" "${half[@]}" --batches "$REFERENCE_BATCH" --inputs prompted \
+    --variants plain compiled
 
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ WorkerDevice = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model on the Hub.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the code that the document encoder brings along.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"] | None,
+    typer.Option(help="What the model computes in; auto is the faster here. As it was saved when not given."),
 ]
 
 COLLECTION = "amer"

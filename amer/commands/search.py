@@ -10,6 +10,7 @@ from amer.commands.options import (
     COLLECTION,
     Collection,
     Device,
+    Dtype,
     Index,
     Model,
     NumQueryVectors,
@@ -37,6 +38,7 @@ def search(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Show the documents that a model finds for questions.
 
@@ -59,6 +61,7 @@ def search(
         trust_remote_code=trust_remote_code,
         revision=revision,
         collection=collection,
+        dtype=dtype,
     )
     answers = searcher.search(questions, k, num_query_vectors, fusion, filter=filter)
     for question, hits in zip(questions, answers, strict=True):

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from amer.commands.fields import with_fields
-from amer.commands.options import COLLECTION, Collection, Device, Index, Model, Revision, Store, TrustRemoteCode
+from amer.commands.options import (
+    COLLECTION,
+    Collection,
+    Device,
+    Dtype,
+    Index,
+    Model,
+    Revision,
+    Store,
+    TrustRemoteCode,
+)
 from amer.service.settings import Settings
 
 
@@ -23,6 +33,7 @@ def serve(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
+    dtype: Dtype = None,
     *,
     settings: Settings,
 ) -> None:
@@ -46,6 +57,7 @@ def serve(
         trust_remote_code=trust_remote_code,
         revision=revision,
         collection=collection,
+        dtype=dtype,
         timeout=settings.timeout_seconds,
     )
     searcher.search("warm up")  # so that the first client need not wait

@@ -19,7 +19,7 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.corpus.filters import Filter
 from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
-from amer.machine import chosen_device
+from amer.machine import chosen_device, chosen_dtype
 from amer.offline import resolve_model
 from amer.search.attribution import VectorWords, words_by_vector
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
@@ -114,6 +114,7 @@ class Searcher:
         token: str | None = None,
         collection: str = COLLECTION,
         timeout: float = 60.0,
+        dtype: str | torch.dtype | None = None,
     ) -> Searcher:
         """Open a model, the document store it searches, the store's encoder if the model needs it, and the index.
 
@@ -128,13 +129,15 @@ class Searcher:
             token: of the Hub; the one logged in with by default.
             collection: name of the collection in Milvus.
             timeout: seconds that a call to Milvus may take.
+            dtype: what the model computes in: "float32", "bfloat16", or "auto", bfloat16 where the device computes it
+                natively; by default as it was saved. An opened model stays as it is.
 
         Raises:
             OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together.
+            ValueError: they do not belong together; an unknown precision.
         """
         device = chosen_device(device)
-        opened = open_model(model, device, revision, token)
+        opened = open_model(model, device, revision, token, dtype)
         if not isinstance(store, DocumentStore):
             store = DocumentStore.open(pull_folder(store, token=token))
         if index is None or isinstance(index, str | os.PathLike):
@@ -342,15 +345,22 @@ class Searcher:
 
 
 def open_model(
-    model: str | os.PathLike[str] | AMERModel, device: str, revision: str | None = None, token: str | None = None
+    model: str | os.PathLike[str] | AMERModel,
+    device: str,
+    revision: str | None = None,
+    token: str | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> AMERModel:
     """A model that finds its document encoder: loaded from a folder or the Hub on the device, or as it is given."""
-    if isinstance(model, str | os.PathLike):
-        from modeling_amer import AMERModel
+    if not isinstance(model, str | os.PathLike):
+        if dtype is not None:
+            raise ValueError("dtype is of models that are loaded: pass the model's folder or name, or model.to(dtype)")
+        locate_encoder(model)
+        return model
+    from modeling_amer import AMERModel
 
-        opened = AMERModel.from_pretrained(model, revision=revision, token=token).to(device)
-    else:
-        opened = model
+    options: dict[str, Any] = {} if dtype is None else {"dtype": chosen_dtype(dtype, device)}
+    opened = AMERModel.from_pretrained(model, revision=revision, token=token, **options).to(device)
     locate_encoder(opened)
     return opened
 

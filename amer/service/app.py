@@ -17,6 +17,7 @@ from amer.corpus.filters import Filter
 from amer.hub import public_name
 from amer.search import Searcher
 from amer.service.batching import Batcher, Found, Options
+from amer.service.cache import AnswerCache
 from amer.service.clients import awaited_by_client, read_body
 from amer.service.keys import key_check
 from amer.service.metrics import MeasuredRequests, Metrics
@@ -58,7 +59,10 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
         return [question_answer(hits) for hits in searcher.search(questions, **options._asdict())]
 
     metrics = Metrics(lambda: batcher.waiting)
-    batcher = Batcher(search, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe)
+    cache = AnswerCache(settings.cache_size, metrics.repeated.inc)
+    batcher = Batcher(
+        search, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe, cache
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

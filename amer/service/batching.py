@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from amer.service.cache import AnswerCache
+
 Found = list[bytes]  # one answer a question, as it is sent
 STOPPED = "nothing is searched any more"
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Batcher:
         max_batch: int,
         max_waiting: int,
         observe: Callable[[int], object],
+        cache: AnswerCache,
     ) -> None:
         """Search with `async with batcher.running():` around it.
 
@@ -56,11 +59,13 @@ class Batcher:
             max_batch: questions of a batch.
             max_waiting: questions that may wait.
             observe: called with the number of questions of every batch.
+            cache: answers what was asked before, without a search.
         """
         self._search = search
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._observe = observe
+        self._cache = cache
         self._queue: list[_Request] = []
         self._arrived = asyncio.Event()
         self._searching: Future[Found] | None = None
@@ -90,13 +95,24 @@ class Batcher:
             RuntimeError: the search raises anything else, which is its cause.
         """
         self.check()
+        answers = [self._cache.get(question, options) for question in questions]
+        missing = [question for question, answer in zip(questions, answers, strict=True) if answer is None]
+        if missing:
+            found = iter(await self._searched(missing, options))
+            answers = [next(found) if answer is None else answer for answer in answers]
+        return [answer for answer in answers if answer is not None]
+
+    async def _searched(self, questions: Sequence[str], options: Options) -> Found:
         if self.waiting + len(questions) > self._max_waiting:
             raise Unavailable(f"{self.waiting} questions are waiting, at most {self._max_waiting} may")
         request = _Request(questions, options, asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self._arrived.set()
         try:
-            return await request.found
+            found = await request.found
+            for question, answer in zip(questions, found, strict=True):
+                self._cache.keep(question, options, answer)
+            return found
         finally:
             if request in self._queue:
                 self._queue.remove(request)

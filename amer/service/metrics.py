@@ -18,6 +18,7 @@ class Metrics:
     Attributes:
         registry: what `/metrics` shows.
         batches: the questions of each batch.
+        repeated: questions that were answered from the cache.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
@@ -34,6 +35,9 @@ class Metrics:
         )
         self.batches = Histogram(
             "amer_batch_questions", "Questions searched together.", buckets=QUESTIONS, registry=self.registry
+        )
+        self.repeated = Counter(
+            "amer_repeated_questions", "Questions answered from the cache.", registry=self.registry
         )
         queue = Gauge("amer_waiting_questions", "Questions in the queue.", registry=self.registry)
         queue.set_function(waiting)

@@ -12,7 +12,8 @@ def _setting(default: int, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of a service, each a positive number; what they mean is also the help of `amer serve`.
+    """Limits of a service, each a positive number, but `cache_size` may be 0; what they mean is also the help of
+    `amer serve`.
 
     Raises:
         ValueError: a number that is not positive, or limits that contradict one another.
@@ -27,6 +28,7 @@ class Settings:
     max_filter_characters: int = _setting(2_000, "Characters of a filter.")
     max_batch_questions: int = _setting(64, "Questions of concurrent requests that are searched together.")
     max_waiting_questions: int = _setting(1_024, "Questions in the queue; with more, a request is answered with 503.")
+    cache_size: int = _setting(1_024, "Answers that are kept for questions asked again in the same way; 0 keeps none.")
     max_connections: int = _setting(512, "Connections that are open at a time; one more is answered with 503.")
     idle_seconds: int = _setting(30, "Seconds that a client may take to send a request's headers, or none at all.")
     timeout_seconds: int = _setting(30, "Seconds a request may wait and be searched; after them the answer is 504.")
@@ -37,7 +39,10 @@ class Settings:
 
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if not value > 0:
+            if setting.name == "cache_size":
+                if value < 0:
+                    raise ValueError(f"cache_size must be 0 or more, got {value}")
+            elif not value > 0:
                 raise ValueError(f"{setting.name} must be positive, got {value}")
         if self.max_filter_characters > LONGEST:
             raise ValueError(f"max_filter_characters is at most {LONGEST}, got {self.max_filter_characters}")

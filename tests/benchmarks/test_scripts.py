@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from amer.corpus import write_store
 from amer.files import read_json
-from tests.conftest import DIM, build, save_tiny_encoder
+from tests.conftest import DIM, build_mini, save_tiny_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -105,8 +107,8 @@ def test_loss_compares_peak_memory_over_candidates(run):
 def test_search_compares_systems_that_find_the_same(run):
     pytest.importorskip("faiss")
     rows = run("search", "--rows", "300", "--dim", "8", "--queries", "4", "--vectors", "3", "--k", "7")
-    assert [row["system"] for row in rows] == ["matmul, topk", "FAISS flat", "AMER, from disk"]
-    assert [row["recall"] for row in rows] == [1, 1, 1]
+    assert [row["system"] for row in rows] == ["matmul, topk", "FAISS flat", "AMER, held", "AMER, from disk"]
+    assert [row["recall"] for row in rows] == [1, 1, 1, 1]
     for row in rows:
         assert row["vectors/s"] == pytest.approx(12 / row["seconds"])
         assert row["of the ceiling"] * row["seconds"] == pytest.approx(rows[0]["of the ceiling"] * rows[0]["seconds"])
@@ -117,7 +119,7 @@ def test_search_compares_systems_that_find_the_same(run):
 def test_search_does_without_faiss_and_says_so(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "faiss", None)
     rows = run("search", "--rows", "300", "--dim", "8", "--queries", "4", "--vectors", "3", "--k", "7")
-    assert [row["system"] for row in rows] == ["matmul, topk", "AMER, from disk"]
+    assert [row["system"] for row in rows] == ["matmul, topk", "AMER, held", "AMER, from disk"]
     assert "FAISS is not installed" in capsys.readouterr().out
 
 
@@ -164,16 +166,61 @@ def test_questions_that_cannot_be_made_are_refused(run, llama, argv):
         run("encoding", "--model", llama, *TINY, *argv)
 
 
-def test_service_is_asked_over_http_with_batches_and_without(run, llama, tmp_path):
+def test_service_is_asked_over_http_beside_the_encoder_alone(run, tmp_path):
     pytest.importorskip("uvicorn")
     pytest.importorskip("httpx")
+    encoder = {"name": save_tiny_encoder(tmp_path / "encoder")}
     documents = pa.table({name: [f"{name} {row}" for row in range(20)] for name in ("id", "title", "text")})
-    store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], {"name": "org/encoder"})
-    build(llama, document_encoder=store.encoder).save_pretrained(tmp_path / "model")
+    store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], encoder)
+    build_mini(encoder["name"]).save_pretrained(tmp_path / "model")
     where = ("--model", str(tmp_path / "model"), "--store", str(store.path))
     rows = run("service", *where, "--clients", "1", "3", "--seconds", "0.5", "--vectors", "2", "--k", "5")
-    assert [(row["clients"], row["system"]) for row in rows] == [
-        (clients, system) for clients in (1, 3) for system in ("one at a time", "batched")
-    ]
+    systems = ("encoder alone", "one at a time", "AMER", "AMER, asked again")
+    assert [(row["clients"], row["system"]) for row in rows] == [(n, system) for n in (1, 3) for system in systems]
     for row in rows:
         assert row["requests"] > 0 and row["errors"] == 0 and row["p50 ms"] <= row["p99 ms"]
+        assert row["CPU ms/request"] > 0 and row["MB at last"] > 10
+    assert [row["p50 ratio"] for row in rows[::4]] == [1, 1]
+
+
+def test_asking_says_where_the_time_of_one_question_goes(run, tmp_path):
+    encoder = {"name": save_tiny_encoder(tmp_path / "encoder")}
+    documents = pa.table({name: [f"{name} {row}" for row in range(20)] for name in ("id", "title", "text")})
+    store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], encoder)
+    build_mini(encoder["name"], stop_score=False).save_pretrained(tmp_path / "model")
+    where = ("--model", str(tmp_path / "model"), "--store", str(store.path))
+    rows = run("asking", *where, "--rounds", "2", "--batch", "4", "--vectors", "1", "2")
+    assert [(row["dtype"], row["m"]) for row in rows] == [(d, m) for d in ("float32", "bfloat16") for m in (1, 2)]
+    for row in rows:
+        assert 0 < row["query vectors ms"] and 0 < row["4 together ms"] and row["search ms"] < row["all ms"]
+        assert row["lowest cosine"] > 0.9 if row["dtype"] == "bfloat16" else row["lowest cosine"] == pytest.approx(1)
+
+
+def test_growth_measures_every_part_at_every_size_and_draws_it(run, tmp_path):
+    pytest.importorskip("faiss")
+    pytest.importorskip("httpx")
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    sizes = ("--rows", "100", "1000", "--encoded", "100", "--dim", "8", "--preset", "flat", "--encoder", encoder)
+    rows = run("growth", *sizes)
+    parts = ["encode", "write", "build", "open", "search", "search, exact", "serve"]
+    assert [(row["part"], row["documents"]) for row in rows] == [
+        *((part, 100) for part in parts),
+        *((part, 1000) for part in parts[1:]),
+    ]
+    assert all(row["CPU seconds"] > 0 and row["peak MB"] >= 0 for row in rows)
+    result = read_json(tmp_path / "result.json")
+    assert result["slopes"]["CPU seconds"].keys() == set(parts[1:])
+    assert (tmp_path / "result.png").stat().st_size > 1000
+
+
+def test_every_benchmark_of_a_gpu_runs_on_a_cpu_at_tiny_size(llama, tmp_path):
+    sizes = {"DEVICE": "cpu", "MODEL": llama, "DIM": "8", "BATCHES": "2 3", "REFERENCE_BATCH": "2", "QUESTIONS": "4"}
+    sizes |= {"REFERENCE_QUESTIONS": "2", "CANDIDATES": "100 400", "ROWS": "300", "SEARCHED": "2", "DTYPE": "float32"}
+    environment = {**os.environ, **sizes, "OUT": str(tmp_path), "PYTHON": sys.executable, "REPEATS": "1"}
+    done = subprocess.run(["bash", "scripts/gpu_bench.sh"], cwd=BENCHMARKS.parent, env=environment)
+    log = (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0, log
+    parts = {"training", "encoding", "float32", "eager", "matching", "loss", "search", "compiled"}
+    assert {file.stem for file in tmp_path.glob("*.json")} == parts
+    for skipped in ("faiss", "flash"):
+        assert f"== {skipped}: skipped, " in log

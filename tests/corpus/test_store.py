@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amer.corpus import store as store_module
 from amer.corpus.shards import file_checksum
 from amer.corpus.store import DocumentStore, write_store
 from amer.corpus.table import fingerprint
@@ -76,6 +77,20 @@ def test_documents_come_in_the_asked_order_with_repeats(tmp_path, monkeypatch):
     rows = [22, 0, 7, 7, 3, 4]
     assert store.documents(rows) == [documents.to_pylist()[row] for row in rows]
     assert store.documents([]) == []
+
+
+def test_the_last_texts_read_are_remembered_but_not_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("amer.corpus.store.ROW_GROUP", 2)
+    monkeypatch.setattr("amer.corpus.store.KEPT_ROW_GROUPS", 2)
+    store = write_store(tmp_path / "store", make_documents(6), make_vectors(6), {"name": "toy"})
+    read = []
+    opened = store_module.open_parquet
+    monkeypatch.setattr(store_module, "open_parquet", lambda *where: read.append(where) or opened(*where))
+    for rows, reads in (([0, 3], 2), ([1, 2, 3], 0), ([4], 1), ([2], 0), ([0], 1)):
+        read.clear()
+        ids = [document["id"] for document in store.documents(rows)]
+        assert ids == [store.ids[row].as_py() for row in rows]
+        assert len(read) == reads, rows
 
 
 def test_ids_and_rows_are_inverse(store):

@@ -11,6 +11,7 @@ import pytest
 
 from amer.service import Settings, create_app
 from amer.service.batching import Batcher, Options
+from amer.service.cache import LARGEST, AnswerCache
 from tests.service.conftest import FakeSearcher, ask, metric, running, until
 
 FUSIONS = (None, "round_robin", "reciprocal_rank", "max_score")
@@ -36,7 +37,8 @@ def test_many_concurrent_requests_get_what_the_searcher_answers(searcher):
         }
         for _ in range(80)
     ]
-    with running(create_app(searcher)) as address, ThreadPoolExecutor(16) as clients:
+    app = create_app(searcher, Settings(cache_size=0))
+    with running(app) as address, ThreadPoolExecutor(16) as clients:
         answers = list(clients.map(lambda body: ask(address, *body["questions"], **_options(body)), asked))
         batches = metric(address, "amer_batch_questions_count")
         assert metric(address, "amer_batch_questions_sum") == sum(len(body["questions"]) for body in asked)
@@ -86,7 +88,9 @@ def test_what_waits_becomes_one_batch_of_equal_options_up_to_the_limit(store):
 
 
 def test_a_request_larger_than_a_batch_is_searched_alone():
-    batcher = Batcher(lambda questions, options: [b"found"] * len(questions), 1, 9, lambda size: None)
+    batcher = Batcher(
+        lambda questions, options: [b"found"] * len(questions), 1, 9, lambda size: None, AnswerCache(0, lambda: None)
+    )
     answers = []
 
     async def search() -> None:
@@ -110,9 +114,46 @@ def test_one_bad_request_of_a_batch_hurts_nobody(store):
 
 
 def test_a_filter_that_does_not_fit_is_told_why_and_never_searched(searcher):
-    with running(create_app(searcher)) as address, ThreadPoolExecutor(8) as clients:
+    app = create_app(searcher, Settings(cache_size=0))
+    with running(app) as address, ThreadPoolExecutor(8) as clients:
         filters = ["year > 1960", "nonsense == 3", 'year == "x"', "year >", None] * 4
         answers = list(clients.map(lambda text: ask(address, "bank", filter=text), filters))
         assert metric(address, "amer_batch_questions_sum") == 8
     assert [answer.status_code for answer in answers] == [200, 422, 422, 422, 200] * 4
     assert "there is no field 'nonsense'" in answers[1].json()["detail"]
+
+
+def test_a_question_asked_again_is_answered_without_a_search(store):
+    fake = FakeSearcher(store)
+    with running(create_app(fake, Settings(cache_size=2))) as address:
+        first = ask(address, "a", "b")
+        assert ask(address, "b", "a", "c").json()["answers"][:2] == first.json()["answers"][::-1]
+        assert ask(address, "a").json()["answers"] == first.json()["answers"][:1]
+        assert fake.batches == [["a", "b"], ["c"]]
+        assert metric(address, "amer_repeated_questions_total") == 3
+        assert ask(address, "a", k=3).json()["answers"] == first.json()["answers"][:1]  # the fake's one hit
+        ask(address, "b")
+        assert fake.batches[2:] == [["a"], ["b"]]  # asked for in another way; gone, since two are kept
+        ask(address, "a", k=3)
+        assert len(fake.batches) == 4
+
+
+def test_without_a_cache_every_question_is_searched_and_failures_are_never_kept(store):
+    fake = FakeSearcher(store)
+    with running(create_app(fake, Settings(cache_size=0))) as address:
+        assert [ask(address, "a").status_code for _ in range(2)] == [200, 200]
+        assert fake.batches == [["a"], ["a"]]
+    fake.fail = lambda questions: RuntimeError("no")
+    with running(create_app(fake)) as address:
+        assert ask(address, "a").status_code == 500
+        fake.fail = lambda questions: None
+        assert ask(address, "a").status_code == 200
+    with pytest.raises(ValueError, match="cache_size must be 0 or more"):
+        Settings(cache_size=-1)
+
+
+def test_an_answer_of_many_documents_is_not_kept():
+    cache = AnswerCache(2, lambda: None)
+    cache.keep("long", 1, b"x" * (LARGEST + 1))
+    cache.keep("short", 1, b"x" * LARGEST)
+    assert cache.get("long", 1) is None and len(cache.get("short", 1)) == LARGEST

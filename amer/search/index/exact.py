@@ -1,4 +1,4 @@
-"""Exact search in torch: on the CPU from the memory-mapped store, on GPUs from their memory."""
+"""Exact search in torch: on the CPU from memory or the memory-mapped store, on GPUs from their memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from amer.corpus.store import DocumentStore
 from amer.search.index.base import flat_queries
 
 READ_ROWS = 65_536  # store rows read at a time, to be held
+HELD_BYTES = 2**28  # of float32 vectors that are held on the CPU: 174,762 of 384 values
 
 
 class Pace(NamedTuple):
@@ -42,11 +43,12 @@ class Part(NamedTuple):
 class ExactIndex:
     """Exact search in torch.
 
-    On the CPU every search reads the memory-mapped store block by block and keeps nothing of it. A GPU (or another
-    device) holds all vectors from the beginning, in the store's own precision: `2 * n * dim` bytes of float16; several
-    hold equal parts and search them side by side. Query vectors are then rounded to that precision too, which changes
-    a few in 10,000 of the top 100, all close to the last place, and scores by less than 1e-4; products are exact and
-    summed in float32.
+    On the CPU the first search of a small store keeps its vectors as float32 (`held_bytes` at most): to make them of
+    float16 takes three times as long as to search them. Of a larger store every search reads the memory-mapped files
+    block by block and keeps nothing. A GPU (or another device) holds all vectors from the beginning, in the store's
+    own precision: `2 * n * dim` bytes of float16; several hold equal parts and search them side by side. Query vectors
+    are then rounded to that precision too, which changes a few in 10,000 of the top 100, all close to the last place,
+    and scores by less than 1e-4; products are exact and summed in float32.
 
     Attributes:
         store: what is searched.
@@ -55,13 +57,17 @@ class ExactIndex:
     """
 
     def __init__(
-        self, store: DocumentStore, device: str | torch.device | Sequence[str | torch.device] = "cpu"
+        self,
+        store: DocumentStore,
+        device: str | torch.device | Sequence[str | torch.device] = "cpu",
+        held_bytes: int = HELD_BYTES,
     ) -> None:
         """Load the vectors, unless the device is the CPU.
 
         Args:
             store: what to search.
             device: where, such as "cpu", "cuda" or `["cuda:0", "cuda:1"]`.
+            held_bytes: most that the vectors may take as float32 to be kept on the CPU; 0 keeps none.
 
         Raises:
             MemoryError: they do not fit the devices.
@@ -74,6 +80,8 @@ class ExactIndex:
         if not kinds or ("cpu" in kinds and len(self.devices) > 1):
             raise ValueError(f"device must be the CPU or one or several others, got {device!r}")
         self._parts = None if kinds == {"cpu"} else load_parts(store, self.devices)
+        self._holds = 4 * len(store) * store.dim <= held_bytes
+        self._held: torch.Tensor | None = None
         self.dtype = torch.float32 if self._parts is None else getattr(torch, store.dtype)
 
     def search(
@@ -91,8 +99,12 @@ class ExactIndex:
     def _on_cpu(self, queries: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
         if allowed is not None:
             return nearest_allowed(self.store, queries, k, allowed)
-        blocks = self.store.blocks(CPU_PACE.rows)
-        return nearest(queries, ((first_row, torch.from_numpy(block)) for first_row, block in blocks), k)
+        if not self._holds:
+            blocks = self.store.blocks(CPU_PACE.rows)
+            return nearest(queries, ((first_row, torch.from_numpy(block)) for first_row, block in blocks), k)
+        if self._held is None:
+            self._held = load_vectors(self.store, self.devices[0], dtype=torch.float32)
+        return nearest(queries, held_blocks(self._held), k)
 
 
 def nearest_allowed(
@@ -156,14 +168,20 @@ def load_parts(store: DocumentStore, devices: Sequence[torch.device]) -> list[Pa
     ]
 
 
-def load_vectors(store: DocumentStore, device: torch.device, start: int = 0, stop: int | None = None) -> torch.Tensor:
-    """Vectors of a store on a device, `(stop - start, dim)` in the store's precision; all of them by default.
+def load_vectors(
+    store: DocumentStore,
+    device: torch.device,
+    start: int = 0,
+    stop: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Vectors of a store on a device, `(stop - start, dim)`; all of them, and in its own precision, by default.
 
     Raises:
         MemoryError: they do not fit.
     """
     stop = len(store) if stop is None else stop
-    dtype = getattr(torch, store.dtype)
+    dtype = dtype or getattr(torch, store.dtype)
     try:
         vectors = torch.empty((stop - start, store.dim), dtype=dtype, device=device)
     except torch.OutOfMemoryError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from amer.search.index.exact import ExactIndex, Pace, Part, held_blocks, load_ve
 from amer.search.index.faiss import building as faiss_building
 
 INDEXES = [ExactIndex, FaissIndex]
+FROM_DISK = partial(ExactIndex, held_bytes=0)
 COUNT, DIM = 57, 8
 
 
@@ -34,7 +36,7 @@ def make_queries(q: int = 6, m: int = 3) -> np.ndarray:
     return queries / np.linalg.norm(queries, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("make_index", INDEXES)
+@pytest.mark.parametrize("make_index", [*INDEXES, FROM_DISK])
 @pytest.mark.parametrize("k", [1, 9, 15, COUNT])
 @pytest.mark.parametrize("block_rows", [4, 65_536])
 def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
@@ -49,6 +51,22 @@ def test_equals_brute_force(store, monkeypatch, make_index, k, block_rows):
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=-1), atol=1e-6)
+
+
+def test_a_small_store_is_read_once_and_a_large_one_every_time(store, monkeypatch):
+    reads = []
+    blocks = DocumentStore.blocks
+    monkeypatch.setattr(DocumentStore, "blocks", lambda *given: reads.append(given) or blocks(*given))
+    found = []
+    for most, expected in ((4 * COUNT * DIM, 1), (4 * COUNT * DIM - 1, 2)):
+        reads.clear()
+        index = ExactIndex(store, held_bytes=most)
+        assert not reads  # opening reads nothing
+        found += [index.search(make_queries(), 9) for _ in range(2)]
+        assert len(reads) == expected
+    for rows, scores in found[1:]:
+        np.testing.assert_array_equal(rows, found[0][0])
+        np.testing.assert_array_equal(scores, found[0][1])
 
 
 @pytest.mark.parametrize("make_index", INDEXES)

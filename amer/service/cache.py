@@ -1,0 +1,35 @@
+"""Answers to questions that were asked before, in the same way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+LARGEST = 2**16  # bytes of an answer that is kept: 1,024 of them take 64 MiB at most
+
+
+class AnswerCache:
+    """The answers that were asked for last, of one model and one store, which do not change while they are served."""
+
+    def __init__(self, size: int, observe: Callable[[], object]) -> None:
+        """Keep `size` answers, none with 0; `observe` is called for each question that is answered from here."""
+        self._size = size
+        self._observe = observe
+        self._answers: OrderedDict[tuple[str, Hashable], bytes] = OrderedDict()
+
+    def get(self, question: str, options: Hashable) -> bytes | None:
+        """The answer, if it is here."""
+        answer = self._answers.get((question, options))
+        if answer is not None:
+            self._answers.move_to_end((question, options))
+            self._observe()
+        return answer
+
+    def keep(self, question: str, options: Hashable, answer: bytes) -> None:
+        """Keep an answer in the place of the one that was asked for least recently."""
+        if len(answer) > LARGEST:
+            return
+        self._answers[question, options] = answer
+        self._answers.move_to_end((question, options))
+        while len(self._answers) > self._size:
+            self._answers.popitem(last=False)

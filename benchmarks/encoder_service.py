@@ -1,0 +1,50 @@
+"""The service with the document encoder alone in the model's place: what `service.py` compares with.
+
+One vector a question, the same index, the same service; it says `ready: ADDRESS` as `amer serve` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from amer.corpus import DocumentStore
+from amer.offline import resolve_model
+from amer.search import Searcher, open_index
+from amer.service import Settings, serve
+from modeling_amer import QuestionEncoder
+
+
+class EncoderAlone:
+    """What a `Searcher` asks of a model; its query vector is the encoder's own."""
+
+    def __init__(self, store: DocumentStore, dtype: str) -> None:
+        folder = resolve_model(store.encoder["name"])
+        self.encoder = QuestionEncoder.from_identity(store.encoder, folder, getattr(torch, dtype))
+        self.config = SimpleNamespace(
+            name_or_path=store.encoder["name"],
+            document_encoder=store.encoder,
+            document_dim=store.dim,
+            num_query_vectors=1,
+            objective="matched",
+            loss_temperature=1.0,
+            anchored=False,
+        )
+
+    def encode_query(self, texts: Sequence[str], batch_size: int, **_: object) -> torch.Tensor:
+        """`(n, 1, dim)`, however many are asked for."""
+        return self.encoder.encode(texts, batch_size)[:, None]
+
+
+if __name__ == "__main__":
+    where, index, device, dtype = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    store = DocumentStore.open(Path(where))
+    searcher = Searcher(EncoderAlone(store, dtype), open_index(store, index or None, device))
+    searcher.search("warm up")
+    serve(searcher, Settings(cache_size=0), port=0)
