@@ -13,7 +13,7 @@ from amer.service.asking import JSON, body_of, key_needed, read_request, statuse
 from amer.service.batching import Batcher
 from amer.service.clients import awaited_by_client
 from amer.service.problems import documented
-from amer.service.schemas import question_type, served_name
+from amer.service.schemas import OpenAIProblem, question_type, served_name
 from amer.service.settings import Settings
 from amer.service.work import Embed, Embedded
 
@@ -66,7 +66,7 @@ def embeddings_router(searcher: Searcher, batcher: Batcher, settings: Settings, 
     @router.post(
         "/v1/embeddings",
         response_model=EmbeddingsAnswer,
-        responses=documented(*statuses(api_key)),
+        responses=documented(*statuses(api_key), model=OpenAIProblem),
         openapi_extra=body_of(request_model),
         dependencies=key_needed(api_key),
     )

@@ -141,6 +141,19 @@ class Problem(BaseModel):
     detail: str = Field(description="what is wrong and what to do, in words")
 
 
+class OpenAIError(BaseModel):
+    """The same words where OpenAI's clients look for them."""
+
+    message: str
+    code: int
+
+
+class OpenAIProblem(Problem):
+    """An error of `/v1/embeddings`."""
+
+    error: OpenAIError
+
+
 def question_type(limits: Settings) -> Any:
     """A question that is not blank, within the limits of a service."""
     return Annotated[
