@@ -27,7 +27,7 @@ def exploring_router(
     described = _explorable(searcher, settings, examples)
     refused = documented(*([] if api_key is None else [401]), 500)
 
-    @router.get("/explore", responses=refused)
+    @router.get("/explore/options", responses=refused)
     async def explorable() -> Explorable:
         """What may be asked of `/explore`, with examples."""
         return described

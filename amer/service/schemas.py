@@ -104,7 +104,7 @@ class ExploreAnswer(BaseModel):
 
 
 class Explorable(BaseModel):
-    """What may be asked of `/explore`."""
+    """What may be asked of `/explore`: the answer of `/explore/options`."""
 
     model: str
     documents: int

@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(address, change):
 
 
 def test_it_says_what_may_be_asked(address):
-    said = client.get(f"{address}/explore").json()
+    said = client.get(f"{address}/explore/options").json()
     assert said["documents"] == DOCUMENTS and said["examples"] == list(EXAMPLES)
     assert (said["num_query_vectors"], said["most_query_vectors"], said["most_k"]) == (3, 8, 30)
     assert said["fields"] == {"year": "int64", "language": "string", "weight": "double", "long": "bool"}
@@ -149,9 +149,9 @@ def test_it_says_what_may_be_asked(address):
 
 def test_the_key_is_needed_and_the_page_itself_needs_none(mini_searcher):
     with running(create_app(mini_searcher, api_key="secret")) as address:
-        assert client.get(f"{address}/explore").status_code == asked(address).status_code == 401
+        assert client.get(f"{address}/explore/options").status_code == asked(address).status_code == 401
         for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}):
-            assert client.get(f"{address}/explore", headers=headers).status_code == 200
+            assert client.get(f"{address}/explore/options", headers=headers).status_code == 200
         assert client.get(f"{address}/").status_code == 200
 
 
@@ -180,6 +180,6 @@ def test_the_page_brings_all_it_needs_and_allows_nothing_else(address):
 def test_limits_of_a_small_service_hold(mini_searcher):
     small = replace(Settings(), max_k=20, max_num_query_vectors=2, max_question_characters=10)
     with running(create_app(mini_searcher, small)) as address:
-        said = client.get(f"{address}/explore").json()
+        said = client.get(f"{address}/explore/options").json()
         assert (said["most_query_vectors"], said["most_k"], said["most_question_characters"]) == (2, 20, 10)
         assert asked(address, "a" * 11).status_code == 422

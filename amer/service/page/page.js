@@ -8,13 +8,13 @@ const AUTO = "0"; // m where the model chooses
 const at = (id) => document.getElementById(id);
 const controls = ["question", "m", "k", "fusion", "filter"].map(at);
 const [question, m, k, fusion, filter] = controls;
-let service; // what `GET explore` says
+let service; // what `explore/options` says
 let asking; // the request under way
 
 async function start() {
   listen();
   try {
-    service = await ask("GET");
+    service = await ask("explore/options");
   } catch (error) {
     showProblem(error, start);
     return;
@@ -112,7 +112,7 @@ async function search() {
   at("problem").hidden = true;
   at("results").classList.add("old");
   try {
-    const answer = await ask("POST", body, own.signal);
+    const answer = await ask("explore", body, own.signal);
     document.title = `${body.question} – AMER`;
     showResults(at("results"), body.question, answer);
     say(summary(answer, performance.now() - began));
@@ -124,11 +124,11 @@ async function search() {
   }
 }
 
-/** The JSON of an answer of `explore`. */
-async function ask(method, body, signal) {
+/** The JSON of an answer of the service. */
+async function ask(path, body, signal) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { "X-API-Key": key }) };
-  const answer = await fetch("explore", { method, headers, signal, body: body && JSON.stringify(body) });
+  const answer = await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });
   const said = await answer.json().catch(() => ({}));
   if (!answer.ok) throw Object.assign(new Error(said.detail ?? answer.statusText), { status: answer.status });
   return said;
