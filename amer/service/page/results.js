@@ -28,7 +28,7 @@ function tintedQuestion(question, vectors) {
   for (const { start, end, number } of spans.sort((one, other) => one.start - other.start)) {
     children.push(characters.slice(done, start).join(""));
     const words = characters.slice(start, end).join("");
-    children.push(element("mark", { data: colour(number) }, words, element("sup", {}, String(number + 1))));
+    children.push(element("mark", { data: colour(number) }, words, element("sup", { aria: { hidden: "true" } }, String(number + 1))));
     done = end;
   }
   return element("h2", { className: "asked" }, children, characters.slice(done).join(""));
