@@ -150,8 +150,9 @@ function showNothing() {
   asking?.abort();
   document.title = "AMER";
   at("problem").hidden = true;
-  fill(at("results"), []);
-  say("Each part of a question gets a query vector of its own. You will see what each of them finds.");
+  const words = "Each part of a question gets a query vector of its own. Ask, and see what each of them finds.";
+  fill(at("results"), [element("p", { className: "asked quiet" }, words)]);
+  say("");
   question.focus();
 }
 

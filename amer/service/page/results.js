@@ -38,7 +38,7 @@ function gain({ hits, encoder }) {
   if (!encoder) return "The document encoder is not open in this service, so its own list is not shown.";
   const missed = hits.filter((_, place) => isNew(encoder, place)).length;
   if (!missed) return "The encoder alone finds the same documents, in another order.";
-  const those = missed === 1 ? "1 document is" : `${missed} documents are`;
+  const those = missed === 1 ? "1 document, marked new, is" : `${missed} documents, marked new, are`;
   return `${those} not among the first ${encoder.hits.length} that the encoder alone finds with the whole question.`;
 }
 
@@ -87,7 +87,7 @@ function listItem(hit, place, mark, { side = null, more = "" }) {
   const metadata = Object.entries(hit.metadata).map(([name, value]) => `${name}: ${value}`).join(" · ");
   const details = [more, `Score ${hit.score.toFixed(3)}.`, metadata].filter(Boolean).join(" ");
   const about = element("p", { className: "more", hidden: true }, details);
-  const title = element("button", { type: "button", className: "title", aria: { expanded: "false" } }, hit.title || hit.id);
+  const title = element("button", { type: "button", className: "title", aria: { expanded: "false" } }, breakable(hit.title || hit.id));
   title.onclick = () => {
     about.hidden = !about.hidden;
     title.setAttribute("aria-expanded", String(!about.hidden));
@@ -96,6 +96,9 @@ function listItem(hit, place, mark, { side = null, more = "" }) {
     element("span", { className: "rank", aria: { hidden: "true" } }, String(place + 1)),
     mark, title, side ?? element("span", {}), element("p", { className: "text" }, hit.text), about);
 }
+
+/** A name such as numpy.linalg.norm, which may go on in the next line after a dot, a slash or an underscore. */
+const breakable = (name) => name.split(/(?<=[._/])/).flatMap((part) => [part, element("wbr", {})]);
 
 /** The number of a query vector in its colour; undefined for none. */
 function badge(vector, meaning) {
