@@ -107,7 +107,6 @@ async function search() {
     filter: filter.value.trim() || null,
   };
   const slow = setTimeout(() => say("Still searching. Others may be waiting too…", true), SLOW);
-  const began = performance.now();
   say("Searching…", true);
   at("problem").hidden = true;
   at("results").classList.add("old");
@@ -115,7 +114,7 @@ async function search() {
     const answer = await ask("explore", body, own.signal);
     document.title = `${body.question} – AMER`;
     showResults(at("results"), body.question, answer);
-    say(summary(answer, performance.now() - began));
+    say(summary(answer));
   } catch (error) {
     if (error.name !== "AbortError") showProblem(error, search);
   } finally {
@@ -134,9 +133,9 @@ async function ask(path, body, signal) {
   return said;
 }
 
-function summary(answer, milliseconds) {
+function summary({ hits, vectors }) {
   const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
-  return `${count(answer.hits.length, "document")}, ${count(answer.vectors.length, "query vector")}, ${Math.round(milliseconds)} ms`;
+  return `${count(hits.length, "document")}, ${count(vectors.length, "query vector")}`;
 }
 
 // ------------------------------------------------------------------------------------------------------------ states
