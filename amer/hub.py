@@ -58,13 +58,14 @@ def push_folder(
     token: str | None = None,
     delete_patterns: Sequence[str] | None = None,
     card: str | None = None,
+    space_sdk: str = "gradio",
 ) -> CommitInfo:
     """Push a folder in one commit (`modeling_amer.publishing_amer.push_files`), after the check of `files_to_push`.
 
     Args:
         folder: what to push, see `files_to_push`.
         repo_id: `namespace/name`; the repository is created when there is none.
-        repo_type: "model", "dataset", or "space" (with the gradio SDK).
+        repo_type: "model", "dataset", or "space".
         public: of a repository that is created here: for everybody to see; one that exists stays as visible as it is.
         branch: where the commit goes; created from "main" when missing. "main" by default.
         tag: put on the commit; must be new.
@@ -73,6 +74,7 @@ def push_folder(
         delete_patterns: files of the repository that match one of them and are not pushed again are deleted in the
             same commit.
         card: the text of README.md, in place of the one in `folder`.
+        space_sdk: of a Space that is created here: "gradio", "docker" or "static".
 
     Returns:
         The commit; the branch's last one when nothing has changed.
@@ -100,6 +102,7 @@ def push_folder(
         replaced=delete_patterns or (),
         commit_message=commit_message or f"Upload {repo_type}",
         token=token,
+        space_sdk=space_sdk,
     )
 
 

@@ -41,6 +41,7 @@ def push_files(
     commit_description: str | None = None,
     create_pr: bool = False,
     token: bool | str | None = None,
+    space_sdk: str = "gradio",
 ) -> CommitInfo:
     """Push files in one commit: a push that is killed leaves the repository as it was.
 
@@ -50,7 +51,7 @@ def push_files(
     Args:
         files: path in the repository -> the file here, or its content.
         repo_id: `namespace/name`; the repository is created when there is none.
-        repo_type: "model", "dataset", or "space" (with the gradio SDK).
+        repo_type: "model", "dataset", or "space".
         public: of a repository that is created here: for everybody to see; one that exists stays as visible as it is.
         branch: where the commit goes; created from "main" when missing. "main" by default.
         tag: put on the commit; must be new.
@@ -62,6 +63,7 @@ def push_files(
         commit_description: the rest of it.
         create_pr: open a pull request instead of committing.
         token: of the Hub; the one logged in with by default.
+        space_sdk: of a Space that is created here: "gradio", "docker" or "static".
 
     Returns:
         The commit; the branch's last one when nothing has changed.
@@ -71,7 +73,7 @@ def push_files(
         ValueError: `repo_id` is none, or the tag exists.
     """
     api = HfApi(token=True if token is None else token)  # True: nobody logged in is an error
-    sdk = "gradio" if repo_type == "space" else None
+    sdk = space_sdk if repo_type == "space" else None
     url = api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk)
     repo: _Repository = {"repo_id": url.repo_id, "repo_type": repo_type}
     _prepare_refs(api, repo, branch, tag)

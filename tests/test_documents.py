@@ -12,8 +12,9 @@ import pytest
 
 from amer.corpus import DocumentEncoder, encode_corpus
 from amer.offline import MINILM, resolve_model
-from amer.search import FaissIndex
+from amer.search import FaissIndex, Searcher
 from amer.search.index.opening import COLLECTION
+from amer.service import create_app
 from modeling_amer import AMERModel
 from tests.conftest import build
 
@@ -23,14 +24,16 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 MILVUS = "http://milvus:19530"
+SERVICE = "http://localhost:8000"
 
 
-def run_snippets(page: str) -> dict[str, Any]:
+def run_snippets(page: str, service: str = SERVICE) -> dict[str, Any]:
     """Run each block of Python of a page, one after another; an error names the page and the line."""
     text = (ROOT / page).read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        code = "\n" * text.count("\n", 0, block.start(1)) + block[1].replace(MILVUS, "milvus.db")
+        written = block[1].replace(MILVUS, "milvus.db").replace(SERVICE, service)
+        code = "\n" * text.count("\n", 0, block.start(1)) + written
         exec(compile(code, page, "exec"), names)
     return names
 
@@ -80,6 +83,16 @@ def test_the_readme_searches_and_loads_a_model(capsys):
 
 def test_the_page_on_search_opens_every_index():
     assert [len(hits) for hits in run_snippets("docs/search.md")["hits"]] == [10]
+
+
+def test_the_page_on_serving_embeds_with_the_client_of_openai(capsys):
+    pytest.importorskip("openai", reason="needs the extra `paper`")
+    service = pytest.importorskip("tests.service.conftest", reason="needs the extra `serve`")
+    app = create_app(Searcher.from_pretrained("quickstart/model", "quickstart/store"))
+    with service.running(app) as address:
+        data = run_snippets("docs/serving.md", address)["answer"].data
+    assert [one.vector for one in data] == list(range(len(data)))
+    assert capsys.readouterr().out.splitlines() == [f"0 {number} 384" for number in range(len(data))]
 
 
 def test_the_page_on_the_hub_verifies_a_model():

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from amer.commands import corpus, dataset, index, push
+from amer.commands.demo import demo
 from amer.commands.encode import encode
 from amer.commands.evaluate import evaluate
 from amer.commands.expand import expand
@@ -19,7 +20,8 @@ from amer.commands.verify import verify
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 ORDER = (
-    "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "evaluate", "push", "verify", "expand",
+    "demo", "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "evaluate", "push", "verify",
+    "expand",
 )  # fmt: skip
 INTERRUPTED = 130  # what a shell reports of a program that ends by SIGINT
 
@@ -74,12 +76,13 @@ def amer(
 ) -> None:
     """Dense retrieval with several query vectors for each question.
 
-    All at once: `amer fit`. Step by step, from documents to answers: `amer dataset`, `amer corpus encode`,
-    `amer train`, `amer search`, `amer evaluate`.
+    To see it: `amer demo`. All at once: `amer fit`. Step by step, from documents to answers: `amer dataset`,
+    `amer corpus encode`, `amer train`, `amer search`, `amer evaluate`.
     Exit codes: 0, 1 when the work failed, 2 when the command line is wrong.
     """
 
 
+app.command()(demo)
 app.command()(fit)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(corpus.app, name="corpus")

@@ -1,4 +1,4 @@
-"""`amer push`: publish a model, a dataset, a document store or the MRecall metric on the Hugging Face Hub."""
+"""`amer push`: publish a model, a dataset, a document store, the MRecall metric or a page on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ app = typer.Typer(
 DATASET = ("train.parquet", "validation.parquet", "test.parquet")
 STORE = ("embeddings-*.npy",)
 METRIC = ("*.py",)
-REPO_TYPES = {"model": "model", "dataset": "dataset", "store": "dataset", "metric": "space"}
+SPACE = ("amer/*", "modeling_amer/*")
+REPO_TYPES = {"model": "model", "dataset": "dataset", "store": "dataset", "metric": "space", "space": "space"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,30 @@ def push_metric(target: Target) -> None:
     publish(target, "metric", target.folder, METRIC, card)
 
 
+@app.command("space")
+@with_fields
+def push_space(
+    target: Target,
+    model: Annotated[str, typer.Option(help="Name of the model on the Hub.")],
+    store: Annotated[str, typer.Option(help="Name of the document store on the Hub.")],
+    examples: Annotated[
+        list[str] | None,
+        typer.Option("--example", metavar="QUESTION", help="A question that the page offers. May be repeated."),
+    ] = None,
+) -> None:
+    """Push a Docker Space with the page of `amer serve`, for a model and a document store on the Hub.
+
+    FOLDER is written: a Dockerfile, the code that is installed here, and what it needs. A dry run writes it too.
+    """
+    target.folder.mkdir(parents=True, exist_ok=True)
+    _check(target)
+    from amer.hub_cards import space_card, update_card, write_space
+
+    write_space(target.folder, model, store, examples or ())
+    card = update_card(existing_card(target, "space"), space_card(target.repo_id, model, store))
+    publish(target, "space", target.folder, SPACE, card, "docker")
+
+
 def _check(target: Target) -> None:
     """Refuse what cannot be pushed before anything is loaded; a dry run then stays off the network."""
     if target.dry_run:
@@ -197,7 +222,14 @@ def published(target: Target, kind: str) -> str | None:
     return None if target.dry_run else published_card(target.repo_id, REPO_TYPES[kind], target.branch)
 
 
-def publish(target: Target, kind: str, folder: Path, replaced: Sequence[str], card: str | None = None) -> None:
+def publish(
+    target: Target,
+    kind: str,
+    folder: Path,
+    replaced: Sequence[str],
+    card: str | None = None,
+    space_sdk: str = "gradio",
+) -> None:
     """Push the folder in one commit, or list what that would push."""
     from amer.hub import files_to_push, push_folder
 
@@ -219,6 +251,7 @@ def publish(target: Target, kind: str, folder: Path, replaced: Sequence[str], ca
         commit_message=target.message or f"Upload {kind}",
         delete_patterns=replaced,
         card=card,
+        space_sdk=space_sdk,
     )
     say(commit.commit_url)
 

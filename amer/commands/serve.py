@@ -34,10 +34,14 @@ def serve(
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
     dtype: Dtype = None,
+    examples: Annotated[
+        list[str] | None,
+        typer.Option("--example", metavar="QUESTION", help="A question that the page offers. May be repeated."),
+    ] = None,
     *,
     settings: Settings,
 ) -> None:
-    """Serve a model and a document store over HTTP.
+    """Serve a model and a document store over HTTP, with a page to try them in a browser.
 
     It ends, with what is in flight answered, when it is interrupted or terminated. Where the environment
     holds AMER_API_KEY, clients need that key.
@@ -61,4 +65,4 @@ def serve(
         timeout=settings.timeout_seconds,
     )
     searcher.search("warm up")  # so that the first client need not wait
-    serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"))
+    serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"), examples or ())

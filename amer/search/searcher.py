@@ -298,7 +298,7 @@ class Searcher:
         finish: Callable[[Fused], Found],
     ) -> Iterator[Found]:
         """Check the arguments, then search group after group, and `finish` what was found."""
-        fuse = self._fusion(fusion)
+        fuse = self.fusion(fusion)
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         if filter is not None:
@@ -308,9 +308,14 @@ class Searcher:
             rows, scores = search_lists(self.index, query_embeddings, k, filter)
             return finish(fuse(rows, scores, k, query_embeddings, self.store))
 
-        return _overlapped(_groups(questions), lambda group: self._encode(group, num_query_vectors, batch_size), found)
+        return _overlapped(_groups(questions), lambda group: self.encode(group, num_query_vectors, batch_size), found)
 
-    def _fusion(self, fusion: str | Fusion | None) -> Fusion:
+    def fusion(self, fusion: str | Fusion | None = None) -> Fusion:
+        """How m lists become one, as `search` takes it: by its name, or what belongs to the model's objective.
+
+        Raises:
+            ValueError: an unknown name.
+        """
         if fusion is None:
             return trained_fusion(self.model.config.objective, self.model.config.loss_temperature)
         if not isinstance(fusion, str):
@@ -319,10 +324,22 @@ class Searcher:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)} or a function, got {fusion!r}")
         return FUSIONS[fusion]
 
-    def _encode(
-        self, questions: list[str], num_query_vectors: int | Literal["auto"] | None, batch_size: int
+    def encode(
+        self,
+        questions: list[str],
+        num_query_vectors: int | Literal["auto"] | None = None,
+        batch_size: int = 64,
     ) -> np.ndarray:
-        """`(q, m, dim)`, zeros in the place of vectors that the model did not emit."""
+        """The query vectors that `search` searches with.
+
+        Args:
+            questions: at least one.
+            num_query_vectors: as in `search`.
+            batch_size: questions encoded at a time.
+
+        Returns:
+            `(q, m, dim)` unit vectors, float32; zeros in the place of vectors that the model did not emit.
+        """
         config, anchors = self.model.config, None
         if self.encoder is not None and _reads_encoder(config):
             anchors = self.encoder.encode_queries(questions, batch_size)
@@ -336,12 +353,21 @@ class Searcher:
 
     def _hits(self, fused: Fused) -> list[list[Hit]]:
         rows = np.unique(fused.rows[fused.rows >= 0])
-        documents = dict(zip(rows.tolist(), self.store.documents(rows), strict=True))
-        hits = []
-        for fields in zip(*(field.tolist() for field in fused), strict=True):
-            found = [place for place in zip(*fields, strict=True) if place[0] >= 0]
-            hits.append([_hit(documents[row], score, by, at) for row, score, by, at in found])
-        return hits
+        return hits_of(fused, dict(zip(rows.tolist(), self.store.documents(rows), strict=True)))
+
+
+def hits_of(fused: Fused, documents: Mapping[int, dict[str, Any]]) -> list[list[Hit]]:
+    """The hits of each question, best first; places that no document fills are left out.
+
+    Args:
+        fused: of some questions.
+        documents: by their row, as `DocumentStore.documents` gives them; all rows of `fused` at least.
+    """
+    hits = []
+    for fields in zip(*(field.tolist() for field in fused), strict=True):
+        found = [place for place in zip(*fields, strict=True) if place[0] >= 0]
+        hits.append([_hit(documents[row], score, by, at) for row, score, by, at in found])
+    return hits
 
 
 def open_model(

@@ -1,50 +1,49 @@
-"""The application: `/search`, `/health` and `/metrics`."""
+"""The application: the page, `/search`, `/explore`, `/v1/embeddings`, `/health` and `/metrics`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 
 from amer import __version__
-from amer.corpus.filters import Filter
 from amer.hub import public_name
 from amer.search import Searcher
-from amer.service.batching import Batcher, Found, Options
+from amer.service.asking import JSON, body_of, check_filter, key_needed, read_request, statuses
+from amer.service.batching import Batcher, Found
 from amer.service.cache import AnswerCache
-from amer.service.clients import awaited_by_client, read_body
-from amer.service.keys import key_check
+from amer.service.clients import awaited_by_client
+from amer.service.embeddings import embeddings_router
+from amer.service.exploring import exploring_router
 from amer.service.metrics import MeasuredRequests, Metrics
-from amer.service.problems import documented, handle_problems, unfit
-from amer.service.schemas import (
-    Encoder,
-    Health,
-    SearchAnswer,
-    SearchRequest,
-    question_answer,
-    search_answer,
-    search_request,
-)
+from amer.service.pages import page_router
+from amer.service.problems import documented, handle_problems
+from amer.service.schemas import Encoder, Health, SearchAnswer, search_answer, search_request, served_name
 from amer.service.settings import Settings
+from amer.service.work import Search, Work
 
-JSON = "application/json"
 SCHEMA = "/openapi.json"
 
 
-def create_app(searcher: Searcher, settings: Settings | None = None, api_key: str | None = None) -> FastAPI:
+def create_app(
+    searcher: Searcher,
+    settings: Settings | None = None,
+    api_key: str | None = None,
+    examples: Sequence[str] = (),
+) -> FastAPI:
     """An ASGI application that searches for its clients; run it in one process (`serve` does).
 
     Args:
         searcher: what is served; only one thread ever uses it.
         settings: limits.
-        api_key: what clients of `/search`, `/openapi.json` and the pages of it must send as `X-API-Key`; nothing by
-            default.
+        api_key: what clients must send as `X-API-Key`, or as `Authorization: Bearer`; nothing by default. `/health`,
+            `/metrics` and the page need none; the page asks for it before it asks for anything else.
+        examples: questions that the page offers.
 
     Returns:
         the application; `app.state.batcher` says whether it is at work.
@@ -54,14 +53,13 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
     """
     settings = settings or Settings()
 
-    def search(questions: list[str], options: Options) -> Found:
-        # The JSON is made here, in the batcher's thread: an answer may have megabytes, and the event loop must go on.
-        return [question_answer(hits) for hits in searcher.search(questions, **options._asdict())]
+    def answers(questions: list[str], work: Work) -> Found:
+        return work.answers(searcher, questions)
 
     metrics = Metrics(lambda: batcher.waiting)
     cache = AnswerCache(settings.cache_size, metrics.repeated.inc)
     batcher = Batcher(
-        search, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe, cache
+        answers, settings.max_batch_questions, settings.max_waiting_questions, metrics.batches.observe, cache
     )
 
     @asynccontextmanager
@@ -81,7 +79,10 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
     app.state.batcher = batcher
     app.add_middleware(MeasuredRequests, metrics=metrics)
     handle_problems(app)
+    app.include_router(page_router())
     app.include_router(_search_router(searcher, batcher, settings, api_key))
+    app.include_router(exploring_router(searcher, batcher, settings, api_key, examples))
+    app.include_router(embeddings_router(searcher, batcher, settings, api_key))
     app.include_router(_state_router(searcher, batcher, metrics))
     app.include_router(_documentation_router(app, api_key))
     return app
@@ -89,28 +90,26 @@ def create_app(searcher: Searcher, settings: Settings | None = None, api_key: st
 
 def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None) -> APIRouter:
     router, request_model = APIRouter(), search_request(settings)
-    body = {"required": True, "content": {JSON: {"schema": request_model.model_json_schema()}}}
-    key_needed = _key_needed(api_key)
-    statuses = (*([401] if key_needed else []), 408, 413, 415, 422, 500, 503, 504)
 
     @router.post(
         "/search",
         response_model=SearchAnswer,
-        responses=documented(*statuses),
-        openapi_extra={"requestBody": body},
-        dependencies=key_needed,
+        responses=documented(*statuses(api_key)),
+        openapi_extra=body_of(request_model),
+        dependencies=key_needed(api_key),
     )
     async def search(request: Request) -> Response:
         """The documents of each question, best first."""
-        # The body is read here, not by FastAPI: after the check of the key, and never beyond its limit.
-        raw = await read_body(request, settings.max_body_bytes, settings.timeout_seconds)
-        asked = _checked(request, raw, request_model, settings.max_documents)
-        if asked.filter is not None:
-            try:  # here, before the queue, so that every ValueError from there is the service's own
-                Filter(asked.filter, searcher.store.metadata)
-            except ValueError as error:
-                raise HTTPException(422, str(error)) from None
-        options = Options(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)
+        asked = await read_request(request, request_model, settings)
+        documents = len(asked.questions) * asked.k
+        if documents > settings.max_documents:
+            raise HTTPException(
+                422,
+                f"questions x k is {documents}, at most {settings.max_documents}: ask fewer questions at a time or "
+                "lower k",
+            )
+        check_filter(asked.filter, searcher)
+        options = Search(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)
         work = batcher.find(asked.questions, options)
         found = await awaited_by_client(request, work, settings.timeout_seconds)
         return Response(search_answer(found), media_type=JSON)
@@ -124,7 +123,7 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
     served = Health(
         status="ok",
         version=__version__,
-        model=public_name(config.name_or_path),
+        model=served_name(searcher),
         num_query_vectors=config.num_query_vectors,
         documents=len(searcher.store),
         encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
@@ -149,7 +148,7 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
 
 def _documentation_router(app: FastAPI, api_key: str | None) -> APIRouter:
     """What FastAPI shows of the application, for those with the key where there is one."""
-    router = APIRouter(dependencies=_key_needed(api_key), include_in_schema=False)
+    router = APIRouter(dependencies=key_needed(api_key), include_in_schema=False)
     title = app.title
 
     @router.get(SCHEMA)
@@ -165,22 +164,3 @@ def _documentation_router(app: FastAPI, api_key: str | None) -> APIRouter:
         return get_redoc_html(openapi_url=SCHEMA, title=title)
 
     return router
-
-
-def _key_needed(api_key: str | None) -> list[Any]:
-    return [] if api_key is None else [Depends(key_check(api_key))]
-
-
-def _checked(request: Request, raw: bytes, request_model: type[SearchRequest], max_documents: int) -> SearchRequest:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
-        raise HTTPException(415, f"send the request as JSON, with the header Content-Type: {JSON}")
-    try:
-        asked = request_model.model_validate_json(raw)
-    except ValidationError as error:
-        raise unfit(error) from None
-    documents = len(asked.questions) * asked.k
-    if documents > max_documents:
-        raise HTTPException(
-            422, f"questions x k is {documents}, at most {max_documents}: ask fewer questions at a time or lower k"
-        )
-    return asked

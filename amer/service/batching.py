@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Any
 
 from amer.service.cache import AnswerCache
 
-Found = list[bytes]  # one answer a question, as it is sent
+Found = list[Any]  # one answer a question
 STOPPED = "nothing is searched any more"
 logger = logging.getLogger(__name__)
-
-
-class Options(NamedTuple):
-    """How questions are searched; only those of equal options can be searched together."""
-
-    k: int
-    num_query_vectors: int | None
-    fusion: str | None
-    filter: str | None
 
 
 class Unavailable(Exception):
@@ -34,7 +25,7 @@ class Unavailable(Exception):
 @dataclass(eq=False)
 class _Request:
     questions: Sequence[str]
-    options: Options
+    options: Hashable
     found: asyncio.Future[Found]
 
 
@@ -46,7 +37,7 @@ class Batcher:
 
     def __init__(
         self,
-        search: Callable[[list[str], Options], Found],
+        search: Callable[[list[str], Any], Found],
         max_batch: int,
         max_waiting: int,
         observe: Callable[[int], object],
@@ -55,7 +46,7 @@ class Batcher:
         """Search with `async with batcher.running():` around it.
 
         Args:
-            search: finds the answers of some questions, in the thread.
+            search: finds the answers of some questions of equal options, in the thread.
             max_batch: questions of a batch.
             max_waiting: questions that may wait.
             observe: called with the number of questions of every batch.
@@ -86,7 +77,7 @@ class Batcher:
         """Whether the thread is at work; it may still be when nobody wants the answer any more."""
         return self._searching is not None and not self._searching.done()
 
-    async def find(self, questions: Sequence[str], options: Options) -> Found:
+    async def find(self, questions: Sequence[str], options: Hashable) -> Found:
         """The answer of each question; cancelled, the request leaves the queue.
 
         Raises:
@@ -102,7 +93,7 @@ class Batcher:
             answers = [next(found) if answer is None else answer for answer in answers]
         return [answer for answer in answers if answer is not None]
 
-    async def _searched(self, questions: Sequence[str], options: Options) -> Found:
+    async def _searched(self, questions: Sequence[str], options: Hashable) -> Found:
         if self.waiting + len(questions) > self._max_waiting:
             raise Unavailable(f"{self.waiting} questions are waiting, at most {self._max_waiting} may")
         request = _Request(questions, options, asyncio.get_running_loop().create_future())
@@ -176,7 +167,7 @@ class Batcher:
             if not request.found.done():
                 request.found.set_result(own)
 
-    def _found(self, questions: list[str], options: Options) -> Found:
+    def _found(self, questions: list[str], options: Any) -> Found:
         try:
             return self._search(questions, options)
         except OSError:

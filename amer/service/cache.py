@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 LARGEST = 2**16  # bytes of an answer that is kept: 1,024 of them take 64 MiB at most
 
@@ -25,9 +26,9 @@ class AnswerCache:
             self._observe()
         return answer
 
-    def keep(self, question: str, options: Hashable, answer: bytes) -> None:
-        """Keep an answer in the place of the one that was asked for least recently."""
-        if len(answer) > LARGEST:
+    def keep(self, question: str, options: Hashable, answer: Any) -> None:
+        """Keep an answer in the place of the one that was asked for least recently; of JSON, and none that is large."""
+        if not isinstance(answer, bytes) or len(answer) > LARGEST:
             return
         self._answers[question, options] = answer
         self._answers.move_to_end((question, options))

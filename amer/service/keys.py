@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import HTTPException, Security
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 HEADER = "X-API-Key"
 
@@ -15,17 +15,24 @@ HEADER = "X-API-Key"
 def key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
     """A FastAPI dependency that lets only requests with the key pass; it takes equally long for every wrong key.
 
+    Clients of OpenAI's API send it as `Authorization: Bearer`.
+
     Raises:
         ValueError: the key is empty.
     """
     if not api_key:
         raise ValueError("the API key is empty: give one, or none at all to serve without")
-    scheme = APIKeyHeader(name=HEADER, auto_error=False)
+    header = Security(APIKeyHeader(name=HEADER, auto_error=False))
+    bearer = Security(HTTPBearer(auto_error=False))
 
-    async def check(key: str | None = Security(scheme)) -> None:
-        # Headers arrive as Latin-1, whatever bytes were sent.
-        if key is None or not hmac.compare_digest(key.encode("latin-1"), api_key.encode()):
-            challenge = {"WWW-Authenticate": "APIKey"}
+    async def check(key: str | None = header, credentials: HTTPAuthorizationCredentials | None = bearer) -> None:
+        given = [key, credentials and credentials.credentials]
+        if not any(_equal(one, api_key) for one in given if one is not None):
+            challenge = {"WWW-Authenticate": "APIKey, Bearer"}
             raise HTTPException(401, f"the header {HEADER} is missing or wrong", challenge)
 
     return check
+
+
+def _equal(given: str, api_key: str) -> bool:
+    return hmac.compare_digest(given.encode("latin-1"), api_key.encode())  # headers arrive as Latin-1

@@ -6,13 +6,14 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
 from amer.service.batching import Unavailable
-from amer.service.schemas import Problem
+from amer.service.schemas import OpenAIError, OpenAIProblem, Problem
 
+OPENAI = "/v1/"  # paths whose clients look for the message where OpenAI puts it
 CLIENT_GONE = 499  # as nginx says; nobody reads it but the metrics
 RETRY_AFTER = {"Retry-After": "1"}
 MEANINGS = {
@@ -28,10 +29,10 @@ MEANINGS = {
 logger = logging.getLogger(__name__)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of errors."""
     answers: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": MEANINGS[status]} for status in statuses
+        status: {"model": model, "description": MEANINGS[status]} for status in statuses
     }
     if 503 in answers:
         seconds = {"description": "seconds", "schema": {"type": "string"}, "required": True}
@@ -44,16 +45,16 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(AnyHTTPException)
     async def refused(request: Request, error: AnyHTTPException) -> Response:
-        return _answer(error.status_code, str(error.detail), error.headers)
+        return _answer(request, error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(Unavailable)
     async def unavailable(request: Request, error: Unavailable) -> Response:
-        return _answer(503, f"{error}: try again later", RETRY_AFTER)
+        return _answer(request, 503, f"{error}: try again later", RETRY_AFTER)
 
     @app.exception_handler(OSError)
     async def index_away(request: Request, error: OSError) -> Response:
         logger.error("the index cannot be reached", exc_info=error)
-        return _answer(503, "the index cannot be reached: try again later", RETRY_AFTER)
+        return _answer(request, 503, "the index cannot be reached: try again later", RETRY_AFTER)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
@@ -62,7 +63,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)  # what serves the application logs it
     async def failed(request: Request, error: Exception) -> Response:
         # It then also closes the connection, which clients must know or their next request on it is lost.
-        return _answer(500, "the service failed; its log says why", {"Connection": "close"})
+        return _answer(request, 500, "the service failed; its log says why", {"Connection": "close"})
 
 
 def unfit(error: ValidationError) -> HTTPException:
@@ -74,6 +75,8 @@ def unfit(error: ValidationError) -> HTTPException:
     return HTTPException(422, "; ".join(words[:5]) + more)
 
 
-def _answer(status: int, detail: str, headers: Any = None) -> Response:
-    content = Problem(detail=detail).model_dump_json()
-    return Response(content, status_code=status, headers=headers, media_type="application/json")
+def _answer(request: Request, status: int, detail: str, headers: Any = None) -> Response:
+    problem = Problem(detail=detail)
+    if request.url.path.startswith(OPENAI):
+        problem = OpenAIProblem(detail=detail, error=OpenAIError(message=detail, code=status))
+    return Response(problem.model_dump_json(), status_code=status, headers=headers, media_type="application/json")

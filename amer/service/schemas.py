@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from amer.search import Hit
+from amer.hub import public_name
+from amer.search import Hit, Searcher, VectorWords
+from amer.search.exploring import Exploration
 from amer.search.fusion import FusionName
+from amer.search.showing import excerpt
 from amer.service.settings import Settings
+
+MOST_EXPLORED = 50  # documents of each list of an exploration: it is for people to read
+LONGEST_TEXT = 1_000  # characters of a document's text in an exploration
+LONGEST_LABEL = 160  # of one on its map
 
 
 class SearchRequest(BaseModel):
@@ -47,6 +54,69 @@ class SearchAnswer(BaseModel):
     answers: list[QuestionAnswer]
 
 
+class ExploreRequest(BaseModel):
+    """One question and how to search it; `explore_request` adds the limits of a service."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str
+    k: int
+    num_query_vectors: int | None
+    fusion: FusionName | None
+    filter: str | None
+
+
+class QueryVector(BaseModel):
+    """What one query vector stands for, and what it found."""
+
+    part: str = Field(description="words of the question that it stands for; empty where the model cannot say")
+    spans: list[tuple[int, int]] = Field(description="these words, as [start, end) in characters of the question")
+    hits: list[FoundDocument]
+
+
+class EncoderAlone(BaseModel):
+    """What the document encoder finds with the whole question as one vector."""
+
+    hits: list[FoundDocument]
+    ranks: list[int | None] = Field(description="of each document of the fused list; null where it is beyond `depth`")
+    depth: int = Field(ge=0, description="how many documents of its list are known")
+
+
+class Place(BaseModel):
+    """A vector on a plane, from -1 to 1."""
+
+    kind: Literal["query", "encoder", "hit", "neighbour"]
+    vector: int | None = Field(description="a query vector, or the one nearest to the document; null: the encoder's")
+    x: float
+    y: float
+    id: str
+    title: str
+    text: str
+
+
+class ExploreAnswer(BaseModel):
+    """What became of a question; long texts are cut."""
+
+    hits: list[FoundDocument] = Field(description="the fused list, best first")
+    vectors: list[QueryVector]
+    encoder: EncoderAlone | None = Field(description="null where the service has not opened the encoder")
+    map: list[Place] = Field(description="the vectors of the question, then documents around them")
+
+
+class Explorable(BaseModel):
+    """What may be asked of `/explore`: the answer of `/explore/options`."""
+
+    model: str
+    documents: int
+    encoder: str
+    num_query_vectors: int | None = Field(description="m where a request names none; null where the model chooses it")
+    most_query_vectors: int
+    most_k: int
+    most_question_characters: int
+    fields: dict[str, str] = Field(description="the documents' metadata and their types, which filters may compare")
+    examples: list[str] = Field(description="questions to begin with")
+
+
 class Encoder(BaseModel):
     """The document encoder."""
 
@@ -71,51 +141,111 @@ class Problem(BaseModel):
     detail: str = Field(description="what is wrong and what to do, in words")
 
 
-def search_request(limits: Settings) -> type[SearchRequest]:
-    """The request's model with the limits of a service, which OpenAPI then shows."""
-    question = Annotated[
+class OpenAIError(BaseModel):
+    """The same words where OpenAI's clients look for them."""
+
+    message: str
+    code: int
+
+
+class OpenAIProblem(Problem):
+    """An error of `/v1/embeddings`."""
+
+    error: OpenAIError
+
+
+def question_type(limits: Settings) -> Any:
+    """A question that is not blank, within the limits of a service."""
+    return Annotated[
         str,
         Field(min_length=1, max_length=limits.max_question_characters, json_schema_extra={"pattern": r"\S"}),
         AfterValidator(_not_blank),
     ]
+
+
+def search_options(limits: Settings, most_k: int, about_k: str) -> dict[str, Any]:
+    """The fields that say how to search, for `create_model`."""
+    return {
+        "k": (int, Field(10, ge=1, le=most_k, description=about_k)),
+        "num_query_vectors": (
+            Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)] | None,
+            Field(None, description="m, query vectors a question; the model's own when null"),
+        ),
+        "fusion": (
+            FusionName | None,
+            Field(None, description="how m lists become one; the one the model was trained for when null"),
+        ),
+        "filter": (
+            Annotated[str, Field(min_length=1, max_length=limits.max_filter_characters)] | None,
+            Field(None, description='only documents whose metadata fulfil it, such as year >= 1990 and lang == "en"'),
+        ),
+    }
+
+
+def search_request(limits: Settings) -> type[SearchRequest]:
+    """The request's model with the limits of a service, which OpenAPI then shows."""
+    about_k = f"documents a question; of all questions at most {limits.max_documents}"
     return create_model(
         "SearchRequest",
         __base__=SearchRequest,
         __doc__="Questions and how to search them.",
-        questions=(list[question], Field(min_length=1, max_length=limits.max_questions)),
-        k=(
-            int,
-            Field(
-                10,
-                ge=1,
-                le=limits.max_k,
-                description=f"documents a question; of all questions at most {limits.max_documents}",
-            ),
-        ),
-        num_query_vectors=(
-            Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)] | None,
-            Field(None, description="m, query vectors a question; the model's own when null"),
-        ),
-        fusion=(
-            FusionName | None,
-            Field(None, description="how m lists become one; the one the model was trained for when null"),
-        ),
-        filter=(
-            Annotated[str, Field(min_length=1, max_length=limits.max_filter_characters)] | None,
-            Field(None, description='only documents whose metadata fulfil it, such as year >= 1990 and lang == "en"'),
-        ),
+        questions=(list[question_type(limits)], Field(min_length=1, max_length=limits.max_questions)),
+        **search_options(limits, limits.max_k, about_k),
     )
+
+
+def explore_request(limits: Settings) -> type[ExploreRequest]:
+    """The request's model with the limits of a service."""
+    return create_model(
+        "ExploreRequest",
+        __base__=ExploreRequest,
+        __doc__="One question and how to search it.",
+        question=(question_type(limits), ...),
+        **search_options(limits, most_explored(limits), "documents of each list"),
+    )
+
+
+def most_explored(limits: Settings) -> int:
+    """Documents of each list of an exploration, at most."""
+    return min(limits.max_k, MOST_EXPLORED)
+
+
+def served_name(searcher: Searcher) -> str:
+    """What the model is called in public."""
+    return public_name(searcher.model.config.name_or_path) or "amer"
 
 
 def question_answer(hits: list[Hit]) -> bytes:
     """What the searcher found for a question: the JSON of a `QuestionAnswer`."""
-    found = [FoundDocument(**{**hit._asdict(), "metadata": dict(hit.metadata)}) for hit in hits]
-    return QuestionAnswer(hits=found).model_dump_json().encode()
+    return QuestionAnswer(hits=[_found(hit) for hit in hits]).model_dump_json().encode()
 
 
 def search_answer(answers: list[bytes]) -> bytes:
     """The JSON of a `SearchAnswer` of several `question_answer`."""
     return b'{"answers":[' + b",".join(answers) + b"]}"
+
+
+def exploration_answer(found: Exploration) -> bytes:
+    """What was found for a question on the way: the JSON of an `ExploreAnswer`."""
+    vectors = []
+    for number, hits in enumerate(found.lists):
+        part = found.parts[number] if number < len(found.parts) else VectorWords("", [])
+        vectors.append(QueryVector(part=part.text, spans=part.spans, hits=_shortened(hits)))
+    encoder = None
+    if found.encoder is not None:
+        encoder = EncoderAlone(hits=_shortened(found.encoder), ranks=found.encoder_ranks, depth=found.depth)
+    places = [Place(**{**point._asdict(), "text": excerpt(point.text, LONGEST_LABEL)}) for point in found.map]
+    answer = ExploreAnswer(hits=_shortened(found.hits), vectors=vectors, encoder=encoder, map=places)
+    return answer.model_dump_json().encode()
+
+
+def _found(hit: Hit) -> FoundDocument:
+    return FoundDocument(**{**hit._asdict(), "metadata": dict(hit.metadata)})
+
+
+def _shortened(hits: list[Hit]) -> list[FoundDocument]:
+    cut = [hit.text if len(hit.text) <= LONGEST_TEXT else f"{hit.text[:LONGEST_TEXT].rstrip()}…" for hit in hits]
+    return [_found(hit._replace(text=text)) for hit, text in zip(hits, cut, strict=True)]
 
 
 def _not_blank(question: str) -> str:

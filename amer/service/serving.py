@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -23,6 +24,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
+    examples: Sequence[str] = (),
+    ready: Callable[[str], object] = lambda address: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT: then nothing new is taken, what is in flight is answered, and this returns.
 
@@ -35,6 +38,8 @@ def serve(
         host: address to listen on; 127.0.0.1 is reached from this machine only.
         port: 0 takes a free one.
         api_key: see `create_app`.
+        examples: see `create_app`.
+        ready: called with the address, such as http://127.0.0.1:8000, when clients may connect to it.
 
     Raises:
         OSError: the address cannot be listened on, or this process may open too few files.
@@ -43,7 +48,7 @@ def serve(
     settings = settings or Settings()
     if not host.strip():
         raise ValueError("the host is empty: give 127.0.0.1, or 0.0.0.0 to listen on every interface")
-    app = create_app(searcher, settings, api_key)
+    app = create_app(searcher, settings, api_key, examples)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -75,8 +80,10 @@ def serve(
     # the process with another exit code than 0. And a signal that arrives before uvicorn listens for it is not lost.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        address, number = listening.getsockname()[:2]
-        logger.info("ready: http://%s:%s", f"[{address}]" if ":" in address else address, number)
+        name, number = listening.getsockname()[:2]
+        address = f"http://{f'[{name}]' if ':' in name else name}:{number}"
+        logger.info("ready: %s", address)
+        ready(address)
         server.run(sockets=[listening])
     finally:
         for number, handler in before.items():

@@ -25,6 +25,7 @@ class Settings:
     max_k: int = _setting(1_000, "Documents a question (k).")
     max_documents: int = _setting(20_000, "Documents of an answer: questions x k; more is answered with 422.")
     max_num_query_vectors: int = _setting(32, "Query vectors a question (m).")
+    max_vectors: int = _setting(512, "Query vectors of an answer of /v1/embeddings: inputs x n_vectors.")
     max_filter_characters: int = _setting(2_000, "Characters of a filter.")
     max_batch_questions: int = _setting(64, "Questions of concurrent requests that are searched together.")
     max_waiting_questions: int = _setting(1_024, "Questions in the queue; with more, a request is answered with 503.")
@@ -46,7 +47,7 @@ class Settings:
                 raise ValueError(f"{setting.name} must be positive, got {value}")
         if self.max_filter_characters > LONGEST:
             raise ValueError(f"max_filter_characters is at most {LONGEST}, got {self.max_filter_characters}")
-        for name in ("max_batch_questions", "max_waiting_questions", "max_documents"):
+        for name in ("max_batch_questions", "max_waiting_questions", "max_documents", "max_vectors"):
             if getattr(self, name) < self.max_questions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but a request may have {self.max_questions} questions: "

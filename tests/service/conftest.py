@@ -15,7 +15,7 @@ import pytest
 
 from amer.corpus import DocumentStore, write_store
 from amer.search import ExactIndex, Hit, Searcher
-from tests.conftest import DIM, build
+from tests.conftest import DIM, build, build_mini
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 ENCODER = {"name": "org/encoder"}
@@ -55,6 +55,15 @@ def model_folder(llama, tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def searcher(llama, store) -> Searcher:
     return Searcher(build(llama, document_encoder=ENCODER).eval(), ExactIndex(store))
+
+
+@pytest.fixture(scope="session")
+def mini_searcher(tiny_encoder, store) -> Searcher:
+    """A model that embeds its questions itself, and says which words a query vector stands for."""
+    model = build_mini(tiny_encoder, stop_score=False).eval()
+    model.config.document_encoder = ENCODER
+    model.document_encoder_path = tiny_encoder
+    return Searcher(model, ExactIndex(store))
 
 
 class FakeSearcher:

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from amer.service import Settings, create_app
-from amer.service.batching import Batcher, Options
+from amer.service.batching import Batcher
 from amer.service.cache import LARGEST, AnswerCache
+from amer.service.work import Search
 from tests.service.conftest import FakeSearcher, ask, metric, running, until
 
 FUSIONS = (None, "round_robin", "reciprocal_rank", "max_score")
@@ -95,7 +96,7 @@ def test_a_request_larger_than_a_batch_is_searched_alone():
 
     async def search() -> None:
         async with batcher.running():
-            answers.extend(await batcher.find(["a", "b"], Options(1, None, None, None)))
+            answers.extend(await batcher.find(["a", "b"], Search(1, None, None, None)))
 
     searching = threading.Thread(target=lambda: asyncio.run(search()), daemon=True)  # it might never end
     searching.start()
