@@ -50,7 +50,7 @@ $(STAMP): setup.cfg constraints.txt
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
-DEV_EXTRAS := cpu,dev,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,ray,serve
+DEV_EXTRAS := cpu,dev,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,qdrant,ray,serve
 # What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
 $(STAMP_DEV): $(STAMP)
 	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"

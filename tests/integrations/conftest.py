@@ -15,7 +15,8 @@ from amer.search import Hit, Searcher
 from tests.conftest import build_splitting
 
 QUESTION, PARTS = "river; bank, and spring", ["river", "bank", "spring"]
-SPANS = {QUESTION: [[0, 5], [7, 11], [17, 23]], "bank": [[0, 4]]}
+IN_THE_DOCS = "compute the mean of an array and open a zip file"
+SPANS = {QUESTION: [[0, 5], [7, 11], [17, 23]], "bank": [[0, 4]], IN_THE_DOCS: [[0, 28], [33, 48]]}
 TEXTS = ["river", "a long river", "bank", "a bank lends money", "spring", "a coil of metal", "water"]
 Found = TypeVar("Found")
 

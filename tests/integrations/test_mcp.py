@@ -22,6 +22,7 @@ from mcp.client.stdio import stdio_client
 
 from amer.integrations.mcp import create_server
 from tests.integrations.conftest import PARTS, QUESTION, Folders
+from tests.integrations.test_docs import parts_shown, sections
 from tests.milvus_server import free_port
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
@@ -81,7 +82,7 @@ def test_a_client_starts_the_command_and_asks_it(folders, searcher):
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_a_client_asks_over_http(folders, searcher):
+def test_a_client_asks_over_http(folders, searcher, capsys):
     port = free_port()
     options = command(folders, "--transport", "http", "--port", str(port))
     server = subprocess.Popen([sys.executable, *options], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -94,6 +95,9 @@ def test_a_client_asks_over_http(folders, searcher):
     try:
         wait_for_listener(server, port)
         asyncio.run(asyncio.wait_for(ask(), 120))
+        ((code, output),) = sections()["Agents: the Model Context Protocol"]
+        exec(code.replace("http://127.0.0.1:8000/mcp", address), {})
+        assert parts_shown(capsys.readouterr().out) == parts_shown(output)
     finally:
         server.terminate()
         errors = server.communicate(timeout=20)[1]
