@@ -89,8 +89,8 @@ class QdrantIndex:
         """As `Index.search`; of equal scores the lower row first."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k)
         allowed = None if filter is None else translated(Filter(filter, self.store.metadata))
-        rows = np.full((len(queries), k), -1, dtype=np.int64)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows: np.ndarray = np.full((len(queries), k), -1, dtype=np.int64)
+        scores: np.ndarray = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for start in range(0, len(queries), MOST_VECTORS):
             vectors = queries[start : start + MOST_VECTORS].tolist()
             requests = [models.QueryRequest(query=vector, filter=allowed, limit=k) for vector in vectors]
