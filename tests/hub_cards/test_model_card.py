@@ -401,9 +401,10 @@ def vectors_asked(block: str, folder: Path | str, encoder: Path | str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["adapter", "anchored", "full", "mini", "splits"])
-def test_the_first_ten_lines_ask_one_question(kind):
+def test_the_first_lines_ask_one_question(kind):
     text = body(model_card(a_config(**KINDS[kind]), REPO)).strip()
-    (block, *_) = python_blocks("\n".join(text.splitlines()[: 14 if kind == "anchored" else 11]) + "\n")
+    assert text.splitlines()[3:5] == ["", "```python"]
+    (block, *_) = python_blocks("\n".join(text.splitlines()[: 13 if kind == "anchored" else 11]) + "\n")
     assert f'AutoModel.from_pretrained("{REPO}", trust_remote_code=True)' in block and "encode_query(" in block
 
 
