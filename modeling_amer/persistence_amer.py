@@ -56,7 +56,7 @@ EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 OWN_PARTS = (
-    "input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection", "part_projection",
+    "input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection", "part_labeller",
 )  # fmt: skip
 HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, what a file may hold

@@ -13,11 +13,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from amer import offline
-from modeling_amer import AMERModel
+from modeling_amer import AMERModel, part_labels
 
 os.environ.setdefault("AMER_OFFLINE_MODELS", "1")  # the processes that tests start take it over
 
 DIM = 8
+SPLITS = {"splits_questions": True, "stop_score": False, "emission": "autoregressive"}
 SERVERS = {"hub", "milvus_server"}  # fixtures
 OLD_POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max", "lasttoken": "lasttoken"}
 LORA = {
@@ -151,6 +152,26 @@ def build_mini(encoder: str, **kwargs) -> AMERModel:
         model.output_projection.weight.normal_(std=0.2)
         if model.config.anchor == "tokens":
             model.token_anchor.query.weight.normal_(std=0.5)
+    return model
+
+
+def build_splitting(encoder: str, spans: dict[str, list[list[int]]], **kwargs) -> AMERModel:
+    """A tiny model that splits some questions at `[start, end]` of their parts: token labels are fitted to these."""
+    model = build_mini(encoder, **SPLITS, **kwargs)
+    with torch.no_grad():
+        tokens, labeller = model.document_encoder.embed_tokens(list(spans)), model.part_labeller
+        output_projection, labeller.output_projection = labeller.output_projection, torch.nn.Identity()
+        states = [labeller(question.vectors[None])[0] for question in tokens]
+        labeller.output_projection = output_projection
+        labels = [part_labels(own, text.offsets) for own, text in zip(spans.values(), tokens, strict=True)]
+        # The first token of a word decides about it.
+        first = torch.cat([text.words.diff(prepend=torch.tensor([-1])) > 0 for text in tokens])
+        inputs = torch.cat(states)
+        inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
+        wanted = torch.nn.functional.one_hot(torch.cat(labels), 3).float()
+        solution = torch.linalg.lstsq(inputs[first], wanted[first], driver="gelsd").solution
+        output_projection.weight.copy_(solution[:-1].T)
+        output_projection.bias.copy_(solution[-1])
     return model
 
 

@@ -22,6 +22,7 @@ GROUND = ("modeling_amer", "amer")
 LAYERS = (  # the lowest first; what stands in no other lies on the ground
     "amer.corpus",
     "amer.search",
+    "amer.integrations",
     "amer.baselines",
     "amer.data",
     "amer.evaluation",

@@ -29,7 +29,7 @@ from modeling_amer.publishing_amer import files_in, forget_local_base, is_public
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
 # What is published of an output folder: the model and its card, and nothing else that lies there.
-PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*")
+PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*", ".eval_results/*")
 logger = logging.get_logger(__name__)
 
 

@@ -13,6 +13,7 @@ from amer.commands.encode import encode
 from amer.commands.evaluate import evaluate
 from amer.commands.expand import expand
 from amer.commands.fit import fit
+from amer.commands.mcp import mcp
 from amer.commands.search import search
 from amer.commands.serve import serve
 from amer.commands.train import train
@@ -20,8 +21,8 @@ from amer.commands.verify import verify
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 ORDER = (
-    "demo", "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "evaluate", "push", "verify",
-    "expand",
+    "demo", "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "mcp", "evaluate", "push",
+    "verify", "expand",
 )  # fmt: skip
 INTERRUPTED = 130  # what a shell reports of a program that ends by SIGINT
 
@@ -91,6 +92,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(encode)
 app.command()(search)
 app.command()(serve)
+app.command()(mcp)
 app.command()(evaluate)
 app.add_typer(push.app, name="push")
 app.command()(verify)

@@ -48,6 +48,7 @@ class Filter:
     Attributes:
         expression: as it was given.
         fields: names of the metadata it reads.
+        tree: `(joint, parts)`, `("not", part)` or `(comparison, field, constant or list)`, for indexes to translate.
     """
 
     def __init__(self, expression: str, schema: Mapping[str, pa.DataType]) -> None:
@@ -64,15 +65,15 @@ class Filter:
         self.fields: set[str] = set()
         self._schema = schema
         self._source, tree = _parsed(expression)
-        self._tree = self._read(tree)
+        self.tree = self._read(tree)
 
     def matches(self, documents: pa.RecordBatch) -> np.ndarray:
         """Which documents fulfil it: `(n,)` bool, of a batch that has `fields`."""
-        return self._evaluated(self._tree, documents)
+        return self._evaluated(self.tree, documents)
 
     def for_milvus(self) -> str:
         """The same in the words of Milvus."""
-        return _written(self._tree)
+        return _written(self.tree)
 
     def _read(self, node: ast.expr, depth: int = 0) -> tuple[Any, ...]:
         """A tree of `(joint, parts)`, `("not", part)` and `(comparison, field, constant or list)`."""

@@ -27,7 +27,7 @@ class AnswerCache:
         return answer
 
     def keep(self, question: str, options: Hashable, answer: Any) -> None:
-        """Keep an answer in the place of the one that was asked for least recently; of JSON, and none that is large."""
+        """Keep an answer, if it is JSON and not large, in the place of the one asked for least recently."""
         if not isinstance(answer, bytes) or len(answer) > LARGEST:
             return
         self._answers[question, options] = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -16,10 +17,12 @@ from transformers import AutoModel, AutoTokenizer
 
 from amer.corpus import DocumentEncoder, write_store
 from amer.evaluation.report import metric_label
+from amer.hub import files_to_push
 from amer.hub_cards import model_card, write_model_card
 from amer.hub_cards.updating import BEGIN, END
 from amer.search import ExactIndex, trained_fusion
 from modeling_amer import AMERConfig
+from tests.conftest import build_splitting
 from tests.hub_cards.conftest import BASE, DIM, ENCODER, FULL, REVISION, VECTORS_ONLY, a_config
 
 REPO = "org/amer-tiny"
@@ -31,6 +34,8 @@ KINDS = {
     "full": FULL,
     "vectors only": VECTORS_ONLY,
     "no encoder": {"document_encoder": None, "anchored": True},
+    "mini": {**VECTORS_ONLY, "anchor": "tokens", "stop_score": True, "max_query_vectors": 4},
+    "splits": {**VECTORS_ONLY, "anchor": "tokens", "splits_questions": True, "max_query_vectors": 4},
     "local folders": {
         "base_model_name_or_path": "/root/secret/base",
         "document_encoder": {"name": "./secret/encoder"},
@@ -85,7 +90,9 @@ def test_the_first_paragraph_tells_it_from_late_interaction(kind):
     title, first = body(model_card(a_config(**KINDS[kind]), REPO)).split("\n\n")[1:3]
     assert title == "# amer-tiny"
     assert all(words in first for words in ("not late interaction", "ColBERT", "MaxSim", "one vector"))
-    assert ("3 query vectors" in first) == (kind != "one vector")
+    assert ("3 query vectors" in first) == (kind not in ("one vector", "mini", "splits"))
+    assert ("one to 4 query vectors" in first) == (kind == "mini")
+    assert ("a query vector for each part, at most 4" in first) == (kind == "splits")
 
 
 def test_what_the_model_is_stands_in_the_card():
@@ -236,7 +243,7 @@ def test_the_metadata_come_back_as_they_were_written(kind, training, report, tmp
         for subset, suffix in (("whole", ""), ("low_similarity", ", low similarity third"))
     }
     assert {(result.dataset_name, result.dataset_split) for result in data.eval_results} == {("Tiny senses", "test")}
-    known = kind not in ("vectors only", "local folders")
+    known = kind not in ("vectors only", "local folders", "mini", "splits")
     relation = "finetune" if kind == "full" else "adapter"
     assert (data.base_model, data.get("base_model_relation")) == ((BASE, relation) if known else (None, None))
     assert data.license is None  # nobody said
@@ -253,6 +260,30 @@ def test_a_dataset_on_the_hub_is_named_in_the_results(report):
     metadata = {**report["metadata"], "dataset_id": "org/senses"}
     (result, *_) = ModelCard(model_card(a_config(), REPO, report={**report, "metadata": metadata})).data.eval_results
     assert (result.dataset_type, result.dataset_name) == ("org/senses", "Tiny senses")
+
+
+def test_the_results_lie_in_the_form_of_the_hubs_leaderboards(tmp_path, report):
+    hub = pytest.importorskip("huggingface_hub._eval_results", reason="needs a newer huggingface_hub")
+    path = tmp_path / ".eval_results" / "amer.yaml"
+    write_model_card(tmp_path, a_config(), REPO, report=report)
+    assert not path.exists()  # the dataset is not on the Hub
+    named = {**report, "metadata": {**report["metadata"], "dataset_id": "org/senses"}}
+    write_model_card(tmp_path, a_config(), REPO, report=named)
+    written = yaml.safe_load(path.read_text())
+    entries = hub.parse_eval_result_entries(written)
+    assert hub.eval_result_entries_to_yaml(entries) == written
+    metrics = report["systems"]["AMER, m = 3"]["metrics"]
+    assert {(entry.dataset_id, entry.task_id): entry.value for entry in entries} == {
+        ("org/senses", name): subsets["whole"]["mean"] for name, subsets in metrics.items()
+    }
+    assert {entry.notes for entry in entries} == {"split test, 60 queries, 3 searches a query"}
+    assert ".eval_results/amer.yaml" in files_to_push(tmp_path)
+
+
+def test_the_widget_asks_an_example():
+    (example,) = ModelCard(model_card(a_config(), REPO)).data.widget
+    assert example["source_sentence"] == "bank" and len(example["sentences"]) == 3
+    assert ModelCard(model_card(a_config(**KINDS["vectors only"]), REPO)).data.get("widget") is None
 
 
 def test_the_citation_is_that_of_the_project():
@@ -345,7 +376,10 @@ def python_blocks(card: str) -> list[str]:
 @pytest.mark.parametrize("objective", ["matched", "mixture"])
 def test_the_snippet_finds_what_the_model_finds(saved, capsys, tmp_path, kind, objective):
     folder, model, encoder = saved(objective=objective, **kind)
-    (snippet,) = python_blocks(model_card(model.config, REPO))
+    *asked, snippet = python_blocks(model_card(model.config, REPO))
+    assert len(asked) == model.config.reads_text
+    for block in asked:
+        assert vectors_asked(block, folder, encoder).shape == (model.config.num_query_vectors, DIM)
     names: dict[str, Any] = {}
     exec(snippet.replace(REPO, str(folder)).replace(ENCODER["name"], str(encoder)), names)
     assert names["query_embeddings"].shape == (2, model.config.num_query_vectors, DIM)
@@ -357,6 +391,38 @@ def test_the_snippet_finds_what_the_model_finds(saved, capsys, tmp_path, kind, o
         np.testing.assert_allclose(names["document_vectors"], project.encode_documents(texts), atol=1e-6)
         anchors = project.encode_queries(names["questions"])
         np.testing.assert_allclose(names.get("anchors", anchors), anchors, atol=1e-6)
+
+
+def vectors_asked(block: str, folder: Path | str, encoder: Path | str) -> Any:
+    """What the first lines of a card give."""
+    names: dict[str, Any] = {}
+    exec(block.replace(REPO, str(folder)).replace(ENCODER["name"], str(encoder)), names)
+    return names["vectors"]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "anchored", "full", "mini", "splits"])
+def test_the_first_lines_ask_one_question(kind):
+    text = body(model_card(a_config(**KINDS[kind]), REPO)).strip()
+    assert text.splitlines()[3:5] == ["", "```python"]
+    (block, *_) = python_blocks("\n".join(text.splitlines()[: 13 if kind == "anchored" else 11]) + "\n")
+    assert f'AutoModel.from_pretrained("{REPO}", trust_remote_code=True)' in block and "encode_query(" in block
+
+
+def test_the_snippets_of_a_model_that_splits_questions_run(tiny_encoder, tmp_path, capsys):
+    pytest.importorskip("sentence_transformers")
+    question = "a river bank, and a coil of metal"
+    model = build_splitting(tiny_encoder, {question: [[0, 12], [18, 33]], "spring": [[0, 6]]})
+    model.save_pretrained(tmp_path / "model")
+    config = copy.deepcopy(model.config)
+    config.document_encoder = ENCODER
+    ask, snippet = python_blocks(model_card(config, REPO))
+    assert vectors_asked(ask, tmp_path / "model", tiny_encoder).shape == (2, DIM)
+    names: dict[str, Any] = {}
+    exec(snippet.replace(REPO, str(tmp_path / "model")).replace(ENCODER["name"], tiny_encoder), names)
+    assert [vectors.shape for vectors in names["query_embeddings"]] == [(2, DIM), (1, DIM)]
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    expected = model.encode_query([question, "spring"], num_query_vectors="auto").query_embeddings
+    np.testing.assert_allclose(names["query_embeddings"][0], expected[0, :2], atol=1e-5)
 
 
 def found_by_the_project(names: dict[str, Any], config: AMERConfig, folder: Path) -> list[int]:

@@ -11,9 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from modeling_amer import AMERConfig, AMERModel, Part, part_labels
 from modeling_amer.parts_amer import BEGINS, INSIDE, OUTSIDE, find_parts
-from tests.conftest import DIM, build_mini
+from tests.conftest import DIM, SPLITS, build_mini, build_splitting
 
-SPLITS = {"splits_questions": True, "stop_score": False, "emission": "autoregressive"}
 QUESTIONS = [
     "river; bank, and spring",
     "bank",
@@ -38,24 +37,9 @@ torch.save([query_embeddings, mask, parts], sys.argv[3])
 
 @pytest.fixture
 def model(tiny_encoder) -> AMERModel:
-    """Splits the first three questions: the labels of their tokens are fitted to them, the rest is random."""
-    model = build_mini(tiny_encoder, **SPLITS)
+    """Splits the first three questions; the rest is random."""
     spans = [[[0, 5], [7, 11], [17, 23]], [[0, 4]], [[0, 7]]]
-    with torch.no_grad():
-        tokens, labeller = model.document_encoder.embed_tokens(QUESTIONS[:3]), model.part_labeller
-        own_output, labeller.output_projection = labeller.output_projection, torch.nn.Identity()
-        states = [labeller(question.vectors[None])[0] for question in tokens]
-        labeller.output_projection = own_output
-        labels = torch.cat([part_labels(own, text.offsets) for own, text in zip(spans, tokens, strict=True)])
-        first = torch.cat(
-            [text.words.diff(prepend=torch.tensor([-1])) > 0 for text in tokens]
-        )  # of a word; it decides
-        inputs = torch.cat([torch.cat(states), torch.ones(len(labels), 1)], dim=1)
-        wanted = torch.nn.functional.one_hot(labels, 3).float()
-        solution = torch.linalg.lstsq(inputs[first], wanted[first], driver="gelsd").solution
-        labeller.output_projection.weight.copy_(solution[:-1].T)
-        labeller.output_projection.bias.copy_(solution[-1])
-    return model
+    return build_splitting(tiny_encoder, dict(zip(QUESTIONS[:3], spans, strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------- labels to parts

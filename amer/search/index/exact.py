@@ -117,6 +117,29 @@ def nearest_allowed(
     return scores, _rows_at(places, torch.from_numpy(allowed))
 
 
+def complete_lists(
+    store: DocumentStore, queries: torch.Tensor, k: int, filter: str | None, rows: np.ndarray, scores: np.ndarray
+) -> None:
+    """Search exactly, in place, where an index lists fewer documents than there are, say because of a filter.
+
+    Args:
+        store: what was searched.
+        queries: `(n, dim)`.
+        k: length of the lists.
+        filter: what was searched with.
+        rows: `(n, k)` that were found, -1 where there are fewer.
+        scores: of these.
+    """
+    found = (rows >= 0).sum(axis=1)
+    if (found == k).all():
+        return
+    allowed = np.arange(len(store)) if filter is None else np.flatnonzero(store.matching(filter))
+    short = np.flatnonzero(found < min(k, len(allowed)))
+    if len(short):
+        exact_scores, exact_rows = nearest_allowed(store, queries[short], k, allowed)
+        rows[short], scores[short] = exact_rows.numpy(), exact_scores.numpy()
+
+
 def _search_parts(
     parts: Sequence[Part], queries: torch.Tensor, k: int, allowed: np.ndarray | None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from amer.corpus.store import DocumentStore
 from amer.search.index import ExactIndex, FaissIndex, Index
 from amer.search.index.milvus.index import MilvusIndex
@@ -12,6 +14,8 @@ from tests.milvus_server import MilvusServer
 
 
 class Engine(Protocol):
+    refuses: tuple[str, ...]  # names of filters in the battery that it cannot express
+
     def build(self, store: DocumentStore, name: str, approximate: bool = False) -> Index: ...
 
     def open(self, store: DocumentStore, name: str) -> Index: ...
@@ -20,6 +24,8 @@ class Engine(Protocol):
 
 
 class Torch:
+    refuses = ()
+
     def build(self, store: DocumentStore, name: str, approximate: bool = False) -> Index:
         return ExactIndex(store)
 
@@ -31,6 +37,8 @@ class Torch:
 
 
 class Faiss:
+    refuses = ()
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -45,6 +53,8 @@ class Faiss:
 
 
 class Milvus:
+    refuses = ()
+
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
@@ -71,3 +81,30 @@ class Server(Milvus):
     def restart(self) -> None:
         self.server.kill()
         self.server.start()
+
+
+class Qdrant:
+    """In a folder, by this process; it searches exactly."""
+
+    refuses = ("between the largest numbers", "order of strings")
+
+    def __init__(self, folder: Path) -> None:
+        from amer.search.index.qdrant import QdrantIndex
+
+        self.folder, self.index = folder, QdrantIndex
+        self.restart()
+
+    def build(self, store: DocumentStore, name: str, approximate: bool = False) -> Index:
+        if approximate:
+            pytest.skip("Qdrant in a folder searches exactly")
+        return self.index.build(store, self.client, name, show_progress_bar=False)
+
+    def open(self, store: DocumentStore, name: str) -> Index:
+        return self.index.open(store, self.client, name)
+
+    def restart(self) -> None:
+        from qdrant_client import QdrantClient
+
+        if hasattr(self, "client"):
+            self.client.close()
+        self.client = QdrantClient(path=str(self.folder))

@@ -13,7 +13,7 @@ import torch
 from amer.corpus.filters import Filter
 from amer.corpus.store import DocumentStore
 from amer.search.index.base import flat_queries
-from amer.search.index.exact import nearest_allowed
+from amer.search.index.exact import complete_lists
 from amer.search.index.milvus.collection import MilvusCollection, longest_strings
 from amer.search.index.milvus.connection import MilvusConnection
 from amer.search.index.milvus.loading import MOST_ROWS, fill, rows_of_a_batch, wait_for_index
@@ -145,7 +145,7 @@ class MilvusIndex:
             raise ValueError(f"k must be at most {MOST_FOUND} in Milvus, got {k}: ask for fewer, or search with FAISS")
         expression = "" if filter is None else Filter(filter, self.store.metadata).for_milvus()
         rows, scores = self._listed(queries.numpy(), k, expression, questions_of=shape[1])
-        self._complete(queries, k, filter, rows, scores)
+        complete_lists(self.store, queries, k, filter, rows, scores)
         order = np.lexsort((rows, -scores))
         rows, scores = (np.take_along_axis(lists, order, axis=1) for lists in (rows, scores))
         return rows.reshape(shape), scores.reshape(shape)
@@ -171,19 +171,6 @@ class MilvusIndex:
                 rows[place, : len(hits.ids)] = hits.ids
                 scores[place, : len(hits.ids)] = hits.distances
         return rows, scores
-
-    def _complete(
-        self, queries: torch.Tensor, k: int, filter: str | None, rows: np.ndarray, scores: np.ndarray
-    ) -> None:
-        """Search exactly, in place, where Milvus lists fewer documents than there are."""
-        found = (rows >= 0).sum(axis=1)
-        if (found == k).all():
-            return
-        allowed = np.arange(len(self.store)) if filter is None else np.flatnonzero(self.store.matching(filter))
-        short = np.flatnonzero(found < min(k, len(allowed)))
-        if len(short):
-            exact_scores, exact_rows = nearest_allowed(self.store, queries[short], k, allowed)
-            rows[short], scores[short] = exact_rows.numpy(), exact_scores.numpy()
 
 
 @contextmanager

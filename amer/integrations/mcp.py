@@ -1,0 +1,127 @@
+"""AMER for agents: a server of the Model Context Protocol with the tools `search` and `fetch`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from amer import __version__
+from amer.extras import needs_extra
+from amer.search import Searcher
+from amer.search.showing import excerpt
+
+with needs_extra("mcp", "amer mcp"):
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.types import ToolAnnotations
+
+Transport = Literal["stdio", "http"]
+MOST_DOCUMENTS = 100  # of an answer: a prompt has no room for more
+MOST_CHARACTERS = 500  # of a document, in the answer to a search
+SEARCH = (
+    "Search a collection of documents. The question may ask for several things at once: it is split, and each part is "
+    "searched on its own. Each result says which part it answers. Use fetch to read a whole document. "
+)
+FETCH = "Read a whole document that search found."
+
+
+class Result(BaseModel):
+    """A document that was found."""
+
+    id: str = Field(description="what fetch takes")
+    title: str
+    text: str = Field(description="the beginning of the document")
+    url: str = Field(description="where the document is from; empty where that is not known")
+    part: str = Field(description="the part of the question that the document answers; empty where that is not known")
+    query_vector: int = Field(description="the query vector that found it, from 0: one for each part")
+    score: float = Field(description="similarity to that query vector")
+
+
+class Results(BaseModel):
+    """What a search found."""
+
+    parts: list[str] = Field(description="the parts of the question, one for each query vector")
+    results: list[Result] = Field(description="best first; the parts take turns")
+
+
+class Document(BaseModel):
+    """A whole document."""
+
+    id: str
+    title: str
+    text: str
+    url: str
+    metadata: dict[str, Any]
+
+
+def create_server(searcher: Searcher) -> MCPServer[Any]:
+    """A server whose tools search and read the documents of a searcher; `serve` runs it.
+
+    Raises:
+        ImportError: the extra `mcp` is not installed.
+    """
+    fields = ", ".join(f"{name} ({kind})" for name, kind in searcher.store.metadata.items())
+    filters = (
+        f"Fields that a filter may compare: {fields}." if fields else "There are no fields that a filter compares."
+    )
+
+    def search(
+        query: Annotated[str, Field(min_length=1, description="the question, in plain words")],
+        k: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS, description="how many documents")] = 10,
+        filter: Annotated[
+            str | None,
+            Field(description='only documents whose fields fulfil it, such as: year >= 1990 and language == "en"'),
+        ] = None,
+    ) -> Results:
+        try:
+            (hits,) = searcher.search(query, k, filter=filter)
+            parts = [part.text for part in searcher.parts(query)]
+        except (ValueError, OSError) as error:
+            raise ToolError(str(error)) from error
+        results = [
+            Result(
+                id=hit.id,
+                title=hit.title,
+                text=excerpt(hit.text, MOST_CHARACTERS),
+                url=str(hit.metadata.get("url", "")),
+                part=parts[hit.found_by] if parts else "",
+                query_vector=hit.found_by,
+                score=hit.score,
+            )
+            for hit in hits
+        ]
+        return Results(parts=parts, results=results)
+
+    def fetch(id: Annotated[str, Field(description="of the document, as search gave it")]) -> Document:
+        try:
+            (found,) = searcher.store.documents(searcher.store.rows_of([id]))
+        except ValueError:
+            raise ToolError(f"there is no document with the id {id!r:.200}: take an id that search gave") from None
+        text = {name: found.pop(name) for name in ("id", "title", "text")}
+        return Document(**text, url=str(found.get("url", "")), metadata=found)
+
+    server: MCPServer[Any] = MCPServer("amer", version=__version__, log_level="WARNING")
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    server.add_tool(search, description=SEARCH + filters, annotations=reads)
+    server.add_tool(fetch, description=FETCH, annotations=reads)
+    return server
+
+
+def serve(searcher: Searcher, transport: Transport = "stdio", host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Answer one client over standard input and output until it closes them, or many over HTTP until a signal.
+
+    Args:
+        searcher: what the tools search.
+        transport: "stdio", or "http": MCP's streamable HTTP, at `http://host:port/mcp`.
+        host: address to listen on; nothing asks for a key, so leave 127.0.0.1 unless a proxy in front does.
+        port: to listen on.
+
+    Raises:
+        ImportError: the extra `mcp` is not installed.
+    """
+    server = create_server(searcher)
+    if transport == "stdio":
+        server.run("stdio")
+    else:
+        server.run("streamable-http", host=host, port=port, stateless_http=True)
