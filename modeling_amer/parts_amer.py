@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
 from .configuration_amer import AMERConfig
-from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
+from .encoder_amer import QuestionEncoder, TokenVectors, like_lengths, pad_tokens
 
 GROUP = 4096  # questions whose token vectors are held at a time
 NUM_LABELS = 3
@@ -149,12 +149,11 @@ def _read(
     """Of each text its vector `(dim,)` and the labels of its tokens `(length,)`."""
     vectors: dict[int, torch.Tensor] = {}
     labels: dict[int, torch.Tensor] = {}
-    lengths = torch.tensor([len(text.vectors) for text in tokens])
-    for rows in lengths.argsort(descending=True, stable=True).split(batch_size):
-        padded, mask = pad_tokens([tokens[row].vectors for row in rows.tolist()])
+    for rows in like_lengths([len(text.vectors) for text in tokens], batch_size, model.device):
+        padded, mask = pad_tokens([tokens[row].vectors for row in rows])
         output = model(input_vectors=padded.to(model.device), input_mask=mask.to(model.device))
         predicted = output.part_logits.argmax(dim=-1).cpu()
-        for place, row in enumerate(rows.tolist()):
+        for place, row in enumerate(rows):
             vectors[row] = output.query_embeddings[place, 0].cpu()
             labels[row] = predicted[place, -len(tokens[row].vectors) :]
     return [vectors[row] for row in range(len(tokens))], [labels[row] for row in range(len(tokens))]
