@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from .prompting_amer import as_questions
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # and their names before 6.0
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 BATCH_SIZE = 64
+CPU_PADDING = 128  # tokens: MiniLM reads as many in the time that a batch takes whatever is in it
 
 
 class TokenVectors(NamedTuple):
@@ -152,10 +153,9 @@ class QuestionEncoder:
         for rows, hidden, mask, encoded in self._batches(texts, batch_size):
             mean = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             hidden = (hidden / mean.norm(dim=-1, keepdim=True)[:, :, None]).cpu()
-            for place, row in enumerate(rows.tolist()):
-                length = int(mask[place].sum())
-                offsets, words = self._places(encoded, place, length)
-                found[row] = TokenVectors(hidden[place, :length].clone(), offsets, words)
+            for place, row in enumerate(rows):
+                offsets, words = self._places(encoded, row)
+                found[row] = TokenVectors(hidden[place, : len(words)].clone(), offsets, words)
         return [found[row] for row in range(len(texts))]
 
     @torch.no_grad()
@@ -167,12 +167,11 @@ class QuestionEncoder:
         """
         texts = as_questions(texts)
         table = self.model.get_input_embeddings().weight
-        encoded = self._tokenise(texts)
+        encoded, _ = self._tokenise(texts)
         found = []
-        for place, length in enumerate(encoded["attention_mask"].sum(dim=1).tolist()):
-            ids = encoded["input_ids"][place, :length].to(table.device)
-            vectors = table[ids].float().cpu() / self._embedding_scale
-            found.append(TokenVectors(vectors, *self._places(encoded, place, length)))
+        for row, ids in enumerate(encoded["input_ids"]):
+            vectors = table[torch.tensor(ids, device=table.device)].float().cpu() / self._embedding_scale
+            found.append(TokenVectors(vectors, *self._places(encoded, row)))
         return found
 
     @cached_property
@@ -184,34 +183,59 @@ class QuestionEncoder:
     def _batches(self, texts: Sequence[str], batch_size: int) -> Any:
         """Rows, last hidden states `(batch, length, dim)` float32, mask and encoding of texts of about one length."""
         texts = as_questions(texts)
-        order = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
-        for rows in order.split(batch_size):
-            encoded = self._tokenise([texts[row] for row in rows.tolist()])
-            names = [name for name in self.tokenizer.model_input_names if name in encoded]
-            inputs = {name: encoded[name].to(self.model.device) for name in names}
+        encoded, lengths = self._tokenise(texts)
+        paddings = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
+        names = [name for name in self.tokenizer.model_input_names if name in encoded]
+        for rows in like_lengths(lengths, batch_size, self.model.device):
+            inputs = {
+                name: pad_sequence([torch.tensor(encoded[name][row]) for row in rows], True, paddings.get(name, 0)).to(
+                    self.model.device
+                )
+                for name in names
+            }
             hidden = self.model(**inputs).last_hidden_state.float()
             yield rows, hidden, inputs["attention_mask"], encoded
 
-    def _tokenise(self, texts: Sequence[str]) -> Any:
+    def _tokenise(self, texts: Sequence[str]) -> tuple[Any, list[int]]:
+        """The tokens of texts, not padded, and how many each has."""
         encoded = self.tokenizer(
             [self.prompt + text for text in texts],
-            padding=True,
-            padding_side="right",
             truncation=True,
             max_length=self.max_length,
-            return_tensors="pt",
             return_offsets_mapping=True,
         )
-        if not encoded["attention_mask"].any(dim=1).all():
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        if 0 in lengths:
             raise ValueError("A question has no token that the document encoder knows.")
-        return encoded
+        return encoded, lengths
 
-    def _places(self, encoded: Any, place: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _places(self, encoded: Any, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets and words of one question's tokens, those of the prompt taken for special tokens."""
-        offsets = encoded["offset_mapping"][place, :length] - len(self.prompt)
+        offsets = torch.tensor(encoded["offset_mapping"][row]) - len(self.prompt)
         outside = (offsets[:, 0] < 0) | (offsets[:, 0] == offsets[:, 1])
-        words = torch.tensor([-1 if word is None else word for word in encoded.word_ids(place)[:length]])
+        words = torch.tensor([-1 if word is None else word for word in encoded.word_ids(row)])
         return offsets.masked_fill(outside[:, None], 0), words.masked_fill(outside, -1)
+
+
+def like_lengths(lengths: Sequence[int], batch_size: int, device: torch.device) -> Iterator[list[int]]:
+    """Batches of rows, longest first, of lengths so alike that padding costs a CPU less than a further batch.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: most rows of a batch.
+        device: where they are read; only a CPU takes as much longer for padding.
+    """
+    most = CPU_PADDING if device.type == "cpu" else None
+    batch: list[int] = []
+    padding = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        padding += lengths[batch[0]] - lengths[row] if batch else 0
+        if len(batch) == batch_size or (most is not None and padding > most):
+            yield batch
+            batch, padding = [], 0
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def pad_tokens(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
 from .configuration_amer import AMERConfig
-from .encoder_amer import QuestionEncoder, TokenVectors, pad_tokens
+from .encoder_amer import QuestionEncoder, TokenVectors, like_lengths, pad_tokens
 
 GROUP = 4096  # questions whose token vectors are held at a time
 WORD_DROPOUT = 0.1  # words that the labeller does not get to see in training
@@ -227,7 +227,6 @@ def _batches(
     model: SplittingModel, tokens: Sequence[TokenVectors], batch_size: int
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Rows, padded vectors `(batch, length, dim)` and mask of texts of about one length, on the model's device."""
-    lengths = torch.tensor([len(text.vectors) for text in tokens])
-    for rows in lengths.argsort(descending=True, stable=True).split(batch_size):
-        padded, mask = pad_tokens([tokens[row].vectors for row in rows.tolist()])
-        yield rows.tolist(), padded.to(model.device), mask.to(model.device)
+    for rows in like_lengths([len(text.vectors) for text in tokens], batch_size, model.device):
+        padded, mask = pad_tokens([tokens[row].vectors for row in rows])
+        yield rows, padded.to(model.device), mask.to(model.device)

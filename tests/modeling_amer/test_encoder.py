@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 
 from modeling_amer import AMERModel, QuestionEncoder
+from modeling_amer.encoder_amer import like_lengths
 from tests.conftest import DIM, build, save_tiny_encoder
 
 QUESTIONS = [
@@ -124,3 +125,22 @@ def test_the_encoder_is_no_part_of_the_model(tiny_encoder):
     assert set(model.state_dict()) == names and model.num_parameters() == count
     assert not any(parameter.requires_grad for parameter in model.document_encoder.model.parameters())
     assert not model.document_encoder.model.training
+
+
+def test_batches_hold_texts_of_like_length_longest_first():
+    lengths = [3, 90, 4, 88, 200, 3, 87]
+    found = list(like_lengths(lengths, 4, torch.device("cpu")))
+    assert found == [[4, 1], [3, 6, 2], [0, 5]]  # padding of 110, 1 + 84 and 0 tokens
+    assert list(like_lengths(lengths, 2, torch.device("cpu"))) == [[4, 1], [3, 6], [2, 0], [5]]
+    assert list(like_lengths(lengths, 99, torch.device("meta"))) == [[4, 1, 3, 6, 2, 0, 5]]
+    assert list(like_lengths([], 4, torch.device("cpu"))) == []
+
+
+def test_vectors_do_not_depend_on_what_else_is_asked(tiny_encoder):
+    encoder = QuestionEncoder.from_identity({"name": tiny_encoder})
+    texts = ["bank", "a river " * 60, "spring? " * 30, "a", "a, and a bank"]
+    for batch_size in (1, 2, 64):
+        for text, together in zip(texts, encoder.encode_tokens(texts, batch_size), strict=True):
+            (alone,) = encoder.encode_tokens([text])
+            torch.testing.assert_close(together.vectors, alone.vectors, atol=1e-5, rtol=0)
+            assert torch.equal(together.offsets, alone.offsets) and torch.equal(together.words, alone.words)
