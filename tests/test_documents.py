@@ -14,7 +14,6 @@ from amer.corpus import DocumentEncoder, encode_corpus
 from amer.offline import MINILM, resolve_model
 from amer.search import FaissIndex, Searcher
 from amer.search.index.opening import COLLECTION
-from amer.service import create_app
 from modeling_amer import AMERModel
 from tests.conftest import build
 
@@ -88,6 +87,8 @@ def test_the_page_on_search_opens_every_index():
 def test_the_page_on_serving_embeds_with_the_client_of_openai(capsys):
     pytest.importorskip("openai", reason="needs the extra `paper`")
     service = pytest.importorskip("tests.service.conftest", reason="needs the extra `serve`")
+    from amer.service import create_app
+
     app = create_app(Searcher.from_pretrained("quickstart/model", "quickstart/store"))
     with service.running(app) as address:
         data = run_snippets("docs/serving.md", address)["answer"].data

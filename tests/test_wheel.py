@@ -125,7 +125,7 @@ def test_the_wheel_holds_what_is_no_python(built):
     with zipfile.ZipFile(built[1]) as archive:
         names = set(archive.namelist())
     trainer, data = ("amer/trainer/configs",), ("amer/data/wordnet_extract", "amer/evaluation/metrics")
-    for folder in (*trainer, *data, "amer/hub_cards/templates"):
+    for folder in (*trainer, *data, "amer/hub_cards/templates", "amer/service/page"):
         files = {path.relative_to(ROOT).as_posix() for path in walk(ROOT / folder) if "__pycache__" not in path.parts}
         assert files and files <= names
     assert {"amer/py.typed", "amer/trainer/py.typed", "amer/hub_cards/py.typed", "modeling_amer/py.typed"} <= names

@@ -26,7 +26,7 @@ def key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
     bearer = Security(HTTPBearer(auto_error=False))
 
     async def check(key: str | None = header, credentials: HTTPAuthorizationCredentials | None = bearer) -> None:
-        given = [key, credentials and credentials.credentials]
+        given = [key, None if credentials is None else credentials.credentials]
         if not any(_equal(one, api_key) for one in given if one is not None):
             challenge = {"WWW-Authenticate": "APIKey, Bearer"}
             raise HTTPException(401, f"the header {HEADER} is missing or wrong", challenge)

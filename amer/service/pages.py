@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from importlib.resources import files
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -30,7 +32,7 @@ def page_router() -> APIRouter:
     return router
 
 
-def _sends(content: bytes, kind: str) -> object:
+def _sends(content: bytes, kind: str) -> Callable[[], Coroutine[Any, Any, Response]]:
     async def send() -> Response:
         return Response(content, media_type=kind, headers=HEADERS)
 

@@ -182,7 +182,7 @@ def test_a_filter_leaves_k_documents_of_those_that_fulfil_it(dated):
 @pytest.mark.parametrize("filter", ["year >", "month == 1", "year == 'x'"])
 def test_a_filter_that_does_not_fit_is_refused_before_anything_is_encoded(dated, monkeypatch, filter):
     searcher = Searcher(AxisModel(), ExactIndex(dated))
-    monkeypatch.setattr(Searcher, "_encode", None)
+    monkeypatch.setattr(Searcher, "encode", None)
     with pytest.raises(ValueError, match=r"filter .*"):
         searcher.search("0 2", k=3, filter=filter)
 
