@@ -28,7 +28,7 @@ LONG := slow or server or distributed or kill
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart synthetic test test-long test-all test-min test-wheel lint clean
+.PHONY: help venv quickstart synthetic test test-long test-all test-min test-wheel lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,7 +50,7 @@ $(STAMP): setup.cfg constraints.txt
 	@touch $@
 	@echo "environment ready: $(VENV)"
 
-DEV_EXTRAS := cpu,dev,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,qdrant,ray,serve
+DEV_EXTRAS := cpu,dev,docs,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,qdrant,ray,serve
 # What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
 $(STAMP_DEV): $(STAMP)
 	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"
@@ -109,6 +109,10 @@ lint: $(STAMP_DEV) ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP_DEV) ## build the documentation as a site, in site/; a warning is an error
+	$(BIN)/mkdocs build --strict
 
 clean: ## remove caches and build products; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

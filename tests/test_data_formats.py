@@ -27,6 +27,7 @@ RECORDS = [{"query": text, "positives": [f"about {text}"], "query_id": f"q{text}
 DOCUMENTS = pa.table({"id": ["7", "007"], "title": ["", "b"], "text": ["one", "two"]})
 LONG = "long " * 40_000
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
+DOCUMENT_LINES = "".join(json.dumps(record) + "\n" for record in DOCUMENTS.to_pylist())
 CSV = "query_id,query,positives\n" + "".join(
     f'q{text},{text},"[""about {text}""]"\n' for text in TEXTS
 )  # fmt: skip
@@ -86,10 +87,10 @@ READERS: dict[str, Callable[[Path], str]] = {
 }  # fmt: skip
 
 
-def write(file: Path) -> Path:
-    """What a file of that ending should hold."""
+def write(file: Path, lines: str = LINES) -> Path:
+    """What a file of that ending should hold; `lines` are those of JSON."""
     name = file.name.lower()
-    text = {".txt": "\n".join(TEXTS), ".jsonl": LINES, ".json": json.dumps(RECORDS), ".csv": CSV}
+    text = {".txt": "\n".join(TEXTS), ".jsonl": lines, ".json": json.dumps(RECORDS), ".csv": CSV}
     if name.endswith(".gz"):
         file.write_bytes(gzip.compress(text[Path(name.removesuffix(".gz")).suffix].encode()))
     elif name.endswith(".arrow"):
@@ -119,7 +120,7 @@ def of_ending(ending: str) -> Callable[[str, Path], str]:
         if ending.lower() == ".parquet":
             parquet(file, RECORDS if reader == "own" else DOCUMENTS)
         else:
-            write(file)
+            write(file, DOCUMENT_LINES if reader == "corpus" else LINES)
         return READERS[reader](file)
 
     return case
@@ -137,7 +138,11 @@ def capitals(reader: str, folder: Path) -> str:
 def zipped(reader: str, folder: Path) -> str:
     words = set()
     for ending in (".txt.gz", ".jsonl.gz", ".csv.gz"):
-        known = {"questions": ending != ".csv.gz", "own": ending != ".txt.gz"}.get(reader, True)
+        known = {
+            "questions": ending != ".csv.gz",
+            "own": ending != ".txt.gz",
+            "corpus": ending == ".jsonl.gz",
+        }.get(reader, True)
         if known:
             (folder / ending).mkdir()
             words.add(of_ending(ending)(reader, folder / ending))
@@ -403,7 +408,7 @@ CASES: dict[str, Callable[[str, Path], str]] = {
     "`.arrow`, Arrow's file format": of_ending(".arrow"),
     "`.npy`": of_ending(".npy"),
     "a FAISS index, any other ending": of_ending(".faiss"),
-    "`.gz` behind `.txt`, `.jsonl`, `.csv`": zipped,
+    "`.gz` behind `.txt`, `.jsonl`, `.csv`, where these are read": zipped,
     "an ending in capitals": capitals,
     "any other ending (`.ndjson`, `.tsv`)": of_ending(".ndjson"),
     "splits: `train.jsonl`, or `data/train-00000-of-00002.parquet`": pieces,

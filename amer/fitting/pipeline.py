@@ -53,7 +53,7 @@ def fit(settings: Settings, console: Console) -> Comparison:
         store = encode_documents(documents, settings)
     with stages.stage("Token vectors of the questions"):
         cache_tokens(splits, encoder, settings.tokens)
-    trainings = settings.trainings(len(splits["train"]))
+    trainings = settings.trainings(len(splits["train"]), len(store))
     with stages.stage("Trainings", *(training.arguments for training in trainings)):
         run_trainings(trainings, console)
     test, index = splits["test"].link(store), ExactIndex(store, device)

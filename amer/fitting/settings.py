@@ -120,14 +120,17 @@ class Settings:
         where = ["--documents", self.corpus, "--output", str(self.store)]
         return ["corpus", "encode", *where, "--encoder", self.encoder]
 
-    def trainings(self, num_questions: int) -> list[Training]:
-        """AMER-mini and one vector alike, on so many questions."""
+    def trainings(self, num_questions: int, num_documents: int) -> list[Training]:
+        """AMER-mini and one vector alike, on so many questions; a small corpus has fewer negatives to draw."""
         data = {"dataset": self.dataset, "store": self.store, "token_cache": self.tokens}
         shared = {**data, "max_steps": self.train_steps, **EVERY}
         trainings = []
         for name, output, own in (("AMER", self.model, {}), ("one vector", self.one_vector, ONE_VECTOR)):
             fields = {**shared, **own, "output_dir": output}
             arguments = ["mini", *(word for name, value in fields.items() for word in (f"--{name}", str(value)))]
-            epoch = math.ceil(num_questions / parse(arguments)[2].train_batch_size)
+            recipe = parse(arguments)[2]
+            if recipe.num_random_negatives > num_documents:
+                arguments += ["--num_random_negatives", str(num_documents)]
+            epoch = math.ceil(num_questions / recipe.train_batch_size)
             trainings.append(Training(name, output, ["train", *arguments], self.train_steps, epoch))
         return trainings

@@ -41,7 +41,7 @@ def test_the_command_of_the_api_reference():
 
 def test_both_trainings_are_the_packaged_one_but_for_what_makes_them_differ():
     packaged = yaml.safe_load((CONFIGS / "mini.yaml").read_text())
-    amer, one = Settings(Path("out"), train_steps=30).trainings(1_000)
+    amer, one = Settings(Path("out"), train_steps=30).trainings(1_000, 64)
     assert amer.arguments[:2] == one.arguments[:2] == ["train", "mini"]
     assert (amer.steps, amer.steps_per_epoch) == (30, 16)
     values = [settings_of(*parse(training.arguments[1:])) for training in (amer, one)]
@@ -50,6 +50,11 @@ def test_both_trainings_are_the_packaged_one_but_for_what_makes_them_differ():
     assert values[0]["max_steps"] == 30 and values[0]["dataset"] == "out/compound/dataset"
     same = {"layers", "width", "anchor", "num_query_vectors", "temperature", "span_weight", "learning_rate"}
     assert all(values[0][name] == packaged[name] for name in same)
+
+
+def test_a_small_corpus_has_as_many_negatives_as_documents():
+    trainings = Settings(Path("out")).trainings(1_000, 18)
+    assert [parse(training.arguments[1:])[2].num_random_negatives for training in trainings] == [18, 18]
 
 
 @pytest.mark.parametrize(
