@@ -149,8 +149,8 @@ def _nearest(rows: np.ndarray) -> dict[int, int]:
 def _as_fused(lists: _Lists, k: int) -> Fused:
     """Each list as if it were that of a question: k places of it."""
     rows = lists.rows[:, :k]
-    found_by, found_at = np.indices(rows.shape)
-    return Fused(rows, lists.scores[:, :k], found_by, found_at)
+    found = np.indices(rows.shape)
+    return Fused(rows, lists.scores[:, :k], found_by=found[0], found_at=found[1])
 
 
 def _map(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -93,18 +93,20 @@ def embeddings_request(limits: Settings, searcher: Searcher) -> type[EmbeddingsR
     number = Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)]
     chooses = getattr(searcher.model.config, "chooses_number", False)
     auto = '; "auto": as many as the model finds' if chooses else ""
-    return create_model(
-        "EmbeddingsRequest",
-        __base__=EmbeddingsRequest,
-        __doc__="Texts, and how many query vectors of each.",
-        input=(question | Annotated[list[question], Field(min_length=1, max_length=limits.max_questions)], ...),
-        model=(Literal[name], ...),
-        dimensions=(Literal[dim] | None, Field(None, description="values of a vector; there is one size")),
-        n_vectors=(
+    of_type: Any = list  # types that are made at run time
+    literal: Any = Literal
+    several: Any = Annotated[of_type[question], Field(min_length=1, max_length=limits.max_questions)]
+    fields: dict[str, Any] = {
+        "input": (question | several, ...),
+        "model": (literal[name], ...),
+        "dimensions": (literal[dim] | None, Field(None, description="values of a vector; there is one size")),
+        "n_vectors": (
             number | Literal["auto"] if chooses else number,
             Field(1, description=f"query vectors of a text, of all texts at most {limits.max_vectors}{auto}"),
         ),
-    )
+    }
+    doc = "Texts, and how many query vectors of each."
+    return create_model("EmbeddingsRequest", __base__=EmbeddingsRequest, __doc__=doc, **fields)
 
 
 def embeddings_answer(found: list[Embedded], model: str) -> bytes:

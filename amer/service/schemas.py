@@ -185,11 +185,12 @@ def search_options(limits: Settings, most_k: int, about_k: str) -> dict[str, Any
 def search_request(limits: Settings) -> type[SearchRequest]:
     """The request's model with the limits of a service, which OpenAPI then shows."""
     about_k = f"documents a question; of all questions at most {limits.max_documents}"
+    of_type: Any = list  # a type that is made at run time
     return create_model(
         "SearchRequest",
         __base__=SearchRequest,
         __doc__="Questions and how to search them.",
-        questions=(list[question_type(limits)], Field(min_length=1, max_length=limits.max_questions)),
+        questions=(of_type[question_type(limits)], Field(min_length=1, max_length=limits.max_questions)),
         **search_options(limits, limits.max_k, about_k),
     )
 
