@@ -39,7 +39,8 @@ def folders(tiny_encoder, tmp_path_factory) -> Folders:
     folder = tmp_path_factory.mktemp("frameworks")
     encoder = DocumentEncoder(tiny_encoder, device="cpu")
     model = build_splitting(tiny_encoder, SPANS)
-    model.output_projection.weight.data.zero_()
+    for weight in (*model.output_projection.parameters(), model.token_anchor.query.weight):
+        weight.data.zero_()
     model.config.context_weight = 0.0
     model.save_pretrained(folder / "model")
     rows = range(len(TEXTS))
