@@ -163,12 +163,11 @@ def encode_parts(
     for start in logging.tqdm(range(0, len(texts), GROUP), desc="Encoding", disable=not show_progress_bar):
         questions = texts[start : start + GROUP]
         parts = split(model, questions, most, batch_size)
-        texts = sorted({part.text for own in parts for part in own})
-        vectors = dict(zip(texts, _read(model, texts, batch_size), strict=True))
+        part_texts = sorted({part.text for own in parts for part in own})
+        known = dict(zip(part_texts, _read(model, part_texts, batch_size), strict=True))
+        vectors = [torch.stack([known[part.text] for part in own]) for own in parts]
         all_parts += parts
-        all_vectors += _with_context(
-            model, questions, [torch.stack([vectors[part.text] for part in own]) for own in parts], batch_size
-        )
+        all_vectors += _with_context(model, questions, vectors, batch_size)
     return all_parts, all_vectors
 
 

@@ -104,6 +104,14 @@ def test_each_part_has_the_vector_it_has_alone(model):
     torch.testing.assert_close(query_embeddings[0], query_embeddings[6])
 
 
+def test_questions_beyond_a_group_have_the_vectors_they_have_within_one(model, monkeypatch):
+    together, parts = model.encode_query(QUESTIONS, "auto"), model.find_parts(QUESTIONS)
+    monkeypatch.setattr("modeling_amer.parts_amer.GROUP", 3)
+    in_groups = model.encode_query(QUESTIONS, "auto")
+    torch.testing.assert_close(in_groups.query_embeddings, together.query_embeddings, atol=1e-5, rtol=0)
+    assert torch.equal(in_groups.mask, together.mask) and model.find_parts(QUESTIONS) == parts
+
+
 def test_parts_have_a_share_of_the_whole_question(model):
     model.config.context_weight = 0
     alone, whole = model.encode_query(QUESTIONS, "auto")[0], model.document_encoder.encode(QUESTIONS)
