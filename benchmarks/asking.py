@@ -51,7 +51,7 @@ def ask(searcher: Searcher, questions: list[str], m: int | None, arguments: argp
     encoder = model.document_encoder.encode if model.config.token_vectors else searcher.encoder.encode_queries
 
     def encode(texts: list[str]) -> Any:
-        return searcher._encode(texts, m, len(texts))
+        return searcher.encode(texts, m, len(texts))
 
     def encode_anew() -> None:
         model._prompt_cache.drop()
@@ -84,7 +84,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             searcher = Searcher.from_pretrained(model, store, device=arguments.device, dtype=dtype)
             for m in [None] if searcher.model.config.chooses_number else arguments.vectors:
                 row = {"dtype": dtype, **ask(searcher, questions, m, arguments)}
-                vectors = torch.as_tensor(searcher._encode(few, m, len(few)))
+                vectors = torch.as_tensor(searcher.encode(few, m, len(few)))
                 compared = exact.setdefault(m, vectors)
                 if compared.shape == vectors.shape:  # a question may have another number of parts in another precision
                     cosines = torch.cosine_similarity(vectors, compared, dim=-1)[compared.any(dim=-1)]

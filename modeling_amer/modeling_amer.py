@@ -3,7 +3,7 @@
 - two linear projections join the space of the documents and the space of the decoder (paper §4)
 - each emitted vector is fed back as the next input; the KV cache is kept
 - or learned query tokens follow the question, and all vectors are emitted in one pass
-- or the model marks the parts of the question, and reads each part again by itself for its vector
+- or the model marks the parts of the question, and reads each part by itself for its vector
 - anchored, a vector starts from the document encoder's own: of the question, or of those of its tokens it attends to
 - in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
 - the prompt that all questions share is read once, and kept from call to call
@@ -30,7 +30,7 @@ from transformers.utils import logging
 from .anchors_amer import TokenAnchor, WordWeight, word_weights
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder, pad_tokens
-from .parts_amer import Part, PartLabeller, attribute_parts, encode_parts
+from .parts_amer import Part, PartLabeller, attribute_parts, encode_parts, split
 from .persistence_amer import AMERPreTrainedModel
 from .prompt_cache_amer import PromptCache, twin_of
 from .prompting_amer import as_questions, longest_question, positions_of, tokenize_queries
@@ -164,6 +164,7 @@ class AMERModel(AMERPreTrainedModel):
             self.part_labeller = PartLabeller(config)
         self.tokenizer = tokenizer
         self._prompt_cache = PromptCache()
+        self._feeds_back = False  # while training rolls out what is fed back
         self.document_encoder_path: str | None = None
         self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
         self._encoder_options: dict[str, Any] = {}
@@ -266,7 +267,7 @@ class AMERModel(AMERPreTrainedModel):
                 num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions
             )
         query_embeddings, attention = self._emit(hidden, source and source.at(question))
-        if self.config.encoder_weight and source is not None and not self.training:
+        if self.config.encoder_weight and source is not None and not (self.training or self._feeds_back):
             share = self.config.encoder_weight * source.encoder_vector()
             query_embeddings = normalize(query_embeddings + share, dim=-1)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
@@ -489,10 +490,12 @@ class AMERModel(AMERPreTrainedModel):
             )[0]
 
         self.eval()
+        self._feeds_back = True
         try:
             with torch.no_grad():
                 fed = teacher.feed(count, predict)
         finally:
+            self._feeds_back = False
             self.train()
         torch.clear_autocast_cache()  # older torch would hand out again what it cast without gradient
         return fed
@@ -656,9 +659,10 @@ class AMERModel(AMERPreTrainedModel):
         """
         if not self.config.splits_questions:
             raise ValueError("This model does not split questions: it was not trained with splits_questions.")
+        texts = as_questions(texts)
         _checked_questions(texts, None, batch_size, True)
         with self._evaluating():
-            return encode_parts(self, texts, most or self.config.max_query_vectors, batch_size)[0]
+            return split(self, texts, most or self.config.max_query_vectors, batch_size)
 
     def _encode_parts(
         self,

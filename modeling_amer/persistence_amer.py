@@ -131,8 +131,8 @@ class AMERPreTrainedModel(PreTrainedModel):
             prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
-            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions` and
-                `max_query_length` of [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`,
+            kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions`,
+                `encoder_weight` and `max_query_length` of [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`,
                 `device_map`, `quantization_config`, ...).
 
         Raises:

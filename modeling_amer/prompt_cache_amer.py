@@ -19,7 +19,8 @@ class PromptCache:
 
     They depend on the tokens, on every weight of the decoder with its device and precision, on the attention
     implementation, on autocast, and on which adapters are active. Nothing is kept in training mode, nor where
-    gradients are recorded.
+    gradients are recorded. Torch does not count what is written through `weight.data` in evaluation mode: call
+    `model.train()` before, or `drop` after it.
     """
 
     def __init__(self) -> None:

@@ -329,17 +329,17 @@ def _read_parts(
 ) -> AMEROutput:
     """One vector of each part, `(parts, 1, dim)`; those of about one length are read together, with little padding.
 
-    The words of the whole questions go with the first group. The number of groups is that of every process, for
-    sharded parameters are gathered in each pass.
+    The words of the whole questions go with the last group: DDP takes what the last pass does not use for unused. The
+    number of groups is that of every process, for sharded parameters are gathered in each pass.
     """
     lengths = input_mask.sum(dim=1)
     order, found = lengths.argsort(), []
-    for place, rows in enumerate(order.tensor_split(groups)):
+    for group, rows in enumerate(order.tensor_split(groups), 1):
         tokens = slice(-int(lengths[rows].max()), None)
         part = {"input_vectors": input_vectors[rows, tokens], "input_mask": input_mask[rows, tokens]}
-        found.append(model(**part, **(words if place == 0 else {})))
+        found.append(model(**part, **(words if group == groups else {})))
     vectors = torch.cat([output.query_embeddings for output in found])[order.argsort()]
-    return AMEROutput(query_embeddings=vectors, part_logits=found[0].part_logits)
+    return AMEROutput(query_embeddings=vectors, part_logits=found[-1].part_logits)
 
 
 def _check_fsdp(plugin: Any) -> None:

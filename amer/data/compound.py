@@ -57,7 +57,8 @@ class Templates(NamedTuple):
             ValueError: there is none of so many parts.
         """
         if not self.forms.get(count):
-            raise ValueError(f"there is no template of {count} parts, only of {sorted(self.forms)}: add one")
+            there = sorted(number for number, own in self.forms.items() if own)
+            raise ValueError(f"there is no template of {count} parts, only of {there}: add one without {ANY}")
         form = self.forms[count][int(rng.integers(len(self.forms[count])))]
         while ASK in form:
             form = form.replace(ASK, self.asks[int(rng.integers(len(self.asks)))], 1)
@@ -169,14 +170,16 @@ def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> Templates:
     asks = read.pop("asks", [])
     for parts, texts in [(1, asks), *read.items()]:
         for text in texts:
-            if not isinstance(parts, int) or not isinstance(text, str) or _slots(text, asks) != parts or parts < 1:
+            if not isinstance(parts, int) or not isinstance(text, str) or _slots(text) != parts or parts < 1:
                 raise ValueError(f"{file}: the template {text!r} under {parts!r} must be a text with {PART} so often")
+            if (ASK in text and not asks) or (text in asks and (ASK in text or ANY in text)):
+                raise ValueError(f"{file}: {text!r}: {ASK} needs a list of asks, which hold neither {ASK} nor {ANY}")
     return Templates(read, asks)
 
 
-def _slots(template: str, asks: Sequence[str]) -> int:
-    """How many parts the template has; `{ask}` is a part where there are asks, none of which may hold another."""
-    return template.count(PART) + (template.count(ASK) if asks and template not in asks else 0)
+def _slots(template: str) -> int:
+    """How many parts the template has."""
+    return template.count(PART) + template.count(ASK)
 
 
 def prepare_parts(split: RetrievalDataset) -> Parts:

@@ -380,7 +380,7 @@ def open_model(
     """A model that finds its document encoder: loaded from a folder or the Hub on the device, or as it is given."""
     if not isinstance(model, str | os.PathLike):
         if dtype is not None:
-            raise ValueError("dtype is of models that are loaded: pass the model's folder or name, or model.to(dtype)")
+            raise ValueError("dtype is of models that are loaded: pass the model's folder or name")
         locate_encoder(model)
         return model
     from modeling_amer import AMERModel

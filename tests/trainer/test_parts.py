@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import torch.distributed as dist
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.parallel import DistributedDataParallel
 
 from amer.corpus import write_store
 from amer.data import RetrievalDataset
@@ -325,3 +327,19 @@ def test_questions_without_spans_cannot_teach_splitting(parts, spanned):
         collator([parts.dataset[0]])
     with pytest.raises(ValueError, match=r"does not say where.*no max_targets"):
         AMERCollator(build_splitting(parts.encoder), parts.store, 2, max_targets=1)([spanned.dataset[2]])
+
+
+def test_distributed_training_hears_of_every_parameter_once(spanned, tmp_path):
+    """The words of the questions go with one of several passes, and DDP looks for unused parameters in the last."""
+    model = build_splitting(spanned.encoder).train()
+    batch = AMERCollator(model, spanned.store, 2)([spanned.dataset[row] for row in range(4)])
+    inputs = {name: batch[name] for name in ("input_vectors", "input_mask", "input_words", "words_mask")}
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    try:
+        distributed = DistributedDataParallel(model, find_unused_parameters=True)
+        for _ in range(2):
+            output = _read_parts(distributed, 2, **inputs)
+            (output.query_embeddings.sum() + output.part_logits.square().sum()).backward()
+    finally:
+        dist.destroy_process_group()
+    assert model.part_labeller.output_projection.weight.grad.abs().max() > 0
