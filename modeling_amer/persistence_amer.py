@@ -132,8 +132,8 @@ class AMERPreTrainedModel(PreTrainedModel):
             document_encoder: identity of the document encoder.
             revision: commit, tag or branch of the base; the commit it stands for is recorded.
             kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions`,
-                `encoder_weight` and `max_query_length` of [`AMERConfig`]; all others are passed on to `AutoModel.from_pretrained` (`dtype`,
-                `device_map`, `quantization_config`, ...).
+                `encoder_weight` and `max_query_length` of [`AMERConfig`]; all others are passed on to
+                `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
             OSError: the base model is not there, not in safetensors, or has no tokenizer.
