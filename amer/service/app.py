@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
@@ -51,7 +52,7 @@ def create_app(
     Raises:
         ValueError: an empty API key.
     """
-    settings = settings or Settings()
+    settings = _within_model(settings or Settings(), searcher)
 
     def answers(questions: list[str], work: Work) -> Found:
         return work.answers(searcher, questions)
@@ -117,6 +118,14 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
     return router
 
 
+def _within_model(settings: Settings, searcher: Searcher) -> Settings:
+    """The settings with no more query vectors than the model has learned query tokens for."""
+    config = searcher.model.config
+    if getattr(config, "emission", None) != "one_pass":
+        return settings
+    return replace(settings, max_num_query_vectors=min(settings.max_num_query_vectors, config.max_query_vectors))
+
+
 def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> APIRouter:
     router = APIRouter()
     config, encoder = searcher.model.config, searcher.store.encoder
@@ -124,7 +133,7 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
         status="ok",
         version=__version__,
         model=served_name(searcher),
-        num_query_vectors=config.num_query_vectors,
+        num_query_vectors=None if getattr(config, "chooses_number", False) else config.num_query_vectors,
         documents=len(searcher.store),
         encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
     )

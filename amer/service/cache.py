@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-LARGEST = 2**16  # bytes of an answer that is kept: 1,024 of them take 64 MiB at most
+LARGEST = 2**17  # bytes of an answer that is kept: 1,024 of them take 128 MiB at most
 
 
 class AnswerCache:

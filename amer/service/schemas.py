@@ -130,7 +130,7 @@ class Health(BaseModel):
     status: Literal["ok"]
     version: str = Field(description="of AMER")
     model: str
-    num_query_vectors: int = Field(description="m where a request names none")
+    num_query_vectors: int | None = Field(description="m where a request names none; null where the model chooses it")
     documents: int
     encoder: Encoder
 

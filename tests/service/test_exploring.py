@@ -140,10 +140,20 @@ def test_what_does_not_fit_is_refused(address, change):
     assert refused.status_code == 422 and refused.json()["detail"]
 
 
+def test_more_vectors_than_a_model_has_query_tokens_for_are_refused(address, mini_searcher):
+    most = mini_searcher.model.config.max_query_vectors
+    assert asked(address, num_query_vectors=most).status_code == 200
+    assert asked(address, num_query_vectors=most + 1).status_code == 422
+    body = {"questions": [QUESTION], "num_query_vectors": most + 1}
+    assert client.post(f"{address}/search", json=body).status_code == 422
+    body = {"model": "amer", "input": QUESTION, "n_vectors": most + 1}
+    assert client.post(f"{address}/v1/embeddings", json=body).status_code == 422
+
+
 def test_it_says_what_may_be_asked(address):
     said = client.get(f"{address}/explore/options").json()
     assert said["documents"] == DOCUMENTS and said["examples"] == list(EXAMPLES)
-    assert (said["num_query_vectors"], said["most_query_vectors"], said["most_k"]) == (3, 8, 30)
+    assert (said["num_query_vectors"], said["most_query_vectors"], said["most_k"]) == (3, 4, 30)
     assert said["fields"] == {"year": "int64", "language": "string", "weight": "double", "long": "bool"}
 
 
