@@ -13,9 +13,9 @@ from amer.commands.terminal import say
 if TYPE_CHECKING:
     from amer.fitting import Settings
 
-# What `make quickstart` fits: six packages and an eighth of the usual steps, minutes on two cores.
-PACKAGES = ("python", "numpy", "scipy", "pandas", "sklearn", "matplotlib")
-NUM_TRAIN, TRAIN_STEPS = 6_000, 150
+# What `make quickstart` fits: five packages and a ninth of the usual steps, minutes on two cores.
+PACKAGES = ("python", "numpy", "scipy", "pandas", "sklearn")
+NUM_TRAIN, TRAIN_STEPS = 5_000, 130
 
 
 def demo(
