@@ -167,12 +167,10 @@ class QuestionEncoder:
         """
         texts = as_questions(texts)
         table = self.model.get_input_embeddings().weight
-        encoded, _ = self._tokenise(texts)
-        found = []
-        for row, ids in enumerate(encoded["input_ids"]):
-            vectors = table[torch.tensor(ids, device=table.device)].float().cpu() / self._embedding_scale
-            found.append(TokenVectors(vectors, *self._places(encoded, row)))
-        return found
+        encoded, lengths = self._tokenise(texts)
+        ids = torch.tensor([token for own in encoded["input_ids"] for token in own], device=table.device)
+        vectors = (table[ids].float() / self._embedding_scale).cpu().split(lengths)
+        return [TokenVectors(own, *self._places(encoded, row)) for row, own in enumerate(vectors)]
 
     @cached_property
     def _embedding_scale(self) -> float:

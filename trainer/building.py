@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset
 from amer.data.token_cache import TokenDataset
-from amer.machine import native_dtype
+from amer.machine import chosen_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex
 from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
@@ -85,6 +83,6 @@ def _with_tokens(
     if token_cache is None or split.queries is None or not model.config.token_vectors:
         return split
     identity, where = model.config.document_encoder or {}, model.document_encoder_path
-    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(args.device))).to(args.device)
+    encoder = QuestionEncoder.from_identity(identity, where, chosen_dtype("auto", args.device)).to(args.device)
     with args.main_process_first():
         return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)

@@ -129,11 +129,7 @@ class AMERCollator:
                 batch["part_mask"] = _part_mask(tokens, spans, batch["target_ids"].shape[1])
         return batch
 
-    def _parts(
-        self,
-        examples: list[dict[str, Any]],
-        draws: list[_Draw],
-    ) -> dict[str, Any]:
+    def _parts(self, examples: list[dict[str, Any]], draws: list[_Draw]) -> dict[str, Any]:
         """What a model that splits questions learns from: the questions with their parts, and each part by itself."""
         for example, draw in zip(examples, draws, strict=True):
             if not len(draw.places) == len(example.get("spans") or []) == len(example["target_rows"]):

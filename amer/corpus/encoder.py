@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from amer.corpus.known_encoders import check_usable
-from amer.machine import native_dtype
+from amer.machine import chosen_dtype
 from amer.offline import resolve_model
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DocumentEncoder:
         from sentence_transformers.util import get_device_name
 
         device = device or get_device_name()
-        wanted = native_dtype(device) if dtype == "auto" else dtype
+        wanted = None if dtype is None else chosen_dtype(dtype, device)
 
         self.name = name
         self.revision = revision
@@ -83,7 +83,7 @@ class DocumentEncoder:
                 revision=revision,
                 device=device,
                 trust_remote_code=trust_remote_code,
-                model_kwargs=None if wanted is None else {"dtype": getattr(torch, wanted)},
+                model_kwargs=None if wanted is None else {"dtype": wanted},
             )
         except OSError as error:
             if name in str(error):

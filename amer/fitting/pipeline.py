@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from rich.console import Console
 
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus, open_documents
@@ -23,7 +22,7 @@ from amer.fitting.settings import Settings
 from amer.fitting.stages import Stages, command_line, duration
 from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
-from amer.machine import chosen_device, native_dtype
+from amer.machine import chosen_device, chosen_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex, Searcher, open_model
 from modeling_amer import QuestionEncoder
@@ -83,7 +82,7 @@ def checked_encoder(settings: Settings) -> QuestionEncoder:
     for module in ("matplotlib", "sentence_transformers"):
         import_extra(module, "cpu", "amer fit")
     identity, where, device = identity_of(settings.encoder), resolve_model(settings.encoder), chosen_device()
-    encoder = QuestionEncoder.from_identity(identity, where, getattr(torch, native_dtype(device)))
+    encoder = QuestionEncoder.from_identity(identity, where, chosen_dtype("auto", device))
     encoder.check_pools_the_mean()
     return encoder.to(device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 from amer.extras import needs_extra
 from amer.integrations.filters import comparison, joined
@@ -90,8 +90,8 @@ class AMERRetriever:
     def _opened(self) -> Searcher:
         with _opening:
             if self._searcher is None:
-                assert self.model is not None and self.store is not None
-                self._searcher = Searcher.from_pretrained(self.model, self.store, self.index, **self.opening or {})
+                model, store = cast(str, self.model), cast(str, self.store)  # `__init__` asks for both
+                self._searcher = Searcher.from_pretrained(model, store, self.index, **self.opening or {})
             return self._searcher
 
     def to_dict(self) -> dict[str, Any]:

@@ -130,11 +130,11 @@ class Searcher:
             collection: name of the collection in Milvus.
             timeout: seconds that a call to Milvus may take.
             dtype: what the model computes in: "float32", "bfloat16", or "auto", bfloat16 where the device computes it
-                natively; by default as it was saved. An opened model stays as it is.
+                natively; by default as it was saved. Not with a model that is open.
 
         Raises:
             OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together; an unknown precision.
+            ValueError: they do not belong together; an unknown precision, or one of a model that is open.
         """
         device = chosen_device(device)
         opened = open_model(model, device, revision, token, dtype)

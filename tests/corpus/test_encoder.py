@@ -75,7 +75,7 @@ def test_the_precision_is_part_of_the_identity_where_it_is_not_float32(encoder, 
 
 @pytest.mark.parametrize("native", ["float32", "bfloat16"])
 def test_auto_is_what_the_device_computes_natively(native, monkeypatch):
-    monkeypatch.setattr("amer.corpus.encoder.native_dtype", {"cpu": native}.__getitem__)
+    monkeypatch.setattr("amer.machine.native_dtype", {"cpu": native}.__getitem__)
     assert DocumentEncoder.from_identity({"name": MINILM}, device="cpu", dtype="auto").dtype == native
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -21,11 +18,11 @@ from amer.hub_cards.updating import split_card
 from tests.commands.running import amer
 from tests.conftest import DIM, build
 from tests.hub.conftest import loopback_hub
+from tests.serving import serving
 
 ENCODER = {"name": "org/encoder"}
 NAMES = ("--model", "org/amer", "--store", "org/store")
 EXAMPLE = 'a "quoted" $HOME \\ \N{SNOWMAN}'
-READY = re.compile(r"ready: http://\S+:(\d+)")
 PUSH = """
 import sys
 from amer.commands.app import app
@@ -131,23 +128,7 @@ def test_what_the_dockerfile_runs_serves_the_page_for_what_is_on_the_hub(hub, sp
     assert python == "python"
     arguments[arguments.index("7860")] = "0"
     arguments[arguments.index("0.0.0.0")] = "127.0.0.1"
-    environment = {**os.environ, **hub.env, "PYTHONPATH": str(space)}
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=space, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        said = ""
-        for line in process.stderr:
-            said += line
-            if found := READY.search(line):
-                break
-        else:
-            pytest.fail(said)
-        address = f"http://127.0.0.1:{found.group(1)}"
+    with serving(*arguments, cwd=space, **{**hub.env, "PYTHONPATH": str(space)}) as (_, address):
         assert "<title>AMER</title>" in httpx.get(f"{address}/").text
         answer = httpx.post(f"{address}/explore", json={"question": "bank", "k": 2}, timeout=30)
         assert len(answer.json()["hits"]) == 2
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()

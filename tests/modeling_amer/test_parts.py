@@ -135,6 +135,16 @@ def test_each_vector_has_its_share_of_the_encoder_but_not_in_training(tiny_encod
     torch.testing.assert_close(trained.detach()[0], alone[0], atol=1e-5, rtol=0)
 
 
+def test_what_is_fed_back_in_training_has_no_share_of_the_encoder(tiny_encoder):
+    model = build_mini(tiny_encoder, emission="autoregressive", stop_score=False, encoder_weight=0.7).train()
+    torch.nn.init.normal_(model.output_projection.weight)
+    (tokens,) = model.document_encoder.encode_tokens(QUESTIONS[:1])
+    inputs = {"input_vectors": tokens.vectors[None], "num_query_vectors": 3}
+    plain = model(**inputs).query_embeddings
+    model.gradient_checkpointing_enable({"use_reentrant": False})  # what is fed back is then rolled out anew
+    torch.testing.assert_close(model(**inputs).query_embeddings, plain, atol=1e-5, rtol=0)
+
+
 def test_a_fixed_number_takes_the_rest_of_the_question_into_the_last(model):
     model.config.context_weight = 0
     two = model.encode_query(QUESTIONS, 2)

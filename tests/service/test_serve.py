@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
 from amer.service import serve
 from tests.service.conftest import FakeSearcher, ask, metric, until
+from tests.serving import serving
 
 pytestmark = pytest.mark.server
-
-ROOT = Path(__file__).resolve().parents[2]
-READY = re.compile(r"ready: (http://\S+)")
-
-
-@contextmanager
-def serving(*command: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A Python process and the address it serves on; whatever happens, it is ended."""
-    process = subprocess.Popen(
-        [sys.executable, *command], stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment}
-    )
-    try:
-        said = ""
-        for line in process.stderr:
-            said += line
-            if found := READY.search(line):
-                break
-        else:
-            pytest.fail(f"the service did not start:\n{said}")
-        yield process, found.group(1)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
 
 
 def refused(address: str) -> bool:
