@@ -53,7 +53,7 @@ def test_a_corpus_becomes_a_store_and_the_same_command_opens_it(folder, tmp_path
 
 
 def test_the_precision_that_the_encoder_computes_in_is_recorded(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("amer.corpus.encoder.native_dtype", {"cpu": "bfloat16"}.__getitem__)
+    monkeypatch.setattr("amer.machine.native_dtype", {"cpu": "bfloat16"}.__getitem__)
     encoder = save_tiny_encoder(tmp_path / "encoder")
     for name, arguments in {"auto": [], "float32": ["--encoder-dtype", "float32"]}.items():
         run(folder, tmp_path / name, *arguments, encoder=encoder)
