@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import layer_norm, normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
@@ -23,6 +22,7 @@ from .prompting_amer import as_questions
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # and their names before 6.0
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 BATCH_SIZE = 64
+DEPTHS = 5  # at which the states of a question are read, where its parts are looked for
 CPU_PADDING = 128  # tokens: MiniLM reads as many in the time that a batch takes whatever is in it
 
 
@@ -31,7 +31,7 @@ class TokenVectors(NamedTuple):
 
     Attributes:
         vectors: `(length, dim)` float32. Of `encode_tokens`: the direction of their mean is the encoder's vector, and
-            its length is 1. Of `embed_tokens`: what the transformer starts from, with entries of about 1.
+            its length is 1. Of `encode_depths`: states of several layers side by side, with entries of about 1.
         offsets: `(length, 2)` int64, the characters of the question each token stands for, [start, end); empty for
             special tokens and those of the prompt.
         words: `(length,)` int64, which word of the question each token is part of, -1 where it is part of none.
@@ -133,13 +133,8 @@ class QuestionEncoder:
     def encode(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """`(n, dim)` float32 unit vectors on the CPU, those of sentence-transformers."""
         pooled = torch.empty(len(texts), self.model.config.hidden_size)
-        for rows, hidden, mask, _ in self._batches(texts, batch_size):
-            if self.pooling == "mean":
-                vectors = (hidden * mask[:, :, None]).sum(dim=1)
-            else:
-                last = mask.sum(dim=1) - 1 if self.pooling == "lasttoken" else torch.zeros_like(mask[:, 0])
-                vectors = hidden[torch.arange(len(hidden), device=hidden.device), last]
-            pooled[rows] = normalize(vectors, dim=-1).cpu()
+        for rows, output, mask, _ in self._batches(texts, batch_size):
+            pooled[rows] = self._pool(output.last_hidden_state.float(), mask)
         return pooled
 
     def encode_tokens(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> list[TokenVectors]:
@@ -150,7 +145,8 @@ class QuestionEncoder:
         """
         self.check_pools_the_mean()
         found: dict[int, TokenVectors] = {}
-        for rows, hidden, mask, encoded in self._batches(texts, batch_size):
+        for rows, output, mask, encoded in self._batches(texts, batch_size):
+            hidden = output.last_hidden_state.float()
             mean = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             hidden = (hidden / mean.norm(dim=-1, keepdim=True)[:, :, None]).cpu()
             for place, row in enumerate(rows):
@@ -158,28 +154,31 @@ class QuestionEncoder:
                 found[row] = TokenVectors(hidden[place, : len(words)].clone(), offsets, words)
         return [found[row] for row in range(len(texts))]
 
-    @torch.no_grad()
-    def embed_tokens(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """The input embeddings of each question's tokens: what its words are, without the transformer; on the CPU.
+    def encode_depths(
+        self, texts: Sequence[str], batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[list[int], list[TokenVectors], torch.Tensor]]:
+        """What the encoder knows of each token at `DEPTHS` depths, from its embeddings to its last layer.
+
+        Yields:
+            of some questions of about one length their rows; their tokens, with states `(length, DEPTHS * dim)`; and
+            the vectors `(rows, dim)` of `encode`. All on the CPU.
 
         Raises:
             ValueError: a question has no token that the encoder knows.
         """
-        texts = as_questions(texts)
-        table = self.model.get_input_embeddings().weight
-        encoded, lengths = self._tokenise(texts)
-        ids = torch.tensor([token for own in encoded["input_ids"] for token in own], device=table.device)
-        vectors = (table[ids].float() / self._embedding_scale).cpu().split(lengths)
-        return [TokenVectors(own, *self._places(encoded, row)) for row, own in enumerate(vectors)]
-
-    @cached_property
-    def _embedding_scale(self) -> float:
-        """Standard deviation of the input embeddings, which differs from encoder to encoder."""
-        return float(self.model.get_input_embeddings().weight.detach().float().std())
+        for rows, output, mask, encoded in self._batches(texts, batch_size, output_hidden_states=True):
+            last = len(output.hidden_states) - 1
+            chosen = [output.hidden_states[round(last * depth / (DEPTHS - 1))].float() for depth in range(DEPTHS)]
+            states = torch.cat([layer_norm(layer, layer.shape[-1:]) for layer in chosen], dim=-1).cpu()
+            tokens = []
+            for own, row in zip(states, rows, strict=True):
+                offsets, words = self._places(encoded, row)
+                tokens.append(TokenVectors(own[: len(words)], offsets, words))
+            yield rows, tokens, self._pool(output.last_hidden_state.float(), mask)
 
     @torch.no_grad()
-    def _batches(self, texts: Sequence[str], batch_size: int) -> Any:
-        """Rows, last hidden states `(batch, length, dim)` float32, mask and encoding of texts of about one length."""
+    def _batches(self, texts: Sequence[str], batch_size: int, **options: Any) -> Any:
+        """Rows, the transformer's output, mask and encoding of texts of about one length."""
         texts = as_questions(texts)
         encoded, lengths = self._tokenise(texts)
         paddings = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
@@ -191,8 +190,16 @@ class QuestionEncoder:
                 )
                 for name in names
             }
-            hidden = self.model(**inputs).last_hidden_state.float()
-            yield rows, hidden, inputs["attention_mask"], encoded
+            yield rows, self.model(**inputs, **options), inputs["attention_mask"], encoded
+
+    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last states `(batch, length, dim)` -> unit vectors `(batch, dim)` on the CPU."""
+        if self.pooling == "mean":
+            vectors = (hidden * mask[:, :, None]).sum(dim=1)
+        else:
+            last = mask.sum(dim=1) - 1 if self.pooling == "lasttoken" else torch.zeros_like(mask[:, 0])
+            vectors = hidden[torch.arange(len(hidden), device=hidden.device), last]
+        return normalize(vectors, dim=-1).cpu()
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[Any, list[int]]:
         """The tokens of texts, not padded, and how many each has."""

@@ -200,9 +200,9 @@ class AMERModel(AMERPreTrainedModel):
                 after the text; the anchor of an anchored model, the whole question in the synthetic study. Or, where
                 the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
             input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
-            input_words: `(questions, words, dim)` whole questions for a model that splits them, as their input
-                embeddings (`QuestionEncoder.embed_tokens`). `input_vectors` are then any parts of questions; without
-                them only `part_logits` are computed.
+            input_words: `(questions, words, DEPTHS * dim)` whole questions for a model that splits them, as the
+                encoder's states at several depths (`QuestionEncoder.encode_depths`). `input_vectors` are then any parts
+                of questions; without them only `part_logits` are computed.
             words_mask: `(questions, words)` of those, 0 on padding, which is on the left; all ones if not given.
             num_query_vectors: m; the configuration's by default, and 1 for a model that splits questions: it is given
                 each part by itself.

@@ -1,14 +1,16 @@
 """Questions of several parts: where each part begins and ends, and a vector for each that is read by itself.
 
-A small transformer labels the words of the whole question. Then encoder and decoder read every part alone, as a
-question of its own: its vector carries nothing of what the other parts say, as the token vectors of the whole question
-do. What the parts share is added at the end, as a share of the whole question's vector.
+The encoder reads the whole question, and a small transformer labels its words from the states of several layers. Then
+encoder and decoder read every part alone, as a question of its own: its vector carries nothing of what the other parts
+say, as the token vectors of the whole question do. What the parts share is added at the end, as a share of the whole
+question's vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,27 +21,30 @@ from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
 from .configuration_amer import AMERConfig
-from .encoder_amer import QuestionEncoder, TokenVectors, like_lengths, pad_tokens
+from .encoder_amer import DEPTHS, QuestionEncoder, TokenVectors, like_lengths, pad_tokens
 
-GROUP = 4096  # questions whose token vectors are held at a time
+GROUP = 4096  # questions whose parts are read together
 WORD_DROPOUT = 0.1  # words that the labeller does not get to see in training
 NUM_LABELS = 3
 OUTSIDE, BEGINS, INSIDE = range(NUM_LABELS)
 """What a token is to the parts of its question: the classes of `part_logits`."""
+BEFORE = {OUTSIDE: (OUTSIDE, BEGINS, INSIDE), BEGINS: (OUTSIDE,), INSIDE: (BEGINS, INSIDE)}
+"""What the word before may be. So at least one word or mark stands between two parts."""
 
 
 class PartLabeller(nn.Module):
     """Says of each token of a question whether it begins a part, is inside one, or outside.
 
-    A transformer of the decoder's shape, in which every token sees the whole question. It reads the encoder's input
-    embeddings: to tell the parts it must know the words, and the encoder's last states, made for meaning, hide them.
+    A transformer of the decoder's shape, in which every token sees the whole question. It reads the encoder's
+    states at several depths: the first layers know the words, those in the middle the grammar, and the last, made for
+    meaning, hide both.
     """
 
     def __init__(self, config: AMERConfig) -> None:
         super().__init__()
         hidden_size = config.text_config.hidden_size
         self.word_dropout = nn.Dropout1d(WORD_DROPOUT)
-        self.input_projection = nn.Linear(config.document_dim, hidden_size)
+        self.input_projection = nn.Linear(DEPTHS * config.document_dim, hidden_size)
         self.backbone = AutoModel.from_config(deepcopy(config.text_config))
         self.output_projection = nn.Linear(hidden_size, NUM_LABELS)
 
@@ -47,16 +52,16 @@ class PartLabeller(nn.Module):
         """Logits `(questions, words, 3)` of the labels.
 
         Args:
-            words: `(questions, words, dim)` input embeddings, padded on the left.
+            words: `(questions, words, DEPTHS * dim)` of `QuestionEncoder.encode_depths`, padded on the left.
             mask: `(questions, words)`, 0 on padding; all ones if not given.
 
         Raises:
-            ValueError: embeddings of another size.
+            ValueError: states of another size.
         """
         if words.shape[-1] != self.input_projection.in_features:
             raise ValueError(
-                f"The input embeddings have {words.shape[-1]} entries, expected {self.input_projection.in_features}: "
-                "a document encoder whose embeddings are smaller than its vectors cannot be used to split questions."
+                f"The words have {words.shape[-1]} entries each, expected {self.input_projection.in_features}: pass "
+                "what QuestionEncoder.encode_depths makes of the questions."
             )
         mask = torch.ones_like(words[..., 0], dtype=torch.long) if mask is None else mask
         inputs = self.input_projection(self.word_dropout(words.to(self.input_projection.weight.dtype)))
@@ -100,13 +105,13 @@ class Part(NamedTuple):
 
 
 def find_parts(
-    question: str, labels: torch.Tensor, offsets: torch.Tensor, words: torch.Tensor, most: int
+    question: str, logits: torch.Tensor, offsets: torch.Tensor, words: torch.Tensor, most: int
 ) -> list[Part]:
     """Cut a question where the model says that parts begin and end; never inside a word.
 
     Args:
         question: the text.
-        labels: `(length,)` of `OUTSIDE`, `BEGINS` and `INSIDE`, one for each token. A word has that of its first.
+        logits: `(length, 3)` of `OUTSIDE`, `BEGINS` and `INSIDE`, for each token. A word has those of its first.
         offsets: `(length, 2)` characters of each token.
         words: `(length,)` word of each token, -1 for none.
         most: parts. The last of them reaches to the end of those that are too many.
@@ -114,22 +119,48 @@ def find_parts(
     Returns:
         at least one part, in the order of the question: the whole question where no word is in a part.
     """
+    pieces = _words_and_marks(question, offsets.tolist(), words.tolist())
+    labels = likeliest_labels(logits.log_softmax(dim=-1)[[token for token, _, _ in pieces]].tolist())
     spans: list[list[int]] = []
-    inside, word_before = False, -1
-    for (start, end), word, label in zip(offsets.tolist(), words.tolist(), labels.tolist(), strict=True):
-        if word < 0:
-            continue
-        if word != word_before:
-            begins = label == BEGINS or (label == INSIDE and not inside)
-            inside, word_before = label != OUTSIDE, word
-            if begins:
-                spans.append([start, end])
-        if inside:
+    for (_, start, end), label in zip(pieces, labels, strict=True):
+        if label == BEGINS:
+            spans.append([start, end])
+        elif label == INSIDE:
             spans[-1][1] = end
     if not spans:
         return [Part(question, 0, len(question))]
     kept = [*spans[: most - 1], [spans[most - 1][0], spans[-1][1]]] if len(spans) > most else spans
     return [Part(question[start:end], start, end) for start, end in kept]
+
+
+def likeliest_labels(log_probabilities: Sequence[Sequence[float]]) -> list[int]:
+    """The likeliest labels of all words together, of those sequences that `BEFORE` allows (Viterbi).
+
+    A part that begins after "and" then needs both: that the part begins, and that the "and" is outside.
+    """
+    best, steps = [0.0, -inf, -inf], []  # as if a word outside came first
+    for own in log_probabilities:
+        step = [max(BEFORE[label], key=best.__getitem__) for label in range(NUM_LABELS)]
+        best = [best[before] + score for before, score in zip(step, own, strict=True)]
+        steps.append(step)
+    labels = [max(range(NUM_LABELS), key=best.__getitem__)]
+    for step in reversed(steps):
+        labels.append(step[labels[-1]])
+    return labels[-2::-1]
+
+
+def _words_and_marks(question: str, offsets: list[list[int]], words: list[int]) -> list[tuple[int, int, int]]:
+    """First token, first character and the one after the last, of each word and of each mark beside it."""
+    found: list[tuple[int, int, int]] = []
+    word_before = -1
+    for token, ((start, end), word) in enumerate(zip(offsets, words, strict=True)):
+        if word >= 0:
+            if word == word_before and question[start - 1 : start + 1].isalnum():
+                found[-1] = (*found[-1][:2], end)
+            else:
+                found.append((token, start, end))
+        word_before = word
+    return found
 
 
 def tokens_within(span: Sequence[int], offsets: torch.Tensor) -> torch.Tensor:
@@ -161,41 +192,35 @@ def encode_parts(
     all_parts: list[list[Part]] = []
     all_vectors: list[torch.Tensor] = []
     for start in logging.tqdm(range(0, len(texts), GROUP), desc="Encoding", disable=not show_progress_bar):
-        questions = texts[start : start + GROUP]
-        parts = split(model, questions, most, batch_size)
+        parts, whole = _split(model, texts[start : start + GROUP], most, batch_size)
         part_texts = sorted({part.text for own in parts for part in own})
         known = dict(zip(part_texts, _read(model, part_texts, batch_size), strict=True))
-        vectors = [torch.stack([known[part.text] for part in own]) for own in parts]
+        for own, question in zip(parts, whole, strict=True):
+            vectors = torch.stack([known[part.text] for part in own])
+            several = len(own) > 1  # one part is the question, and has its vector already
+            all_vectors.append(normalize(vectors + several * model.config.context_weight * question, dim=-1))
         all_parts += parts
-        all_vectors += _with_context(model, questions, vectors, batch_size)
     return all_parts, all_vectors
 
 
 def split(model: SplittingModel, questions: Sequence[str], most: int, batch_size: int) -> list[list[Part]]:
     """The parts of each question, at most `most`."""
-    tokens = model.document_encoder.embed_tokens(questions)
+    return _split(model, questions, most, batch_size)[0]
+
+
+def _split(
+    model: SplittingModel, questions: Sequence[str], most: int, batch_size: int
+) -> tuple[list[list[Part]], torch.Tensor]:
+    """The parts of each question, and the encoder's vectors `(questions, dim)` of the questions."""
     found: dict[int, list[Part]] = {}
-    for rows, padded, mask in _batches(model, tokens, batch_size):
-        labels = model(input_words=padded, words_mask=mask).part_logits.argmax(dim=-1).cpu()
-        for row, own in zip(rows, labels, strict=True):
-            text = tokens[row]
+    whole = torch.empty(len(questions), model.config.document_dim)
+    for rows, tokens, vectors in model.document_encoder.encode_depths(questions, batch_size):
+        padded, mask = pad_tokens([question.vectors for question in tokens])
+        logits = model(input_words=padded.to(model.device), words_mask=mask.to(model.device)).part_logits.cpu()
+        whole[rows] = vectors
+        for row, own, text in zip(rows, logits, tokens, strict=True):
             found[row] = find_parts(questions[row], own[-len(text.words) :], text.offsets, text.words, most)
-    return [found[row] for row in range(len(questions))]
-
-
-def _with_context(
-    model: SplittingModel, questions: Sequence[str], vectors: Sequence[torch.Tensor], batch_size: int
-) -> list[torch.Tensor]:
-    """Unit vectors `(parts, dim)` of each question; those of several parts with their share of the whole."""
-    several = sorted({question for question, own in zip(questions, vectors, strict=True) if len(own) > 1})
-    if not several or not model.config.context_weight:
-        return list(vectors)
-    shares = model.config.context_weight * model.document_encoder.encode(several, batch_size)
-    added = dict(zip(several, shares, strict=True))
-    return [
-        normalize(own + added[question], dim=-1) if len(own) > 1 else own
-        for question, own in zip(questions, vectors, strict=True)
-    ]
+    return [found[row] for row in range(len(questions))], whole
 
 
 def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:

@@ -62,27 +62,33 @@ def build_trainer(
     validation = splits.get("validation")
     if validation is not None:
         validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
-    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
+    encoder = _question_encoder(model, splits["train"], args)
+    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed, encoder)
     metrics = None
     if validation is not None:
         metrics = RetrievalMetrics(validation, ExactIndex(store, eval_search_device or args.device), args, eval_ks)
+
+    def with_tokens(split: RetrievalDataset) -> RetrievalDataset | TokenDataset:
+        if token_cache is None or encoder is None:
+            return split
+        with args.main_process_first():
+            return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)
+
     return AMERTrainer(
         model=model,
         args=args,
-        train_dataset=_with_tokens(splits["train"].link(store), model, args, token_cache),
-        eval_dataset=None if validation is None else _with_tokens(validation, model, args, token_cache),
+        train_dataset=with_tokens(splits["train"].link(store)),
+        eval_dataset=None if validation is None else with_tokens(validation),
         data_collator=collator,
         compute_metrics=metrics,
     )
 
 
-def _with_tokens(
-    split: RetrievalDataset, model: AMERModel, args: AMERTrainingArguments, token_cache: str | None
-) -> RetrievalDataset | TokenDataset:
-    """The split with the cached token vectors of its questions, for a model that reads them."""
-    if token_cache is None or split.queries is None or not model.config.token_vectors:
-        return split
+def _question_encoder(
+    model: AMERModel, split: RetrievalDataset, args: AMERTrainingArguments
+) -> QuestionEncoder | None:
+    """Reads the texts of a model of token vectors, in the precision that is fast here; None where none are read."""
+    if split.queries is None or not model.config.token_vectors:
+        return None
     identity, where = model.config.document_encoder or {}, model.document_encoder_path
-    encoder = QuestionEncoder.from_identity(identity, where, chosen_dtype("auto", args.device)).to(args.device)
-    with args.main_process_first():
-        return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)
+    return QuestionEncoder.from_identity(identity, where, chosen_dtype("auto", args.device)).to(args.device)

@@ -14,6 +14,7 @@ from amer.corpus.store import DocumentStore
 from amer.trainer.losses import NO_LABEL
 from modeling_amer import (
     AMERModel,
+    QuestionEncoder,
     TokenVectors,
     longest_question,
     pad_tokens,
@@ -52,11 +53,11 @@ class AMERCollator:
           a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
 
     For a model that splits questions, the rows of the batch are the *parts* of the questions, each with one target.
-    Of the whole questions it has the input embeddings of their tokens, `input_words (questions, words, dim)` and
+    Of the whole questions it has the encoder's states of their tokens, `input_words (questions, words, DEPTHS * dim)` and
     `words_mask (questions, words)`, `part_labels (questions, words)` (see `modeling_amer.part_labels`), `part_counts
     (questions,)`, and their texts as `questions`.
 
-    Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the model's document encoder.
+    Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the encoder.
 
     Args:
         model: says what a question looks like: text, a vector, or both.
@@ -64,6 +65,7 @@ class AMERCollator:
         num_random_negatives: documents of the whole store that each question brings; all questions share them.
         max_targets: at most so many targets a row, drawn anew each time; 1 is the Single-Query baseline (paper §5.2).
         seed: of all draws.
+        encoder: reads the questions of a model of token vectors; the model's own by default.
 
     Raises:
         ValueError: a store of another encoder or size than the model's, or smaller than the negatives asked for.
@@ -76,6 +78,7 @@ class AMERCollator:
         num_random_negatives: int,
         max_targets: int | None = None,
         seed: int = 0,
+        encoder: QuestionEncoder | None = None,
     ) -> None:
         config = model.config
         if config.document_dim != store.dim:
@@ -100,10 +103,16 @@ class AMERCollator:
         self.reads_vectors = config.reads_vectors
         self.splits_questions = config.splits_questions
         self.model: Any = model if config.token_vectors else None  # its encoder
+        self.own_encoder = encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets
         self.seed = seed
+
+    @property
+    def encoder(self) -> QuestionEncoder:
+        """What reads the questions of a model of token vectors; the model's is only fetched when it is needed."""
+        return self.own_encoder or self.model.document_encoder
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         draws = [self._draw(example) for example in examples]
@@ -140,7 +149,7 @@ class AMERCollator:
                 )
         parts = [(example, place) for example, draw in zip(examples, draws, strict=True) for place in draw.places]
         vectors, vectors_mask = pad_tokens([part.vectors for part in self._part_tokens(parts)])
-        tokens = self.model.document_encoder.embed_tokens([example["query"] for example in examples])
+        tokens = self._question_tokens([example["query"] for example in examples])
         words, words_mask = pad_tokens([question.vectors for question in tokens])
         labels = [
             part_labels(example["spans"], question.offsets) for example, question in zip(examples, tokens, strict=True)
@@ -160,11 +169,28 @@ class AMERCollator:
             "questions": [example["query"] for example in examples],
         }
 
+    def _question_tokens(self, questions: list[str]) -> list[TokenVectors]:
+        """Of each whole question what its parts are looked for in."""
+        found = {
+            row: own
+            for rows, tokens, _ in self.encoder.encode_depths(questions, len(questions))
+            for row, own in zip(rows, tokens, strict=True)
+        }
+        return [found[row] for row in range(len(questions))]
+
     def _part_tokens(self, parts: list[tuple[dict[str, Any], int]]) -> list[TokenVectors]:
-        """Of each part, read by itself: the dataset's token vectors, or what the model's document encoder makes."""
+        """Of each part, read by itself: the dataset's token vectors, or what the encoder makes."""
         if "part_tokens" in parts[0][0]:
             return [example["part_tokens"][place] for example, place in parts]
-        return _tokens_of([{"query": _text(example, place)} for example, place in parts], self.model)
+        return self._tokens_of([{"query": _text(example, place)} for example, place in parts])
+
+    def _tokens_of(self, examples: list[dict[str, Any]]) -> list[TokenVectors]:
+        """Of each question: the dataset's, or what the encoder makes of the text."""
+        if "tokens" in examples[0]:
+            return [example["tokens"] for example in examples]
+        if "query" not in examples[0]:
+            raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
+        return self.encoder.encode_tokens([example["query"] for example in examples], len(examples))
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """One question's targets in random order, its share of the negatives, and its random numbers."""
@@ -186,7 +212,7 @@ class AMERCollator:
         if self.tokenize is not None:
             batch.update(self.tokenize([example["query"] for example in examples]))
         if self.model is not None:
-            tokens = _tokens_of(examples, self.model)
+            tokens = self._tokens_of(examples)
             batch["input_vectors"], batch["input_mask"] = pad_tokens([question.vectors for question in tokens])
             return batch, tokens
         if self.reads_vectors:
@@ -215,15 +241,6 @@ def _targets(
 def _text(example: dict[str, Any], place: int) -> str:
     start, end = example["spans"][place]
     return example["query"][start:end]
-
-
-def _tokens_of(examples: list[dict[str, Any]], model: Any) -> list[TokenVectors]:
-    """Of each question: the dataset's, or what the model's document encoder makes of the text."""
-    if "tokens" in examples[0]:
-        return [example["tokens"] for example in examples]
-    if "query" not in examples[0]:
-        raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
-    return model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
 
 
 def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_targets: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from modeling_amer import AMERConfig, AMERModel, Part, part_labels
-from modeling_amer.parts_amer import BEGINS, INSIDE, OUTSIDE, find_parts
-from tests.conftest import DIM, SPLITS, build_mini, build_splitting
+from modeling_amer.encoder_amer import DEPTHS
+from modeling_amer.parts_amer import BEGINS, INSIDE, OUTSIDE, find_parts, likeliest_labels
+from tests.conftest import DIM, SPLITS, build_mini, build_splitting, depths_of
 
 QUESTIONS = [
     "river; bank, and spring",
@@ -46,30 +48,27 @@ def model(tiny_encoder) -> AMERModel:
 
 
 def labelled(question: str, labels: str, most: int = 9) -> list[Part]:
-    """One token a character, one label each: o, b, i; a space parts words, as do changes to and from punctuation."""
+    """One token a character, with one label each: o, b, i; a space parts words, as do changes to and from marks."""
     words, word = [], -1
     for i, character in enumerate(question):
         if i == 0 or not (character.isalnum() and question[i - 1].isalnum()):
             word += 1
         words.append(-1 if character == " " else word)
     offsets = torch.tensor([[i, i + 1] for i in range(len(question))])
-    return find_parts(
-        question, torch.tensor(["obi".index(label) for label in labels]), offsets, torch.tensor(words), most
-    )
+    logits = 9.0 * torch.nn.functional.one_hot(torch.tensor(["obi".index(label) for label in labels]), 3)
+    return find_parts(question, logits, offsets, torch.tensor(words), most)
 
 
 @pytest.mark.parametrize(
     ("question", "labels", "found"),
     [
         ("ab, cd", "bioobi", ["ab", "cd"]),
-        ("ab cd", "biobi", ["ab", "cd"]),
         ("ab cd", "biiii", ["ab cd"]),
         ("ab cd", "iiiii", ["ab cd"]),  # inside without a beginning
         ("ab cd", "ooooo", ["ab cd"]),  # none: the whole question
-        ("ab cd", "bbbbb", ["ab", "cd"]),  # a word is never cut
         ("ab cd", "oibbb", ["cd"]),  # a word is what its first token is
+        ("ab, cd", "biobbb", ["ab", "cd"]),  # and is never cut
         ("x ab cd y", "oobioiioo", ["ab cd"]),
-        ("ab,,cd", "biooii", ["ab", "cd"]),  # a new part after what is outside
     ],
 )
 def test_labels_are_cut_into_parts(question, labels, found):
@@ -78,9 +77,30 @@ def test_labels_are_cut_into_parts(question, labels, found):
     assert all(question[part.start : part.end] == part.text for part in parts)
 
 
-@pytest.mark.parametrize(("most", "found"), [(1, ["a b c d"]), (2, ["a", "b c d"]), (4, ["a", "b", "c", "d"])])
+@pytest.mark.parametrize(("most", "found"), [(1, ["a;b;c;d"]), (2, ["a", "b;c;d"]), (4, ["a", "b", "c", "d"])])
 def test_the_last_of_too_many_parts_reaches_to_the_end(most, found):
-    assert [part.text for part in labelled("a b c d", "bobobob", most)] == found
+    assert [part.text for part in labelled("a;b;c;d", "bobobob", most)] == found
+
+
+def test_a_mark_that_the_tokenizer_joins_to_its_word_parts_two_parts():
+    """As SentencePiece does: "ab," is one word of two tokens."""
+    offsets, words = torch.tensor([[0, 2], [2, 3], [4, 6]]), torch.tensor([0, 0, 1])
+    logits = 9.0 * torch.tensor([[0, 1, 0], [1, 0, 0], [0, 1, 0]])
+    assert [part.text for part in find_parts("ab, cd", logits, offsets, words, 9)] == ["ab", "cd"]
+
+
+def test_the_likeliest_labels_are_those_of_every_allowed_sequence():
+    generator = torch.Generator().manual_seed(0)
+    before = {OUTSIDE: {OUTSIDE, BEGINS, INSIDE}, BEGINS: {OUTSIDE}, INSIDE: {BEGINS, INSIDE}}
+    for length in range(6):
+        scores = torch.randn(length, 3, generator=generator).log_softmax(dim=-1)
+        allowed = [
+            labels
+            for labels in itertools.product(range(3), repeat=length)
+            if all(first in before[then] for first, then in itertools.pairwise([OUTSIDE, *labels]))
+        ]
+        best = max(allowed, key=lambda labels: sum(scores[place, label] for place, label in enumerate(labels)))
+        assert likeliest_labels(scores.tolist()) == list(best)
 
 
 def test_labels_of_known_parts():
@@ -164,8 +184,20 @@ def test_untrained_it_is_the_encoder(tiny_encoder):
         torch.testing.assert_close(model.encode_query(QUESTIONS)[:, 0], expected, atol=1e-5, rtol=0)
 
 
+def test_depths_are_layers_from_the_first_to_the_last(model):
+    encoder, texts = model.document_encoder, ["river; bank, and spring", "bank"]
+    inputs = encoder.tokenizer(texts[0], return_tensors="pt")
+    layers = encoder.model(**inputs, output_hidden_states=True).hidden_states
+    for rows, tokens, vectors in encoder.encode_depths(texts, 1):
+        torch.testing.assert_close(vectors, encoder.encode([texts[row] for row in rows]))
+        if rows == [0]:
+            found = tokens[0].vectors.unflatten(-1, (DEPTHS, DIM))
+            for depth, layer in ((0, layers[0]), (DEPTHS - 1, layers[-1])):
+                torch.testing.assert_close(found[:, depth], torch.nn.functional.layer_norm(layer[0], (DIM,)))
+
+
 def test_tokens_see_the_whole_question(model):
-    (tokens,) = model.document_encoder.embed_tokens(["river; bank, and spring"])
+    (tokens,) = depths_of(model, ["river; bank, and spring"])
     changed = tokens.vectors.clone()
     changed[-1] += 1
     with torch.no_grad():
@@ -232,7 +264,7 @@ def test_bad_input_is_refused(model, tiny_encoder):
         build_mini(tiny_encoder).find_parts(["river"])
     with pytest.raises(ValueError, match="takes no input_words"):
         build_mini(tiny_encoder)(input_words=tokens.vectors[None])
-    with pytest.raises(ValueError, match=f"have 3 entries, expected {DIM}"):
+    with pytest.raises(ValueError, match=f"have 3 entries each, expected {5 * DIM}"):
         model(input_words=torch.zeros(1, 2, 3))
     assert model.encode_query(input_vectors=[tokens.vectors]).shape == (1, 1, DIM)
     assert model.encode_query(input_vectors=[tokens.vectors], num_query_vectors="auto").mask.tolist() == [[True]]
