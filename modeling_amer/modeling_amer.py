@@ -12,43 +12,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
 
-from .anchors_amer import TokenAnchor, WordWeight, word_weights
+from .anchors_amer import TokenAnchor
 from .configuration_amer import AMERConfig
-from .encoder_amer import QuestionEncoder, pad_tokens
-from .parts_amer import Part, PartLabeller, attribute_parts, encode_parts, split
-from .persistence_amer import AMERPreTrainedModel
+from .encoder_amer import QuestionEncoder
+from .encoding_amer import AMERQueryEncoder
+from .parts_amer import PartLabeller
 from .prompt_cache_amer import PromptCache, twin_of
-from .prompting_amer import as_questions, longest_question, positions_of, tokenize_queries
-from .stopping_amer import QueryEmbeddings, blank, emitted
+from .prompting_amer import positions_of
 
 if TYPE_CHECKING:
     # Never run. Of a local folder, transformers below 5.10 takes along only what this very file names; and the one for
     # sentence-transformers is named nowhere else.
     from .checksums_amer import sha256  # noqa: F401
+    from .persistence_amer import AMERPreTrainedModel  # noqa: F401
     from .probe_amer import Probe  # noqa: F401
     from .publishing_amer import push_files  # noqa: F401
     from .sentence_transformers_amer import AMERModule  # noqa: F401
     from .staging_amer import staged  # noqa: F401
+    from .stopping_amer import emitted  # noqa: F401
 
 
 # What libraries pass to every model and this one does not need: the Trainer, and sentence-transformers its `task`.
 IGNORED_ARGUMENTS = frozenset({"num_items_in_batch", "return_loss", "task"})
-TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
 ANCHOR_SIZE = 64  # of the space in which decoder states and token vectors meet
 
 
@@ -129,7 +126,7 @@ class Projection(nn.Linear):
             return super().forward(vectors.to(self.weight.dtype))
 
 
-class AMERModel(AMERPreTrainedModel):
+class AMERModel(AMERQueryEncoder):
     """Autoregressive Multi-Embedding Retriever (paper §4): question in, m query embeddings out.
 
     Build a new one with [`AMERModel.from_base`] or, small, [`AMERModel.from_scratch`]; load a trained one with
@@ -201,8 +198,8 @@ class AMERModel(AMERPreTrainedModel):
                 the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
             input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
             input_words: `(questions, words, DEPTHS * dim)` whole questions for a model that splits them, as the
-                encoder's states at several depths (`QuestionEncoder.encode_depths`). `input_vectors` are then any parts
-                of questions; without them only `part_logits` are computed.
+                encoder's states at several depths (`QuestionEncoder.encode_depths`). `input_vectors` are then any
+                parts of questions; without them only `part_logits` are computed.
             words_mask: `(questions, words)` of those, 0 on padding, which is on the left; all ones if not given.
             num_query_vectors: m; the configuration's by default, and 1 for a model that splits questions: it is given
                 each part by itself.
@@ -222,54 +219,29 @@ class AMERModel(AMERPreTrainedModel):
         """
         if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
             raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
-        part_logits = None
-        if input_words is not None:
-            if not self.config.splits_questions:
-                raise ValueError("This model does not split questions: it takes no input_words.")
-            part_logits = self.part_labeller(input_words, words_mask)
-            if input_vectors is None:
-                return AMEROutput(part_logits=part_logits) if return_dict is not False else (part_logits,)
+        part_logits = None if input_words is None else self._label_parts(input_words, words_mask)
+        if part_logits is not None and input_vectors is None:
+            output = AMEROutput(part_logits=part_logits)
+            return output if return_dict is not False else output.to_tuple()
         if num_query_vectors is None:
             num_query_vectors = 1 if self.config.splits_questions else self.config.num_query_vectors
         self._check_inputs(input_ids, attention_mask, input_vectors, input_mask, num_query_vectors)
         if input_vectors is not None and input_mask is None:
             input_mask = torch.ones(input_vectors.shape[:-1], dtype=torch.long, device=input_vectors.device)
             input_mask = input_mask if self.config.token_vectors else input_mask[:, None]
-        positions = num_query_vectors - 1 + (0 if input_mask is None else input_mask.shape[1])
-        self._check_room(positions + sum(ids.shape[1] for ids in (prefix_ids, input_ids) if ids is not None))
-        if (
-            prefix_ids is not None
-            and input_ids is not None
-            and self._window_ends_within(prefix_ids, input_ids, positions)
-        ):
-            input_ids, attention_mask = _with_prefix(prefix_ids, input_ids, attention_mask)
-            prefix_ids = None
-        inputs, mask = self._embed(input_ids, attention_mask, input_vectors, input_mask)
+        questions: _Questions = {"input_ids": input_ids, "attention_mask": attention_mask, "prefix_ids": prefix_ids}
+        self._make_room(questions, num_query_vectors - 1 + (0 if input_mask is None else input_mask.shape[1]))
+        if input_vectors is not None:
+            questions["input_vectors"] = input_vectors
+        if self.config.token_vectors:
+            questions["input_mask"] = input_mask
         source = self._source(input_vectors, input_mask)
-        if self.config.emission == "one_pass":
-            if teacher_vectors is not None:
-                raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
-            tokens = self.query_tokens.weight[:num_query_vectors].to(inputs.dtype).expand(len(inputs), -1, -1)
-            states = self._read_at_once(prefix_ids, inputs, mask, tokens)
-            question, hidden = states[:, :-num_query_vectors], states[:, -num_query_vectors:]
-        else:
-            questions: _Questions = {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "prefix_ids": prefix_ids,
-            }
-            if input_vectors is not None:
-                questions["input_vectors"] = input_vectors
-            if self.config.token_vectors:
-                questions["input_mask"] = input_mask
-            teacher = _Teacher(teacher_vectors, teacher_mask)
-            question, hidden = self._autoregress(
-                num_query_vectors, prefix_ids, inputs, mask, source, teacher, questions
-            )
+        inputs, mask = self._embed(questions["input_ids"], questions["attention_mask"], input_vectors, input_mask)
+        teacher = _Teacher(teacher_vectors, teacher_mask)
+        emit = self._emit_at_once if self.config.emission == "one_pass" else self._autoregress
+        question, hidden = emit(num_query_vectors, inputs, mask, source, teacher, questions)
         query_embeddings, attention = self._emit(hidden, source and source.at(question))
-        if self.config.encoder_weight and source is not None and not (self.training or self._feeds_back):
-            share = self.config.encoder_weight * source.encoder_vector()
-            query_embeddings = normalize(query_embeddings + share, dim=-1)
+        query_embeddings = self._with_encoder_share(query_embeddings, source)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
             # Nothing is fed back, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
@@ -279,10 +251,46 @@ class AMERModel(AMERPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
+    def _label_parts(self, input_words: torch.Tensor, words_mask: torch.Tensor | None) -> torch.Tensor:
+        """`(questions, words, 3)` what each token is to the parts of its question."""
+        if not self.config.splits_questions:
+            raise ValueError("This model does not split questions: it takes no input_words.")
+        return self.part_labeller(input_words, words_mask)
+
+    def _make_room(self, questions: _Questions, further: int) -> None:
+        """Refuse text with `further` positions beyond what the decoder has; put a prompt that must be seen into it."""
+        input_ids, prefix_ids = questions["input_ids"], questions["prefix_ids"]
+        self._check_room(further + sum(ids.shape[1] for ids in (prefix_ids, input_ids) if ids is not None))
+        if prefix_ids is None or input_ids is None or not self._window_ends_within(prefix_ids, input_ids, further):
+            return
+        ids, mask = _with_prefix(prefix_ids, input_ids, questions["attention_mask"])
+        questions.update({"input_ids": ids, "attention_mask": mask, "prefix_ids": None})
+
+    def _with_encoder_share(self, query_embeddings: torch.Tensor, source: _Source | None) -> torch.Tensor:
+        """The encoder's own vector added to each, but to none that is trained or fed back in training."""
+        if not self.config.encoder_weight or source is None or self.training or self._feeds_back:
+            return query_embeddings
+        return normalize(query_embeddings + self.config.encoder_weight * source.encoder_vector(), dim=-1)
+
+    def _emit_at_once(
+        self,
+        count: int,
+        inputs: torch.Tensor,
+        mask: torch.Tensor,
+        source: _Source | None,
+        teacher: _Teacher,
+        questions: _Questions,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_autoregress`, with learned query tokens after the question in place of what is fed back."""
+        if teacher.vectors is not None:
+            raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
+        tokens = self.query_tokens.weight[:count].to(inputs.dtype).expand(len(inputs), -1, -1)
+        states = self._read_at_once(questions["prefix_ids"], inputs, mask, tokens)
+        return states[:, :-count], states[:, -count:]
+
     def _autoregress(
         self,
         count: int,
-        prefix_ids: torch.Tensor | None,
         inputs: torch.Tensor,
         mask: torch.Tensor,
         source: _Source | None,
@@ -293,6 +301,7 @@ class AMERModel(AMERPreTrainedModel):
 
         Each of the latter but the first has read the vector made of the one before.
         """
+        prefix_ids = questions["prefix_ids"]
         if self.training and not self._gradients_may_pass_the_cache():
             fed = None
             if count > 1:
@@ -520,273 +529,11 @@ class AMERModel(AMERPreTrainedModel):
             parts.append(appended)
         return self._read(torch.cat(parts, dim=1), mask, None)[:, -inputs.shape[1] - count :]
 
-    # ---------------------------------------------------------------------------------------------------- encoding
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The prompted questions as `input_ids`, `attention_mask` and `prefix_ids`; see `tokenize_queries`."""
-        if self.tokenizer is None or self.config.prompt_template is None:
-            raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
-        longest = longest_question(self.tokenizer, self.config)
-        return tokenize_queries(self.tokenizer, self.config.prompt_template, texts, longest)
-
-    @property
-    def document_encoder(self) -> QuestionEncoder:
-        """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
-
-        In a bfloat16 model its transformer computes in bfloat16, too.
-
-        Raises:
-            OSError: it is not there.
-            ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
-        """
-        if self._encoder is None:
-            identity = self.config.document_encoder
-            if not identity:
-                raise ValueError("The configuration names no document encoder: pass input_vectors.")
-            dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else None
-            self._encoder = QuestionEncoder.from_identity(
-                identity, self.document_encoder_path, dtype, **self._encoder_options
-            )
-        return self._encoder.to(self.device)
-
-    @overload
-    def encode_query(
-        self,
-        texts: str | Iterable[str] | None = None,
-        num_query_vectors: int | None = None,
-        batch_size: int = 64,
-        show_progress_bar: bool = False,
-        input_vectors: Any = None,
-    ) -> torch.Tensor: ...
-
-    @overload
-    def encode_query(
-        self,
-        texts: str | Iterable[str] | None = None,
-        num_query_vectors: Literal["auto"] = ...,
-        batch_size: int = 64,
-        show_progress_bar: bool = False,
-        input_vectors: Any = None,
-    ) -> QueryEmbeddings: ...
-
-    @torch.no_grad()
-    def encode_query(
-        self,
-        texts: str | Iterable[str] | None = None,
-        num_query_vectors: int | Literal["auto"] | None = None,
-        batch_size: int = 64,
-        show_progress_bar: bool = False,
-        input_vectors: Any = None,
-    ) -> torch.Tensor | QueryEmbeddings:
-        """Query embeddings of many questions: batched by length, cached, in the order given.
-
-        Args:
-            texts: the questions, by their position in any sequence (list, array, series, column); one string gives
-                one question without the batch axis.
-            num_query_vectors: m; the configuration's by default. "auto": as many as the model says, at least one and
-                at most the configuration's `max_query_vectors`. A model that splits questions has zeros after the last
-                vector of a question of fewer parts.
-            batch_size: questions decoded at a time.
-            show_progress_bar: show how many batches are done.
-            input_vectors: the same questions as vectors, `(n, dim)`, for an anchored or a vector-only model; for one
-                that reads token vectors a sequence of n arrays `(length, dim)`. Not needed where the configuration
-                names the document encoder: the model then makes them. A model that splits questions takes each of
-                them for one part, and no text with them.
-
-        Returns:
-            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string. With "auto", those and their
-            mask: see [`QueryEmbeddings`].
-
-        Raises:
-            OSError: the document encoder is needed and not there.
-            TypeError: a question that is no string; names its position.
-            ValueError: an empty question or one that is no Unicode text, none at all, m or batch_size < 1, "auto" for
-                a model that cannot choose m, not what this model reads, no room for m in the decoder's positions, or
-                vectors that are not finite, zero, or of another size or count; weights that give vectors without
-                length.
-        """
-        if isinstance(texts, str):
-            one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
-            return QueryEmbeddings(*(part[0] for part in one)) if isinstance(one, QueryEmbeddings) else one[0]
-        texts = None if texts is None else as_questions(texts)
-        auto = num_query_vectors == "auto"
-        if auto and not self.config.chooses_number:
-            raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
-        if self.config.splits_questions and texts is not None:
-            return self._encode_parts(texts, num_query_vectors, batch_size, show_progress_bar, input_vectors)
-        m = self.config.max_query_vectors if auto else num_query_vectors
-        m = 1 if self.config.splits_questions else m
-        input_vectors = _checked_questions(texts, input_vectors, batch_size, self.config.token_vectors)
-        count = len(input_vectors) if texts is None else len(texts)
-        batches = logging.tqdm(
-            self._batches(texts, input_vectors, batch_size),
-            total=-(-count // batch_size),
-            desc="Encoding",
-            disable=not show_progress_bar,
-        )
-        order, encoded, masks = [], [], []
-        with self._evaluating():
-            for rows, batch in batches:
-                batch = {name: value.to(self.device) for name, value in batch.items()}
-                output = self(**batch, num_query_vectors=m)
-                order.append(rows)
-                encoded.append(output.query_embeddings.cpu())
-                if auto:
-                    masks.append(_emitted(output).cpu())
-        back = torch.cat(order).argsort()
-        query_embeddings = torch.cat(encoded)[back]
-        if not query_embeddings[:, 0].any(dim=-1).all():  # those of absent parts are zeros
-            raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
-        if not auto:
-            return query_embeddings
-        mask = torch.cat(masks)[back]
-        most = int(mask.sum(dim=1).max())
-        return QueryEmbeddings(blank(query_embeddings, mask)[:, :most], mask[:, :most])
-
-    @torch.no_grad()
-    def find_parts(self, texts: Sequence[str], most: int | None = None, batch_size: int = 64) -> list[list[Part]]:
-        """The parts of each question, in their order; each has a vector of its own.
-
-        Args:
-            texts: the questions.
-            most: parts of a question, the last of which takes in all that follow; the configuration's
-                `max_query_vectors` by default.
-            batch_size: questions read at a time.
-
-        Raises:
-            OSError: the document encoder is not there.
-            ValueError: an empty question, none at all, or a model that does not split questions.
-        """
-        if not self.config.splits_questions:
-            raise ValueError("This model does not split questions: it was not trained with splits_questions.")
-        texts = as_questions(texts)
-        _checked_questions(texts, None, batch_size, True)
-        with self._evaluating():
-            return split(self, texts, most or self.config.max_query_vectors, batch_size)
-
-    def _encode_parts(
-        self,
-        texts: Sequence[str],
-        num_query_vectors: int | Literal["auto"] | None,
-        batch_size: int,
-        show_progress_bar: bool,
-        input_vectors: Any,
-    ) -> torch.Tensor | QueryEmbeddings:
-        """`encode_query` of a model that splits questions."""
-        if input_vectors is not None:
-            raise ValueError("A model that splits questions encodes their parts itself: pass texts or input_vectors.")
-        _checked_questions(texts, None, batch_size, True)
-        auto = num_query_vectors == "auto"
-        most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
-        most = self.config.max_query_vectors if auto else most
-        if not isinstance(most, Integral) or most < 1:
-            raise ValueError(f'num_query_vectors must be an integer of at least 1 or "auto", got {most!r}.')
-        with self._evaluating():
-            _, vectors = encode_parts(self, list(texts), int(most), batch_size, show_progress_bar)
-        query_embeddings = pad_sequence(vectors, batch_first=True)
-        if not auto:
-            return nn.functional.pad(query_embeddings, (0, 0, 0, int(most) - query_embeddings.shape[1]))
-        lengths = torch.tensor([len(own) for own in vectors])
-        return QueryEmbeddings(query_embeddings, torch.arange(query_embeddings.shape[1]) < lengths[:, None])
-
-    @torch.no_grad()
-    def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
-        """Which words of a question each of its query vectors stands for.
-
-        Args:
-            question: one question.
-            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
-
-        Returns:
-            for each query vector its weight on each word that it was made of, in the order of the question: every word
-            that the encoder read, or those of its part for a model that splits questions.
-
-        Raises:
-            OSError: the document encoder is not there.
-            ValueError: an empty question, or a model that neither has token anchors nor splits questions.
-        """
-        if self.config.splits_questions:
-            _checked_questions([question], None, 1, True)
-            with self._evaluating():
-                return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
-        if self.config.anchor != "tokens":
-            raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
-        as_questions([question])
-        tokens = self.document_encoder.encode_tokens([question])[0]
-        m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
-        ((_, batch),) = self._batches([question], [tokens.vectors], 1)
-        batch = {name: value.to(self.device) for name, value in batch.items()}
-        with self._evaluating():
-            output = self(**batch, num_query_vectors=self.config.max_query_vectors if auto else m)
-        weights = output.attention[0, :, -len(tokens.vectors) :].cpu()
-        if auto:
-            weights = weights[emitted(output.stop_logits)[0].cpu()]
-        return [word_weights(question, own, tokens.offsets, tokens.words) for own in weights]
-
     def train(self, mode: bool = True) -> Self:
         """Training mode; what was kept of the prompt is forgotten, for weights will change."""
         if mode:
             self._prompt_cache.drop()
         return super().train(mode)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """In evaluation mode; afterwards in the mode before."""
-        was_training = self.training
-        if was_training:
-            self.eval()
-        try:
-            yield
-        finally:
-            if was_training:
-                self.train()
-
-    def _batches(
-        self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
-    ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
-
-        Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
-        """
-        count = len(input_vectors) if texts is None else len(texts)
-        lengths = torch.zeros(count) if texts is None else torch.tensor([len(text) for text in texts])
-        if texts is None and self.config.token_vectors:
-            lengths = torch.tensor([len(rows) for rows in input_vectors])
-        for stretch in lengths.argsort(descending=True, stable=True).split(TOKENISED_BATCHES * batch_size):
-            questions: dict[str, torch.Tensor] = {}
-            vectors: list[torch.Tensor] | None = None
-            if input_vectors is not None:
-                vectors = [input_vectors[row] for row in stretch.tolist()]
-            if texts is not None:
-                own = [texts[row] for row in stretch.tolist()]
-                encodes = self.config.anchored or self.config.token_vectors
-                if vectors is None and encodes and self.config.document_encoder:
-                    vectors = self._encode_own(own, batch_size)
-                if self.config.reads_text or vectors is None:
-                    questions = self.tokenize(own)
-            shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
-            sizes = torch.zeros(len(stretch))
-            if questions:
-                sizes = questions["attention_mask"].sum(dim=1)
-            elif self.config.token_vectors and vectors is not None:
-                sizes = torch.tensor([len(tokens) for tokens in vectors])
-            for places in sizes.argsort(descending=True, stable=True).split(batch_size):
-                batch = {}
-                if questions:
-                    batch = {name: ids[places, -int(sizes[places[0]]) :] for name, ids in questions.items()}
-                if vectors is not None:
-                    chosen = [vectors[place] for place in places.tolist()]
-                    if self.config.token_vectors:
-                        batch["input_vectors"], batch["input_mask"] = pad_tokens(chosen)
-                    else:
-                        batch["input_vectors"] = torch.stack(chosen)
-                yield stretch[places], {**shared, **batch}
-
-    def _encode_own(self, texts: list[str], batch_size: int) -> list[torch.Tensor]:
-        """The questions by the document encoder: token vectors `(length, dim)` each, or one vector each."""
-        if self.config.token_vectors:
-            return [tokens.vectors for tokens in self.document_encoder.encode_tokens(texts, batch_size)]
-        return list(self.document_encoder.encode(texts, batch_size))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -805,13 +552,6 @@ class AMERModel(AMERPreTrainedModel):
                 init.normal_(module.weight, std=module.in_features**-0.5)
 
 
-def _emitted(output: Any) -> torch.Tensor:
-    """Which vectors `(batch, m)` the model means: those before its stop, or all where it has no stop score."""
-    if output.stop_logits is None:
-        return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)
-    return emitted(output.stop_logits)
-
-
 def _with_prefix(
     prefix_ids: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -826,31 +566,3 @@ def _with_prefix(
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:
     """The mask with `count` more positions, all read."""
     return torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)
-
-
-def _checked_questions(
-    texts: Sequence[str] | None, input_vectors: Any, batch_size: int, token_vectors: bool
-) -> torch.Tensor | list[torch.Tensor] | None:
-    """The vectors as float32, `(n, dim)` or n times `(length, dim)`, once questions and batch size are in order."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    if texts is None and input_vectors is None:
-        raise ValueError("No question was given: pass texts, input_vectors, or both.")
-    if len(texts if texts is not None else input_vectors) == 0:
-        raise ValueError("No questions were given; pass at least one.")
-    if input_vectors is None:
-        return None
-    if token_vectors:
-        input_vectors = [torch.as_tensor(tokens, dtype=torch.float32) for tokens in input_vectors]
-        if any(tokens.dim() != 2 or not len(tokens) for tokens in input_vectors):
-            raise ValueError("input_vectors must be one array (length, dim) of token vectors for each question.")
-    else:
-        input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
-    for vectors in input_vectors if token_vectors else [input_vectors]:
-        if not torch.isfinite(vectors).all() or (vectors == 0).all(dim=-1).any():
-            raise ValueError(
-                "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
-            )
-    if texts is not None and len(texts) != len(input_vectors):
-        raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors.")
-    return input_vectors

@@ -53,7 +53,7 @@ class AMERCollator:
           a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
 
     For a model that splits questions, the rows of the batch are the *parts* of the questions, each with one target.
-    Of the whole questions it has the encoder's states of their tokens, `input_words (questions, words, DEPTHS * dim)` and
+    Of the whole questions it has the encoder's states, `input_words (questions, words, DEPTHS * dim)` and
     `words_mask (questions, words)`, `part_labels (questions, words)` (see `modeling_amer.part_labels`), `part_counts
     (questions,)`, and their texts as `questions`.
 

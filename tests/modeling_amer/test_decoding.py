@@ -135,7 +135,7 @@ def test_a_sliding_window_sees_no_padding(tmp_path, window):
 
 
 def test_one_long_question_costs_the_others_no_padding(llama, monkeypatch):
-    monkeypatch.setattr("modeling_amer.modeling_amer.TOKENISED_BATCHES", 2)
+    monkeypatch.setattr("modeling_amer.encoding_amer.TOKENISED_BATCHES", 2)
     model = build(llama)
     questions = ["x" * n for n in (3, 90, 4, 2, 5, 3, 2, 4)]
     read = []

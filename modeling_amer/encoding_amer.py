@@ -1,0 +1,323 @@
+"""Questions in, query embeddings out: texts are tokenised, batched by length, and put through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, Literal, overload
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.utils import logging
+
+from .anchors_amer import WordWeight, word_weights
+from .encoder_amer import QuestionEncoder, pad_tokens
+from .parts_amer import Part, attribute_parts, encode_parts, split
+from .persistence_amer import AMERPreTrainedModel
+from .prompting_amer import as_questions, longest_question, tokenize_queries
+from .stopping_amer import QueryEmbeddings, blank, emitted
+
+TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
+
+
+class AMERQueryEncoder(AMERPreTrainedModel):
+    """What one asks of [`AMERModel`]: `encode_query`, the parts of questions, and what each vector stands for."""
+
+    _encoder: QuestionEncoder | None
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The prompted questions as `input_ids`, `attention_mask` and `prefix_ids`; see `tokenize_queries`."""
+        if self.tokenizer is None or self.config.prompt_template is None:
+            raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
+        longest = longest_question(self.tokenizer, self.config)
+        return tokenize_queries(self.tokenizer, self.config.prompt_template, texts, longest)
+
+    @property
+    def document_encoder(self) -> QuestionEncoder:
+        """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
+
+        In a bfloat16 model its transformer computes in bfloat16, too.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
+        """
+        if self._encoder is None:
+            identity = self.config.document_encoder
+            if not identity:
+                raise ValueError("The configuration names no document encoder: pass input_vectors.")
+            dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else None
+            self._encoder = QuestionEncoder.from_identity(
+                identity, self.document_encoder_path, dtype, **self._encoder_options
+            )
+        return self._encoder.to(self.device)
+
+    @overload
+    def encode_query(
+        self,
+        texts: str | Iterable[str] | None = None,
+        num_query_vectors: int | None = None,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        input_vectors: Any = None,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def encode_query(
+        self,
+        texts: str | Iterable[str] | None = None,
+        num_query_vectors: Literal["auto"] = ...,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        input_vectors: Any = None,
+    ) -> QueryEmbeddings: ...
+
+    @torch.no_grad()
+    def encode_query(
+        self,
+        texts: str | Iterable[str] | None = None,
+        num_query_vectors: int | Literal["auto"] | None = None,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        input_vectors: Any = None,
+    ) -> torch.Tensor | QueryEmbeddings:
+        """Query embeddings of many questions: batched by length, cached, in the order given.
+
+        Args:
+            texts: the questions, by their position in any sequence (list, array, series, column); one string gives
+                one question without the batch axis.
+            num_query_vectors: m; the configuration's by default. "auto": as many as the model says, at least one and
+                at most the configuration's `max_query_vectors`. A model that splits questions has zeros after the last
+                vector of a question of fewer parts.
+            batch_size: questions decoded at a time.
+            show_progress_bar: show how many batches are done.
+            input_vectors: the same questions as vectors, `(n, dim)`, for an anchored or a vector-only model; for one
+                that reads token vectors a sequence of n arrays `(length, dim)`. Not needed where the configuration
+                names the document encoder: the model then makes them. A model that splits questions takes each of
+                them for one part, and no text with them.
+
+        Returns:
+            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string. With "auto", those and their
+            mask: see [`QueryEmbeddings`].
+
+        Raises:
+            OSError: the document encoder is needed and not there.
+            TypeError: a question that is no string; names its position.
+            ValueError: an empty question or one that is no Unicode text, none at all, m or batch_size < 1, "auto" for
+                a model that cannot choose m, not what this model reads, no room for m in the decoder's positions, or
+                vectors that are not finite, zero, or of another size or count; weights that give vectors without
+                length.
+        """
+        if isinstance(texts, str):
+            one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
+            return QueryEmbeddings(*(part[0] for part in one)) if isinstance(one, QueryEmbeddings) else one[0]
+        texts = None if texts is None else as_questions(texts)
+        auto = num_query_vectors == "auto"
+        if auto and not self.config.chooses_number:
+            raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
+        if self.config.splits_questions and texts is not None:
+            return self._encode_parts(texts, num_query_vectors, batch_size, show_progress_bar, input_vectors)
+        m = self.config.max_query_vectors if auto else num_query_vectors
+        m = 1 if self.config.splits_questions else m
+        input_vectors = _checked_questions(texts, input_vectors, batch_size, self.config.token_vectors)
+        count = len(input_vectors) if texts is None else len(texts)
+        batches = logging.tqdm(
+            self._batches(texts, input_vectors, batch_size),
+            total=-(-count // batch_size),
+            desc="Encoding",
+            disable=not show_progress_bar,
+        )
+        order, encoded, masks = [], [], []
+        with self._evaluating():
+            for rows, batch in batches:
+                batch = {name: value.to(self.device) for name, value in batch.items()}
+                output = self(**batch, num_query_vectors=m)
+                order.append(rows)
+                encoded.append(output.query_embeddings.cpu())
+                if auto:
+                    masks.append(_emitted(output).cpu())
+        back = torch.cat(order).argsort()
+        query_embeddings = torch.cat(encoded)[back]
+        if not query_embeddings[:, 0].any(dim=-1).all():  # those of absent parts are zeros
+            raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
+        if not auto:
+            return query_embeddings
+        mask = torch.cat(masks)[back]
+        most = int(mask.sum(dim=1).max())
+        return QueryEmbeddings(blank(query_embeddings, mask)[:, :most], mask[:, :most])
+
+    @torch.no_grad()
+    def find_parts(self, texts: Sequence[str], most: int | None = None, batch_size: int = 64) -> list[list[Part]]:
+        """The parts of each question, in their order; each has a vector of its own.
+
+        Args:
+            texts: the questions.
+            most: parts of a question, the last of which takes in all that follow; the configuration's
+                `max_query_vectors` by default.
+            batch_size: questions read at a time.
+
+        Raises:
+            OSError: the document encoder is not there.
+            ValueError: an empty question, none at all, or a model that does not split questions.
+        """
+        if not self.config.splits_questions:
+            raise ValueError("This model does not split questions: it was not trained with splits_questions.")
+        texts = as_questions(texts)
+        _checked_questions(texts, None, batch_size, True)
+        with self._evaluating():
+            return split(self, texts, most or self.config.max_query_vectors, batch_size)
+
+    def _encode_parts(
+        self,
+        texts: Sequence[str],
+        num_query_vectors: int | Literal["auto"] | None,
+        batch_size: int,
+        show_progress_bar: bool,
+        input_vectors: Any,
+    ) -> torch.Tensor | QueryEmbeddings:
+        """`encode_query` of a model that splits questions."""
+        if input_vectors is not None:
+            raise ValueError("A model that splits questions encodes their parts itself: pass texts or input_vectors.")
+        _checked_questions(texts, None, batch_size, True)
+        auto = num_query_vectors == "auto"
+        most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
+        most = self.config.max_query_vectors if auto else most
+        if not isinstance(most, Integral) or most < 1:
+            raise ValueError(f'num_query_vectors must be an integer of at least 1 or "auto", got {most!r}.')
+        with self._evaluating():
+            _, vectors = encode_parts(self, list(texts), int(most), batch_size, show_progress_bar)
+        query_embeddings = pad_sequence(vectors, batch_first=True)
+        if not auto:
+            return nn.functional.pad(query_embeddings, (0, 0, 0, int(most) - query_embeddings.shape[1]))
+        lengths = torch.tensor([len(own) for own in vectors])
+        return QueryEmbeddings(query_embeddings, torch.arange(query_embeddings.shape[1]) < lengths[:, None])
+
+    @torch.no_grad()
+    def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
+        """Which words of a question each of its query vectors stands for.
+
+        Args:
+            question: one question.
+            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
+
+        Returns:
+            for each query vector its weight on each word that it was made of, in the order of the question: every word
+            that the encoder read, or those of its part for a model that splits questions.
+
+        Raises:
+            OSError: the document encoder is not there.
+            ValueError: an empty question, or a model that neither has token anchors nor splits questions.
+        """
+        if self.config.splits_questions:
+            _checked_questions([question], None, 1, True)
+            with self._evaluating():
+                return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
+        if self.config.anchor != "tokens":
+            raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
+        as_questions([question])
+        tokens = self.document_encoder.encode_tokens([question])[0]
+        m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
+        ((_, batch),) = self._batches([question], [tokens.vectors], 1)
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        with self._evaluating():
+            output = self(**batch, num_query_vectors=self.config.max_query_vectors if auto else m)
+        weights = output.attention[0, :, -len(tokens.vectors) :].cpu()
+        if auto:
+            weights = weights[emitted(output.stop_logits)[0].cpu()]
+        return [word_weights(question, own, tokens.offsets, tokens.words) for own in weights]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """In evaluation mode; afterwards in the mode before."""
+        was_training = self.training
+        if was_training:
+            self.eval()
+        try:
+            yield
+        finally:
+            if was_training:
+                self.train()
+
+    def _batches(
+        self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
+
+        Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
+        """
+        count = len(input_vectors) if texts is None else len(texts)
+        lengths = torch.zeros(count) if texts is None else torch.tensor([len(text) for text in texts])
+        if texts is None and self.config.token_vectors:
+            lengths = torch.tensor([len(rows) for rows in input_vectors])
+        for stretch in lengths.argsort(descending=True, stable=True).split(TOKENISED_BATCHES * batch_size):
+            questions: dict[str, torch.Tensor] = {}
+            vectors: list[torch.Tensor] | None = None
+            if input_vectors is not None:
+                vectors = [input_vectors[row] for row in stretch.tolist()]
+            if texts is not None:
+                own = [texts[row] for row in stretch.tolist()]
+                encodes = self.config.anchored or self.config.token_vectors
+                if vectors is None and encodes and self.config.document_encoder:
+                    vectors = self._encode_own(own, batch_size)
+                if self.config.reads_text or vectors is None:
+                    questions = self.tokenize(own)
+            shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
+            sizes = torch.zeros(len(stretch))
+            if questions:
+                sizes = questions["attention_mask"].sum(dim=1)
+            elif self.config.token_vectors and vectors is not None:
+                sizes = torch.tensor([len(tokens) for tokens in vectors])
+            for places in sizes.argsort(descending=True, stable=True).split(batch_size):
+                batch = {}
+                if questions:
+                    batch = {name: ids[places, -int(sizes[places[0]]) :] for name, ids in questions.items()}
+                if vectors is not None:
+                    chosen = [vectors[place] for place in places.tolist()]
+                    if self.config.token_vectors:
+                        batch["input_vectors"], batch["input_mask"] = pad_tokens(chosen)
+                    else:
+                        batch["input_vectors"] = torch.stack(chosen)
+                yield stretch[places], {**shared, **batch}
+
+    def _encode_own(self, texts: list[str], batch_size: int) -> list[torch.Tensor]:
+        """The questions by the document encoder: token vectors `(length, dim)` each, or one vector each."""
+        if self.config.token_vectors:
+            return [tokens.vectors for tokens in self.document_encoder.encode_tokens(texts, batch_size)]
+        return list(self.document_encoder.encode(texts, batch_size))
+
+
+def _emitted(output: Any) -> torch.Tensor:
+    """Which vectors `(batch, m)` the model means: those before its stop, or all where it has no stop score."""
+    if output.stop_logits is None:
+        return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)
+    return emitted(output.stop_logits)
+
+
+def _checked_questions(
+    texts: Sequence[str] | None, input_vectors: Any, batch_size: int, token_vectors: bool
+) -> torch.Tensor | list[torch.Tensor] | None:
+    """The vectors as float32, `(n, dim)` or n times `(length, dim)`, once questions and batch size are in order."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if texts is None and input_vectors is None:
+        raise ValueError("No question was given: pass texts, input_vectors, or both.")
+    if len(texts if texts is not None else input_vectors) == 0:
+        raise ValueError("No questions were given; pass at least one.")
+    if input_vectors is None:
+        return None
+    if token_vectors:
+        input_vectors = [torch.as_tensor(tokens, dtype=torch.float32) for tokens in input_vectors]
+        if any(tokens.dim() != 2 or not len(tokens) for tokens in input_vectors):
+            raise ValueError("input_vectors must be one array (length, dim) of token vectors for each question.")
+    else:
+        input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
+    for vectors in input_vectors if token_vectors else [input_vectors]:
+        if not torch.isfinite(vectors).all() or (vectors == 0).all(dim=-1).any():
+            raise ValueError(
+                "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
+            )
+    if texts is not None and len(texts) != len(input_vectors):
+        raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors.")
+    return input_vectors
