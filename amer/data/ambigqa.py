@@ -1,4 +1,4 @@
-"""AmbigQA with the multi-answer questions of NQ-Open: a target for every answer of an ambiguous question."""
+"""AmbigQA with the multi-answer questions of NQ-Open: one target for each answer of an ambiguous question."""
 
 from __future__ import annotations
 
@@ -54,32 +54,32 @@ def build_ambigqa(
 ) -> None:
     """Build AmbigQA as the paper does (A.3): `path/dataset/` and `path/dropped.jsonl`.
 
-    Kept are questions with several answers, each of which stands in a document that the question itself retrieves.
-    Half of those of AmbigQA's development split are the test set. The other half, AmbigQA's training split and NQ-Open
-    are for training, but for questions that are in the test set; a tenth of them is the validation set (paper §6.1).
-    All copies of a question are in the same split.
+    The builder keeps a question if it has several answers and a search for the question finds a document for each of
+    them. Half of the kept questions of AmbigQA's development split are the test set. The other half, AmbigQA's
+    training split and NQ-Open are for training, without the questions of the test set; a tenth of them is the
+    validation set (paper §6.1). All copies of a question are in the same split.
 
-    A target of AmbigQA is one disambiguation, with its aliases, of the first annotation that has several; one of
-    NQ-Open is one answer string. Targets of a question with the same aliases are merged.
+    In AmbigQA a target is one disambiguation, with its aliases, of the first annotation that has several. In NQ-Open
+    a target is one answer string. Targets of a question with the same aliases are merged.
 
-    A build that is killed and called again goes on where it stopped; a finished one is left as it is.
+    An interrupted build resumes when called again; a finished one is not changed.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        documents: the corpus, as `open_documents` gives it.
-        searches: what finds candidates; in the paper BM25, Contriever and Inf-Retriever.
-        source: a name on the Hub, or a folder: a clone of the Hub's, or the published JSON files.
+        documents: the corpus, from `open_documents`.
+        searches: the searches that find candidates; the paper uses BM25, Contriever and Inf-Retriever.
+        source: a name on the Hub, or a folder with a clone of the Hub repository or the published JSON files.
         nq_open: NQ-Open's development and test files, JSONL or JSON lists.
-        depth: candidates of each search.
-        test_fraction: part of the mapped development questions that is the test set.
-        validation_fraction: part of the training questions that is the validation set.
-        seed: of both choices.
+        depth: number of candidates of each search.
+        test_fraction: share of the mapped development questions for the test set.
+        validation_fraction: share of the training questions for the validation set.
+        seed: seed of both random choices.
 
     Raises:
         FileNotFoundError: a file or a split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is cut short.
-        ValueError: a record is malformed (names file and record), or a split comes out empty.
+        OSError: a file is truncated.
+        ValueError: a record is malformed (the message names file and record), or a split is empty.
     """
     path, folder = Path(path), pull_folder(source)
     files = {split: _files(folder, split) for split in FILES} | {"nq_open": [Path(file) for file in nq_open]}
@@ -104,7 +104,7 @@ def build_ambigqa(
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """The files of a split: the first of the published kinds that is there."""
+    """The files of a split: those that match the first pattern with a match."""
     for pattern in FILES[split]:
         if found := sorted(folder.glob(pattern)):
             return found
@@ -112,7 +112,7 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 
 def _read(file: Path, split: str) -> Iterator[SourceQuestion]:
-    """The questions of a file, whatever number of answers they have."""
+    """Read the questions of a file, with any number of answers."""
     for place, record in read_records(file):
         try:
             query = record["question"]
@@ -138,7 +138,7 @@ def _answers(annotations: Any) -> list[list[str]]:
 
 
 def _as_records(value: Any) -> list[dict[str, Any]]:
-    """A list of records; the Hub's files have a record of lists in its place."""
+    """Return a list of records; the Hub's files have a record of lists instead."""
     if isinstance(value, dict):
         return [dict(zip(value, fields, strict=True)) for fields in zip(*value.values(), strict=True)]
     return value

@@ -1,4 +1,4 @@
-"""Whether a text contains an answer, as DPR decides it: by tokens, without regard to case."""
+"""Decides whether a text contains an answer as DPR does: token by token, ignoring case."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 
 def normalise_answer(text: str) -> str:
-    """The tokens of DPR's SimpleTokenizer (on NFD, uncased), joined by single spaces.
+    """Return the tokens of DPR's SimpleTokenizer (on NFD, uncased), joined by single spaces.
 
-    A token is a run of letters, numbers and marks, or one character of any other kind but separators and
-    controls: punctuation marks and articles count.
+    A token is a run of letters, numbers and marks, or any other single character except separators and controls.
+    Punctuation and articles are kept.
     """
     spaced = _token_breaks().sub(r" \1 ", unicodedata.normalize("NFD", text))
     return " ".join(spaced.split()).lower()
 
 
 class AnswerMatcher:
-    """Finds the answers of one query in texts, with the outcome of DPR's `has_answer`.
+    """Finds the answers of one query in texts, with the same result as DPR's `has_answer`.
 
-    A text covers a target when the tokens of one of its aliases stand in it one after another (paper A.3): when the
+    A text covers a target if it contains the tokens of one of the target's aliases in sequence (paper A.3): if the
     normalised text contains the normalised alias with a space on either side.
     """
 
@@ -34,14 +34,14 @@ class AnswerMatcher:
             answers: the query's targets, each a list of aliases.
 
         Raises:
-            ValueError: no target, a target without aliases, or an alias without a single token; names it.
+            ValueError: there is no target, a target has no aliases, or an alias has no token.
         """
         if isinstance(answers, str) or not len(answers):
-            raise ValueError(f"the answers are {answers!r}: give one list of aliases for each, at least one")
+            raise ValueError(f"the answers are {answers!r}: give at least one answer, each a list of aliases")
         self._aliases = [_bounded_aliases(number, aliases) for number, aliases in enumerate(answers)]
 
     def covers(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts contain which answers, `(texts, targets)` bool."""
+        """Return which texts contain which answers, `(texts, targets)` bool."""
         found = np.zeros((len(texts), len(self._aliases)), dtype=bool)
         for row, text in enumerate(texts):
             bounded = f" {normalise_answer(text)} "
@@ -51,9 +51,9 @@ class AnswerMatcher:
 
 @cache
 def _token_breaks() -> Any:
-    """What a text is cut at: a character that is a token by itself (group 1), or a separator other than the space.
+    """Where to break a text: at a character that is a token by itself (group 1), or a separator except the space.
 
-    Spaces, most of all breaks, are left to `str.split`, which is faster than finding every token by itself.
+    `str.split` handles spaces, the most frequent break, faster than a search for every token.
     """
     import regex
 
@@ -61,12 +61,12 @@ def _token_breaks() -> Any:
 
 
 def _bounded_aliases(number: int, aliases: Sequence[str]) -> list[str]:
-    """The normalised aliases, each once, with a space on either side, so that they match whole tokens alone."""
+    """The distinct normalised aliases, with a space on either side so that they match only whole tokens."""
     if isinstance(aliases, str) or not len(aliases):
         raise ValueError(f"answer number {number} has the aliases {aliases!r}: give a list of strings, at least one")
     bounded = {f" {normalise_answer(alias)} ": alias for alias in aliases}
     if "  " in bounded:
         raise ValueError(
-            f"answer number {number} has the alias {bounded['  ']!r}, of which normalisation leaves nothing: drop it"
+            f"answer number {number} has the alias {bounded['  ']!r}, which normalises to nothing: drop it"
         )
     return list(bounded)

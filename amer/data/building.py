@@ -1,4 +1,4 @@
-"""What the builders of question answering datasets share: questions with their places, drops, gold, the result."""
+"""Shared parts of the builders of question answering datasets."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from amer.files import atomic_write, differences, read_json, read_manifest, read
 from amer.locks import KILLED_WRITES, RUN_FILE
 from amer.text_lines import Place, read_objects
 
-WORK = "work"  # beside the result: what a killed build goes on from
-WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # of `build_wikipedia` and `map_gold`
+WORK = "work"  # folder beside the result: an interrupted build resumes from its files
+WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # written by `build_wikipedia` and `map_gold`
 DROPPED_FILE = "dropped.jsonl"
 Targets = dict[str, list[list[str]]]
-"""By query id: of every answer the ids of the documents that contain it."""
+"""Query id -> for each answer, the ids of the documents that contain it."""
 
 
 class SourceQuestion(NamedTuple):
@@ -38,32 +38,32 @@ class SourceQuestion(NamedTuple):
 
 
 class DroppedRecords:
-    """What a builder leaves out or changes: counted by reason in `dataset.json`, listed in `dropped.jsonl`."""
+    """The records a builder drops or changes: `dataset.json` counts them by reason, `dropped.jsonl` lists them."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start without records."""
         self.records: list[dict[str, Any]] = []
 
     def add(self, reason: str, place: Place, **details: Any) -> None:
-        """Note what was left out, and why; equal reasons are counted together."""
+        """Note a record and the reason; `counts` counts equal reasons together."""
         self.records.append({"reason": reason, "file": Path(place.file).name, place.unit: place.number, **details})
 
     def counts(self) -> dict[str, int]:
-        """How often each reason was given."""
+        """The number of records for each reason."""
         return dict(sorted(Counter(record["reason"] for record in self.records).items()))
 
     def write(self, file: Path) -> None:
-        """One JSON object a line."""
+        """Write one JSON object per line."""
         with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
 
 
 def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The records of a JSON list, a JSONL file or a Parquet file.
+    """Read the records of a JSON list, a JSONL file or a Parquet file.
 
     Raises:
-        OSError: a file is cut short.
-        ValueError: it is not of the format that its name says, or holds anything but objects.
+        OSError: the file is truncated.
+        ValueError: the file is not in the format of its suffix, or a record is not an object.
     """
     ending = file.suffix.lower()
     if ending not in (".json", ".parquet"):
@@ -86,25 +86,25 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def usable(
     asked: Iterable[SourceQuestion], drops: DroppedRecords, least: int = 1, most: int | None = None
 ) -> list[SourceQuestion]:
-    """The questions that can be mapped, each with its distinct answers.
+    """Keep the questions with enough answers, and not too many, each with its distinct answers.
 
-    Aliases are compared as they are found in documents, normalised; one of which normalisation leaves nothing goes.
-    Answers with the same aliases are one answer.
+    Aliases are compared after normalisation, as in the documents; an alias that normalises to nothing is dropped.
+    Answers with the same aliases are merged.
 
     Args:
-        asked: as they were read.
-        drops: takes note of what goes, and of merged answers.
-        least: distinct answers a question must have.
-        most: distinct answers it may have.
+        asked: the questions as they were read.
+        drops: collects the dropped questions and aliases, and the merged answers.
+        least: the smallest number of distinct answers of a question.
+        most: the largest number of distinct answers; None for no limit.
 
     Raises:
-        ValueError: no string or lists of strings, or two questions of one id; names the places.
+        ValueError: a question is not a string, its answers are not lists of strings, or two questions have one id.
     """
     kept: list[SourceQuestion] = []
     first: dict[str, Place] = {}
     for question, place in asked:
         if first.setdefault(question.query_id, place) != place:
-            raise ValueError(f"{place} has the id of {first[question.query_id]}: ids are unique, correct one of them")
+            raise ValueError(f"{place} has the id of {first[question.query_id]}: ids are unique, change one of them")
         _check(question, place)
         question = question._replace(answers=_distinct(question, place, drops))
         reason = _unusable(question, least, most)
@@ -127,7 +127,7 @@ def _check(question: Question, place: Place) -> None:
 
 
 def _distinct(question: Question, place: Place, drops: DroppedRecords) -> list[list[str]]:
-    """The answers that differ, each the aliases that differ; an answer of which no alias is left is an empty list."""
+    """The distinct answers, each with its distinct aliases; an empty list for an answer without a usable alias."""
     query_id = question.query_id
     distinct: dict[frozenset[str], list[str]] = {}
     for aliases in question.answers:
@@ -165,7 +165,7 @@ def find_gold(
     depth: int,
     drops: DroppedRecords,
 ) -> Targets:
-    """The gold documents of the questions whose every answer has one; the others are noted (paper A.3)."""
+    """Find the gold documents (paper A.3); `drops` notes each question that has an answer without one."""
     gold = map_gold([question for question, _ in asked], searches, documents, path / WORK, depth)
     for question, place in asked:
         if question.query_id in gold.unmapped:
@@ -175,23 +175,24 @@ def find_gold(
 
 
 def question_key(question: Question) -> str:
-    """What copies of a question have in common: its tokens, without regard to case and to a question mark."""
+    """A key that copies of a question share: its tokens, without case and question mark."""
     return normalise_answer(question.query).removesuffix(" ?")
 
 
 def divide(
     asked: Sequence[SourceQuestion], fraction: float, salt: str
 ) -> tuple[list[SourceQuestion], list[SourceQuestion]]:
-    """A fraction of the questions, rounded up, and the others; copies of a question are never parted.
+    """Split the questions into a fraction (rounded up) and the rest; copies of a question stay together.
 
-    Chosen are those whose SHA-256 with the salt comes first, so that it depends neither on their order nor, but for
-    the last, on the others. What is divided again needs another salt: of the others, the first are no fair choice.
+    The fraction takes the questions with the smallest SHA-256 of salt and question. The order of the questions does
+    not matter, and adding questions moves few others. To divide the rest again, use another salt: with the same one
+    the choice would not be random.
 
     Raises:
         ValueError: the fraction is not between 0 and 1.
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"a fraction of the questions lies between 0 and 1, got {fraction}")
+        raise ValueError(f"a fraction of the questions must lie between 0 and 1, got {fraction}")
     keys = {question_key(question) for question, _ in asked}
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{salt} {key}".encode()).digest())
     chosen = {*ranked[: math.ceil(fraction * len(ranked) - 1e-9)]}
@@ -204,7 +205,7 @@ def divide(
 def unseen(
     asked: Iterable[SourceQuestion], test: Iterable[SourceQuestion], drops: DroppedRecords
 ) -> list[SourceQuestion]:
-    """The questions that are not in the test set; the others are noted."""
+    """Keep the questions that are not in the test set; `drops` notes the others."""
     tested = {question_key(question) for question, _ in test}
     kept = []
     for question, place in asked:
@@ -216,12 +217,12 @@ def unseen(
 
 
 def twentieth(name: str) -> int:
-    """Which of twenty parts, 0 to 19, a name falls into, by its SHA-1: a split that depends on nothing else."""
+    """Assign a name to one of twenty parts, 0 to 19, by its SHA-1 alone."""
     return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 20
 
 
 def as_split(asked: Sequence[SourceQuestion], targets: Targets) -> RetrievalDataset:
-    """The questions with their targets."""
+    """Make a split of the questions and their targets."""
     return RetrievalDataset(
         query_ids=[question.query_id for question, _ in asked],
         queries=[question.query for question, _ in asked],
@@ -231,12 +232,12 @@ def as_split(asked: Sequence[SourceQuestion], targets: Targets) -> RetrievalData
 
 
 def counted(stages: Mapping[str, Mapping[str, Sequence[SourceQuestion]]]) -> dict[str, dict[str, int]]:
-    """How many questions of each published split were left after each stage."""
+    """The number of questions of each published split after each stage."""
     return {stage: {split: len(asked) for split, asked in parts.items()} for stage, parts in stages.items()}
 
 
 def against_paper(expected: Mapping[str, float], splits: Mapping[str, RetrievalDataset]) -> dict[str, Any]:
-    """The numbers of the paper's Table 1 beside those of the splits."""
+    """The numbers of the paper's Table 1, and those of the splits."""
     answers = [len(targets) for targets in splits["test"].targets]
     found = {
         "train and validation": len(splits["train"]) + len(splits["validation"]),
@@ -254,7 +255,7 @@ def described(
     searches: Sequence[Retriever],
     **arguments: Any,
 ) -> dict[str, Any]:
-    """What `dataset.json` says of how a dataset was built, before it is; `is_built` compares the arguments."""
+    """The description of a build for `dataset.json`, made before the build; `is_built` compares its arguments."""
     given = {
         "files": [f"{file.name} {file_checksum(file)}" for file in files],
         "documents": None if documents is None else fingerprint(documents),
@@ -265,13 +266,13 @@ def described(
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove the temporary files and folders of writes that were killed."""
+    """Remove the temporary files and folders of interrupted writes."""
     for leftover in [leftover for folder in folders for leftover in folder.glob(KILLED_WRITES)]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def remove_work(path: Path) -> None:
-    """Remove what a build would go on from, and nothing of others that may be called so too."""
+    """Remove the files that a build resumes from; keep other files that happen to be in a folder of that name."""
     work = path / WORK
     for file in [file for pattern in WORK_FILES for file in work.glob(pattern)]:
         file.unlink()
@@ -280,10 +281,10 @@ def remove_work(path: Path) -> None:
 
 
 def is_built(path: Path, info: Mapping[str, Any]) -> bool:
-    """Whether the dataset is there already; what killed builds left beside it is removed.
+    """Whether the dataset exists already; also removes the leftovers of interrupted builds.
 
     Raises:
-        FileExistsError: the dataset there was built with other arguments, or from other files.
+        FileExistsError: the existing dataset was built with other arguments, or from other files.
     """
     remove_leftovers(path)
     if not (path / "dataset").exists():
@@ -298,17 +299,17 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
 
 
 def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, Any], drops: DroppedRecords) -> None:
-    """Write `path/dropped.jsonl`, then `path/dataset/`, then remove the work.
+    """Write `path/dropped.jsonl`, then `path/dataset/`, then remove the work folder.
 
     Raises:
-        ValueError: a split came out empty.
+        ValueError: a split is empty.
     """
     drops.write(path / DROPPED_FILE)
     empty = [name for name, split in splits.items() if not len(split)]
     if empty:
         raise ValueError(
-            f"no question was left for {', '.join(empty)}: {path / DROPPED_FILE} lists what was dropped and why; is "
-            "the corpus the right one?"
+            f"no question was left for {', '.join(empty)}: {path / DROPPED_FILE} lists the dropped questions and the "
+            "reasons; check that the corpus is the right one"
         )
     save_dataset_dir(path / "dataset", splits, {**info, "drops": drops.counts()})
     remove_work(path)

@@ -1,4 +1,4 @@
-"""Compound questions: several questions about different things, joined into one, each part with its own target."""
+"""Compound questions: several questions about different things joined into one; each part has its own target."""
 
 from __future__ import annotations
 
@@ -22,43 +22,44 @@ from amer.hub import pull_folder
 
 TEMPLATES = Path(__file__).parent / "compound_templates.yaml"
 HELD_OUT_TEMPLATES = Path(__file__).parent / "compound_templates_held_out.yaml"
-"""For evaluation: none of them is in `TEMPLATES`."""
+"""Templates for evaluation; none of them is in `TEMPLATES`."""
 
 PART = "{}"
 ASK = "{ask}"
 ANY = "{any}"
 MARKS = (",", ";", ".", "?", "!", ":", "-", "/", "|", "&", "+", ")", "...", "->")
-MOST_WORDS = 4  # that stand for {any}
+MOST_WORDS = 4  # in place of {any}
 SHARES = (0.25, 0.25, 0.25, 0.25)
 MOST_DRAWS = 100
 
 
 class Templates(NamedTuple):
-    """How questions are joined.
+    """The templates that join questions.
 
     Attributes:
-        forms: by number of parts the templates: `{}` is a part, `{ask}` a part in the words of one of the asks, and
-            `{any}` a mark or some words at random. Where they stand, only the parts themselves show where they end.
-        asks: how a part may be asked for, with one `{}` each, such as "how do I {}".
+        forms: number of parts -> templates. In a template, `{}` is a part, `{ask}` is a part worded with one of
+            `asks`, and `{any}` is a random mark or some random words. Since `{any}` can be anything, a model cannot
+            find the ends of the parts by the text between them.
+        asks: ways to ask for a part, with one `{}` each, such as "how do I {}".
     """
 
     forms: Mapping[int, Sequence[str]]
     asks: Sequence[str] = ()
 
     def without_any(self) -> Templates:
-        """Only those that a person could have written: for evaluation."""
+        """Keep the templates that a person could have written, those without `{any}`, for evaluation."""
         forms = {count: [form for form in own if ANY not in form] for count, own in self.forms.items()}
         return self._replace(forms=forms)
 
     def draw(self, count: int, rng: np.random.Generator, words: Sequence[str]) -> str:
-        """A template with `count` times `{}`; `words` are those that may stand for `{any}`.
+        """Draw a template with `count` times `{}`; `words` may replace `{any}`.
 
         Raises:
-            ValueError: there is none of so many parts.
+            ValueError: there is no template of `count` parts.
         """
         if not self.forms.get(count):
             there = sorted(number for number, own in self.forms.items() if own)
-            raise ValueError(f"there is no template of {count} parts, only of {there}: add one without {ANY}")
+            raise ValueError(f"there is no template of {count} parts, only of {there}: add a template without {ANY}")
         form = self.forms[count][int(rng.integers(len(self.forms[count])))]
         while ASK in form:
             form = form.replace(ASK, self.asks[int(rng.integers(len(self.asks)))], 1)
@@ -68,14 +69,14 @@ class Templates(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Questions of one target each, ready to be joined.
+    """Questions with one target each, ready to be joined.
 
     Attributes:
         texts: the questions without the period or question mark at their end.
-        inner: the same as they stand inside a sentence: "compute the mean", but "HTTP server".
-        words: all that are in the texts, each once.
-        targets: of each question the ids of the documents that answer it.
-        answers: of each question its answer's aliases, if it has any.
+        inner: the questions as written inside a sentence: "compute the mean", but "HTTP server".
+        words: the distinct words of the texts.
+        targets: for each question, the ids of the documents that answer it.
+        answers: for each question, the aliases of its answer, or None.
     """
 
     texts: list[str]
@@ -89,9 +90,9 @@ class Compound(NamedTuple):
     """A compound question.
 
     Attributes:
-        rows: of `Parts`, in the order of the parts in the question.
-        question: its text.
-        spans: of each part, where it begins and ends in the text, in characters.
+        rows: the rows of `Parts`, in the order of the parts in the question.
+        question: text of the question.
+        spans: `[start, end]` of each part in the text, in characters.
     """
 
     rows: list[int]
@@ -111,18 +112,18 @@ def build_compound(
 ) -> None:
     """Join the single-target questions of a dataset into compound questions: `path/dataset/`.
 
-    The corpus is that of the source. Only questions of one split are joined with each other; those of several targets
-    are left out. The parts of a question have no target document in common. The column `spans` says where each part
-    stands in the question.
+    The corpus is the corpus of the source. Questions are joined only within a split; questions with several targets
+    are left out. The parts of a question share no target document. The column `spans` holds the position of each part
+    in the question.
 
-    A finished build is left as it is.
+    A finished build is not changed.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        source: a dataset directory, the folder of a builder that holds one as `dataset/`, or a name on the Hub.
-        templates: a YAML file, see `load_templates`; `HELD_OUT_TEMPLATES` for an evaluation on other forms.
-        shares: of the questions of 1, 2, 3 ... parts; they add up to 1.
-        num_train: questions to draw; 0 to leave the split out, as are splits that the source does not have.
+        source: a dataset directory, the output folder of a builder (with `dataset/` in it), or a name on the Hub.
+        templates: a YAML file, see `load_templates`; `HELD_OUT_TEMPLATES` to evaluate on other forms.
+        shares: the shares of questions with 1, 2, 3 ... parts; they must add up to 1.
+        num_train: number of questions to draw; 0 leaves the split out. A split that the source lacks is left out too.
         num_validation: see `num_train`.
         num_test: see `num_train`.
         seed: the same seed and source give the same dataset.
@@ -130,8 +131,8 @@ def build_compound(
     Raises:
         FileNotFoundError: there is no such dataset or template file.
         FileExistsError: `path` holds a dataset of other arguments.
-        ValueError: the source has too few questions of one target, the templates are malformed, or an argument is out
-            of its range.
+        ValueError: the source has too few questions with one target, the templates are malformed, or an argument is
+            out of range.
     """
     path, folder = Path(path), _dataset_folder(source)
     wanted = {"train": num_train, "validation": num_validation, "test": num_test}
@@ -155,11 +156,11 @@ def build_compound(
 def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> Templates:
     """Read templates: a YAML file that maps numbers of parts to lists of texts with `{}` or `{ask}` for each part.
 
-    A list `asks` of texts with one `{}` says what may stand for `{ask}`.
+    An optional list `asks` holds the replacements of `{ask}`, each a text with one `{}`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is malformed, or a template has another number of parts than it stands under.
+        ValueError: the file is malformed, or a template does not have the number of parts that it is listed under.
     """
     try:
         read = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
@@ -171,28 +172,28 @@ def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> Templates:
     for parts, texts in [(1, asks), *read.items()]:
         for text in texts:
             if not isinstance(parts, int) or not isinstance(text, str) or _slots(text) != parts or parts < 1:
-                raise ValueError(f"{file}: the template {text!r} under {parts!r} must be a text with {PART} so often")
+                raise ValueError(f"{file}: the template {text!r} under {parts!r} must have that number of {PART}")
             if (ASK in text and not asks) or (text in asks and (ASK in text or ANY in text)):
-                raise ValueError(f"{file}: {text!r}: {ASK} needs a list of asks, which hold neither {ASK} nor {ANY}")
+                raise ValueError(f"{file}: {text!r}: {ASK} needs a list `asks` of texts without {ASK} and {ANY}")
     return Templates(read, asks)
 
 
 def _slots(template: str) -> int:
-    """How many parts the template has."""
+    """The number of parts of the template."""
     return template.count(PART) + template.count(ASK)
 
 
 def prepare_parts(split: RetrievalDataset) -> Parts:
-    """The questions of a split that have one target, ready to be joined.
+    """Prepare the questions with one target of a split for joining.
 
     Raises:
-        ValueError: its queries are vectors only.
+        ValueError: the queries of the split are vectors only.
     """
     if split.queries is None:
-        raise ValueError("the queries of this dataset are vectors: only texts can be joined")
+        raise ValueError("the queries of this dataset are vectors: only texts can be joined; give a dataset of texts")
     rows = [row for row, targets in enumerate(split.targets) if len(targets) == 1]
     queries = [split.queries[row] for row in rows]
-    # Also of a question that stays alone: the mark at its end would tell the number of parts.
+    # A question with one part loses its mark too: otherwise the mark would reveal the number of parts.
     texts = [_unclosed(query) for query in queries]
     names = _proper_names(texts)
     return Parts(
@@ -205,10 +206,10 @@ def prepare_parts(split: RetrievalDataset) -> Parts:
 
 
 def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, count: int) -> Compound:
-    """One compound question of `count` parts, which have no target document in common.
+    """Draw one compound question of `count` parts that share no target document.
 
     Raises:
-        ValueError: there is no template of so many parts, or too few questions of different targets.
+        ValueError: there is no template of `count` parts, or there are too few questions with different targets.
     """
     template = templates.draw(count, rng, parts.words)
     for _ in range(MOST_DRAWS if count <= len(parts.texts) else 0):
@@ -217,8 +218,8 @@ def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, 
         if len({*documents}) == len(documents):
             return Compound(rows, *_fill(template, [(parts.texts[row], parts.inner[row]) for row in rows]))
     raise ValueError(
-        f"a question of {count} parts needs {count} questions that have one target each, and different ones; of "
-        f"{len(parts.texts)} questions with one target no {count} were found: give a larger dataset or fewer parts"
+        f"a question of {count} parts needs {count} questions with one target each and no target in common: "
+        f"{len(parts.texts)} questions with one target gave no such {count}; give a larger dataset or fewer parts"
     )
 
 
@@ -229,19 +230,19 @@ def draw_dataset(
     count: int,
     shares: Sequence[float] = SHARES,
 ) -> RetrievalDataset:
-    """Draw a split of compound questions, anew in each epoch with `np.random.default_rng([seed, epoch])`.
+    """Draw a split of compound questions; for a new one in each epoch, pass `np.random.default_rng([seed, epoch])`.
 
-    No two questions have the same parts, as long as there are others to draw.
+    No two questions have the same parts, as long as there are other parts to draw.
 
     Args:
-        parts: what to join (`prepare_parts`).
-        templates: how (`load_templates`).
-        rng: in equal states it gives equal questions.
-        count: questions to draw.
-        shares: of the questions of 1, 2, 3 ... parts; they add up to 1.
+        parts: the questions to join, from `prepare_parts`.
+        templates: the templates, from `load_templates`.
+        rng: random number generator; equal states give equal questions.
+        count: number of questions to draw.
+        shares: the shares of questions with 1, 2, 3 ... parts; they must add up to 1.
 
     Raises:
-        ValueError: the shares are none, or as `draw_compound`.
+        ValueError: the shares are invalid, or `draw_compound` raises it.
     """
     numbers = rng.permutation(np.repeat(np.arange(1, len(shares) + 1), _counts(shares, count)))
     seen: set[frozenset[int]] = set()
@@ -263,7 +264,7 @@ def draw_dataset(
 
 
 def _anything(words: Sequence[str], rng: np.random.Generator) -> str:
-    """A mark, or some words."""
+    """Draw a mark or some words."""
     if not words or rng.random() < 1 / 3:
         return f"{MARKS[int(rng.integers(len(MARKS)))]} "
     return f" {' '.join(words[row] for row in rng.integers(len(words), size=rng.integers(1, MOST_WORDS + 1)))} "
@@ -275,7 +276,7 @@ def _dataset_folder(source: str | os.PathLike[str]) -> Path:
 
 
 def _described(folder: Path, templates: Path, **arguments: Any) -> dict[str, Any]:
-    """What `dataset.json` says of how the dataset was built."""
+    """The description of the build for `dataset.json`."""
     origin = read_manifest(folder / "dataset.json", dict)
     files = [folder / f"{name}.parquet" for name in SPLITS if (folder / f"{name}.parquet").is_file()]
     given = {
@@ -287,40 +288,40 @@ def _described(folder: Path, templates: Path, **arguments: Any) -> dict[str, Any
 
 
 def _counts(shares: Sequence[float], count: int) -> list[int]:
-    """How many questions have 1, 2, 3 ... parts; they add up to `count`."""
+    """The numbers of questions with 1, 2, 3 ... parts; they add up to `count`."""
     if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"shares are {list(shares)}: of the questions of 1, 2, 3 ... parts, they must add up to 1")
+        raise ValueError(f"shares are {list(shares)}: the shares of questions with 1, 2, 3 ... parts must add up to 1")
     ends = np.rint(np.cumsum([0.0, *shares]) * count).astype(int)
     return [int(number) for number in np.diff(ends)]
 
 
 def _answers(parts: Parts, rows: Iterable[int]) -> list[list[str]]:
-    """The aliases of every part's answer; nothing where a part has none."""
+    """The aliases of every part's answer; an empty list if a part has none."""
     answers = [parts.answers[row] for row in rows]
     return [] if None in answers else [aliases for aliases in answers if aliases is not None]
 
 
 def _unclosed(text: str) -> str:
-    """A text without the mark at its end; "etc." and "..." stay, and a text of marks alone."""
+    """Remove the mark at the end of a text; keep "etc.", "..." and a text of marks only."""
     text = text.strip()
     return text if text.endswith(("etc.", "..")) else text.rstrip(".?!").rstrip() or text
 
 
 def _proper_names(texts: Iterable[str]) -> set[str]:
-    """Words that, not at the beginning of a text, are capitalised more often than not."""
+    """Words that are capitalised more often than not, except at the beginning of a text."""
     counts = Counter(word for text in texts for word in re.findall(r"\w+", text.partition(" ")[2]))
     return {word for word in counts if word[0].isupper() and counts[word] > counts[word.lower()]}
 
 
 def _inside_sentence(text: str, names: set[str]) -> str:
-    """The text with its first letter in lower case, unless its first word is a name, a code or an abbreviation."""
+    """Write the first letter in lower case, unless the first word is a name, code or abbreviation."""
     first = re.split(r"\W", text, maxsplit=1)[0]
     ordinary = first[:1].isupper() and first[1:].islower() and first not in names
     return text[0].lower() + text[1:] if ordinary or text.startswith("A ") else text
 
 
 def _fill(template: str, parts: Sequence[tuple[str, str]]) -> tuple[str, list[list[int]]]:
-    """The question and each part's span; a part at the beginning of a sentence keeps its capital letter."""
+    """Fill a template: the question and each part's span; a part that begins a sentence keeps its capital letter."""
     first, *others = template.split(PART)
     question = first
     spans: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Your own dataset: questions with the documents that answer them, or with answers alone."""
+"""Builder for your own data: questions with the documents that answer them, or with answers only."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ from amer.hub import load_datasets
 from amer.text_lines import Place, checked_ending, id_text, parse_object, read_lines
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet")
-DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which the Hub keeps beside the data
-SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # the Hub keeps them beside the data
+SAVED = ("dataset_dict.json", "state.json")  # written by `save_to_disk`
 LISTS = ("positives", "answers")
 PIECE = re.compile(r"-\d{5}-of-\d{5}$")  # how the Hub numbers the files of a split
 WHOLE = "query"  # the name of a source without splits
 DOCUMENTS = pa.schema([(name, pa.string()) for name in COLUMNS])
 MOST_PROBLEMS = 20
-MOST_CHARACTERS = 2**31 - 1  # of a cell, which may be a whole document
+MOST_CHARACTERS = 2**31 - 1  # limit for a CSV cell, which may hold a whole document
 
 
 class Problems:
-    """What is wrong with the records: all of it is told at once, up to twenty."""
+    """Collects what is wrong with the records, to report up to twenty problems at once."""
 
     def __init__(self) -> None:
         """Nothing yet."""
         self._texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """Take a note; ValueError when there are twenty."""
+        """Add a problem; raise a ValueError at the twentieth."""
         self._texts.append(text)
         if len(self._texts) == MOST_PROBLEMS:
             self._texts.append("... the first twenty")
             self.check()
 
     def check(self) -> None:
-        """ValueError with all notes, if there are any."""
+        """Raise a ValueError with all problems, if there are any."""
         if self._texts:
             raise ValueError("\n".join(self._texts))
 
@@ -68,8 +68,8 @@ class Row(NamedTuple):
     """A question as it was given.
 
     Attributes:
-        asked: the question, its answers (none is an empty list) and its place.
-        positives: per target what was given of its documents: ids or texts; None where they are to be found.
+        asked: the question, its answers (an empty list if none) and its place.
+        positives: for each target, the ids or texts of its documents; None if the documents must be found.
     """
 
     asked: SourceQuestion
@@ -86,39 +86,42 @@ def build_custom(
     validation_fraction: float = 0.1,
     seed: int = 0,
 ) -> None:
-    """Build a dataset of your own: `path/dataset/`, `path/dropped.jsonl` and, of texts, `path/documents.parquet`.
+    """Build a dataset from your own records: `path/dataset/` and `path/dropped.jsonl`.
 
-    A record has the fields
+    If the positives are texts, it also writes them as the corpus `path/documents.parquet`. A record has the fields
 
     - `query`: the question.
-    - `positives`: its documents, each by its id (a text or a whole number) or as its whole text. A list has a target
-      in each; a list of lists has a target in each list, any document of which is enough. Equal ones are merged.
-    - `answers`: likewise a list of strings, or of lists of aliases; as many as `positives` where both are given. Where
-      `positives` are missing, gold documents are found as in the paper (A.3), and a question with an answer that
-      stands in no document is dropped.
-    - `query_id`: unique; where it is missing, the question is called by its split and line.
+    - `positives`: its documents, each by its id (a text or a whole number) or as its whole text. In a list, each
+      document is one target. In a list of lists, each inner list is one target, and any of its documents is enough.
+      Equal targets are merged.
+    - `answers`: a list of strings, or of lists of aliases, one per target. With both fields, give as many `answers`
+      as `positives`. Without `positives`, the gold documents are found as in the paper (A.3); a question is dropped
+      if no document contains one of its answers.
+    - `query_id`: unique. Default: the split and the line.
 
-    In CSV files the lists are JSON in a cell. Every record is checked before anything is built.
+    In CSV files, write the lists as JSON in a cell. Every record is checked before the build starts.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        source: one file, which is divided: `.jsonl`, `.json` (a list), `.csv` or `.parquet`, lines and cells also
-            gzipped (`.gz`); a folder with files called `train`, `validation` and `test`, any of them, also in pieces
-            (`data/train-00000-of-00002.parquet`, as on the Hub); or a data set of the `datasets` library with such
-            splits, by its name on the Hub or the folder it was saved to.
-        documents: the corpus; None if the positives are texts, which then are the corpus.
-        searches: what finds candidates for `answers`.
-        depth: candidates of each search.
-        test_fraction: of one file, the part that is the test set. Copies of a question are never parted.
-        validation_fraction: of one file, the part of the rest that is the validation set.
-        seed: of the division.
+        source: one of three.
+            A file, which is divided into splits: `.jsonl`, `.json` (a list), `.csv` or `.parquet`; `.jsonl.gz` and
+            `.csv.gz` too.
+            A folder with files called `train`, `validation` or `test`, also in pieces as on the Hub
+            (`data/train-00000-of-00002.parquet`).
+            A data set of the `datasets` library with such splits: its name on the Hub, or the folder it was saved to.
+        documents: the corpus; None if the positives are texts.
+        searches: the searches that find candidates for `answers`.
+        depth: number of candidates of each search.
+        test_fraction: the share of a single file that becomes the test set. Copies of a question stay together.
+        validation_fraction: the share of the rest that becomes the validation set.
+        seed: seed of the division.
 
     Raises:
         FileNotFoundError: there is no such file.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is cut short.
-        ValueError: what is wrong with the first twenty bad records, each with its file and line (of a Parquet file, or
-            a data set, its row, from 1); or a split comes out empty.
+        OSError: a file is truncated.
+        ValueError: records are invalid, or a split is empty. The message lists the first twenty bad records with file
+            and line (for a Parquet file or a data set: the row, from 1).
     """
     path, parts = Path(path), _parts(source)
     documents = None if documents is None else with_texts(documents, "documents")
@@ -137,7 +140,7 @@ def build_custom(
     if mapped:
         if documents is None or not searches:
             raise ValueError(
-                f"{mapped[0].place} has answers only, so its documents must be found: give a corpus and a search"
+                f"{mapped[0].place} has answers only, so its documents must be searched: give a corpus and a search"
             )
         targets |= find_gold(mapped, searches, documents, path, depth, drops)
     kept = {one.question.query_id: one for one in asked + mapped if one.question.query_id in targets}
@@ -149,7 +152,7 @@ def build_custom(
 
 
 def _merged(row: Row, ids: dict[str, list[str]], drops: DroppedRecords) -> tuple[SourceQuestion, list[list[str]]]:
-    """A question with its targets: those of the same documents, and the same answer where there is one, are one."""
+    """A question with its targets; targets with the same documents and the same answer are merged."""
     question, place = row.asked
     distinct: dict[tuple[frozenset[str], frozenset[str]], tuple[list[str], list[str]]] = {}
     for number, cluster in enumerate(row.positives or ()):
@@ -165,7 +168,7 @@ def _merged(row: Row, ids: dict[str, list[str]], drops: DroppedRecords) -> tuple
 def _divided(
     asked: Sequence[SourceQuestion], test: float, validation: float, seed: int
 ) -> dict[str, list[SourceQuestion]]:
-    """The splits of one file; none for a fraction of 0."""
+    """Divide one file into splits; a fraction of 0 gives no split."""
     tested, rest = divide(asked, test, f"test {seed}")
     validated, train = divide(rest, validation, f"validation {seed}")
     fractions = {"train": 1, "validation": validation, "test": test}
@@ -174,7 +177,7 @@ def _divided(
 
 
 def _parts(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """The splits of a source, each some files or a `datasets.Dataset`; `WHOLE` is what is to be divided."""
+    """The splits of a source, each as files or a `datasets.Dataset`; the key is `WHOLE` if it is not yet divided."""
     path = Path(source).expanduser()
     if path.is_file():
         checked_ending(path, ENDINGS)
@@ -183,20 +186,22 @@ def _parts(source: str | os.PathLike[str]) -> dict[str, Any]:
         parts: dict[str, Any] = _files_of_splits(path)
     else:
         if not path.is_dir() and (str(source).count("/") != 1 or str(source).startswith((".", "/", "~"))):
-            raise FileNotFoundError(f"{source} is no file, no folder and no name on the Hub, as org/name")
+            raise FileNotFoundError(
+                f"{source} is no file, no folder and no name on the Hub: give one of them; a name is org/name"
+            )
         loaded = load_datasets(source)
         parts = dict(loaded) if isinstance(loaded, dict) else {WHOLE: loaded}
     unknown = sorted({*parts} - {*SPLITS, WHOLE})
     if unknown or not parts:
         raise ValueError(
-            f"{source} has the splits {sorted(parts)}: needed are any of {', '.join(SPLITS)}, as files called so "
-            f"({', '.join(ENDINGS)}) or as the splits of a data set"
+            f"{source} has the splits {sorted(parts)}: give files named after {', '.join(SPLITS)} (at least one; "
+            f"{', '.join(ENDINGS)}), or a data set with these splits"
         )
     return parts
 
 
 def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split: `train.jsonl`, or as on the Hub `data/train-00000-of-00002.parquet` and the next."""
+    """The files of each split: `train.jsonl`, or `data/train-00000-of-00002.parquet` and so on, as on the Hub."""
     files = [
         file
         for file in sorted(folder.iterdir())
@@ -216,14 +221,14 @@ def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
         wanted = int(max(pieces[name])[-5:] or 1)
         if len(own) != wanted or len(pieces[name]) != wanted:
             raise ValueError(
-                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one, or all "
-                "pieces of one"
+                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one file, or "
+                "all pieces of one"
             )
     return parts
 
 
 def _files(parts: dict[str, Any]) -> list[Path]:
-    """All files behind the splits."""
+    """All files of the splits."""
     files: list[Path] = []
     for part in parts.values():
         files += part if isinstance(part, list) else [Path(file["filename"]) for file in part.cache_files]
@@ -231,7 +236,7 @@ def _files(parts: dict[str, Any]) -> list[Path]:
 
 
 def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
-    """Every record, checked; ValueError with what is wrong with the first twenty bad ones."""
+    """Read and check every record; a ValueError lists the first twenty problems."""
     problems = Problems()
     first: dict[str, Place] = {}
     rows: dict[str, list[Row]] = {}
@@ -242,7 +247,7 @@ def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
             if row is not None:
                 query_id = row.asked.question.query_id
                 if first.setdefault(query_id, place) != place:
-                    problems.add(f"{place} has the query_id {query_id!r} of {first[query_id]}: ids are unique")
+                    problems.add(f"{place} has the query_id {query_id!r} of {first[query_id]}: ids must be unique")
                 rows[name].append(row)
     problems.check()
     if empty := [name for name, some in rows.items() if not some]:
@@ -252,7 +257,7 @@ def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def _numbered(records: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[tuple[int, Place, dict[str, Any]]]:
-    """The records of a split with their numbers in it: of several pieces, lines are counted on."""
+    """Number the records of a split; the count continues from one piece to the next."""
     before, last = 0, None
     for place, record in records:
         if last is not None and place.file != last.file:
@@ -262,7 +267,7 @@ def _numbered(records: Iterator[tuple[Place, dict[str, Any]]]) -> Iterator[tuple
 
 
 def _records(name: str, part: Any, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The records of a split; what cannot be read as one is a problem."""
+    """Read the records of a split; a record that cannot be read becomes a problem."""
     if not isinstance(part, list):
         yield from ((Place(Path(name), "row", number), record) for number, record in enumerate(part, start=1))
         return
@@ -294,7 +299,7 @@ def _parquet_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
 
 
 def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Records of a CSV file with a header; the lists are JSON, an empty cell is nothing."""
+    """Read a CSV file with a header; lists are JSON, and an empty cell counts as missing."""
     csv.field_size_limit(MOST_CHARACTERS)
     reader = csv.reader((line for _, line in read_lines(file)), strict=True)
     header: list[str] = []
@@ -306,16 +311,16 @@ def _csv_records(file: Path, problems: Problems) -> Iterator[tuple[Place, dict[s
             elif not header:
                 header = _checked_header(cells, file)
             elif len(cells) != len(header):
-                problems.add(f"{place} has {len(cells)} cells, the header {len(header)}")
+                problems.add(f"{place} has {len(cells)} cells, the header has {len(header)}")
             else:
                 yield place, _parsed_cells(dict(zip(header, cells, strict=True)), place, problems)
             place = Place(file, "line", reader.line_num + 1)
     except csv.Error as error:
-        problems.add(f"{place} is not CSV ({error})")
+        problems.add(f"{place} is not valid CSV ({error})")
 
 
 def _checked_header(cells: list[str], file: Path) -> list[str]:
-    """The column names; ValueError where another character than the comma seems to part them."""
+    """The column names; a ValueError if another character than the comma seems to separate them."""
     for delimiter, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(cells) == 1 and delimiter in cells[0]:
             raise ValueError(f"{file} seems to be separated by {name}: save it with commas")
@@ -334,7 +339,7 @@ def _parsed_cells(record: dict[str, Any], place: Place, problems: Problems) -> d
 
 
 def _row(usual_id: str, place: Place, record: dict[str, Any], problems: Problems) -> Row | None:
-    """A record as a question; None, and noted, if it is none."""
+    """Turn a record into a question; an invalid record is noted and gives None."""
     wrong: list[str] = []
     query, query_id = record.get("query"), record.get("query_id")
     if not isinstance(query, str) or not query.strip():
@@ -347,9 +352,9 @@ def _row(usual_id: str, place: Place, record: dict[str, Any], problems: Problems
         wrong.append(f"query_id is {query_id!r}: it must be a text or a whole number")
     positives, answers = (_clusters(record, column, wrong) for column in LISTS)
     if positives is None and answers is None:
-        wrong.append(f"neither positives nor answers are given, only {', '.join(record)}")
+        wrong.append(f"give positives or answers; the record has only {', '.join(record)}")
     if positives and answers and len(positives) != len(answers):
-        wrong.append(f"{len(positives)} positives but {len(answers)} answers: give one answer a target, or none")
+        wrong.append(f"{len(positives)} positives but {len(answers)} answers: give one answer per target, or none")
     for text in wrong:
         problems.add(f"{place}: {text}")
     if wrong or not isinstance(query, str):
@@ -358,7 +363,7 @@ def _row(usual_id: str, place: Place, record: dict[str, Any], problems: Problems
 
 
 def _clusters(record: dict[str, Any], column: str, wrong: list[str]) -> list[list[str]] | None:
-    """A list of texts, or of lists of texts, as the latter; None where nothing is given."""
+    """A list of lists of texts, from one or from a list of texts; None if the column is missing."""
     value = record.get(column)
     if value is None:
         return None
@@ -367,12 +372,12 @@ def _clusters(record: dict[str, Any], column: str, wrong: list[str]) -> list[lis
         lists = [[str(one) if type(one) is int else one for one in aliases] for aliases in lists]
     if not lists or not all(lists) or not all(isinstance(text, str) and text.strip() for one in lists for text in one):
         shown = json.dumps(value, ensure_ascii=False, default=str)[:80]
-        wrong.append(f"{column} is {shown}: it must be a list of texts, or of lists of texts, none of them empty")
+        wrong.append(f"{column} is {shown}: it must be a list of non-empty texts, or of non-empty lists of them")
     return lists
 
 
 def _documents_of_texts(rows: Sequence[Row], path: Path) -> dict[str, list[str]]:
-    """Make the positives, which are texts, the corpus; their ids."""
+    """Write the positives, which are texts, as the corpus; return their ids."""
     texts = dict.fromkeys(text for row in rows for cluster in row.positives or () for text in cluster)
     ids = {text: [f"d{number}"] for number, text in enumerate(texts)}
     names = [name for (name,) in ids.values()]
@@ -383,7 +388,7 @@ def _documents_of_texts(rows: Sequence[Row], path: Path) -> dict[str, list[str]]
 
 
 def _documents_of(rows: Sequence[Row], documents: pa.Table) -> dict[str, list[str]]:
-    """The ids of the documents that the positives name, by id or by their whole text; in one pass over each column."""
+    """Find the documents of the positives, by id or by whole text, in one pass over each column."""
     wanted = {text: row.asked.place for row in rows for cluster in row.positives or () for text in cluster}
     found: dict[str, list[str]] = {}
     for column in ("id", "text"):

@@ -28,13 +28,13 @@ Value = TypeVar("Value")
 
 
 class SplitCounts(TypedDict):
-    """What `dataset.json` says of a split."""
+    """The entry of `dataset.json` for one split."""
 
     queries: NotRequired[Annotated[int, Field(ge=0)]]
 
 
 class DatasetInfo(TypedDict):
-    """What `dataset.json` says that is read again."""
+    """The fields of `dataset.json` that this package reads."""
 
     splits: NotRequired[dict[str, SplitCounts]]
     checksums: NotRequired[dict[str, str]]
@@ -47,16 +47,16 @@ class RetrievalDataset:
 
     Attributes:
         query_ids: one unique id per query.
-        targets: per query its right answers, each a cluster of the document ids that cover it.
-        answers: per query one list of answer aliases per target, or an empty list where there are none.
+        targets: the right answers of each query. A target is a cluster: the ids of the documents that cover it.
+        answers: for each query, one list of answer aliases per target, or an empty list if there are none.
         queries: the query texts; None when the queries are vectors only.
         input_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
-        target_rows: `targets` as rows of a document store; None until `link`.
-        spans: per query one `[start, end]` per target: the characters of the query that ask for it, or an empty list
-            where they are not known; None when no query has any.
+        target_rows: `targets` as rows of a document store; None until `link` is called.
+        spans: for each query, one `[start, end]` per target: the characters of the query that ask for it. An empty
+            list means that they are not known; None means that no query has spans.
 
     Raises:
-        ValueError: the data breaks the contract; the message names the query.
+        ValueError: the columns do not fit together, or a value is invalid; the message names the query.
     """
 
     query_ids: list[str]
@@ -83,7 +83,7 @@ class RetrievalDataset:
         return len(self.query_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One query: `index`, and `query`, `query_vector (dim,)`, `target_rows`, `spans` where the split has them."""
+        """One query: `index`, and `query`, `query_vector (dim,)`, `target_rows`, `spans` if the split has them."""
         index = range(len(self))[index]
         item: dict[str, Any] = {"index": index}
         if self.queries is not None:
@@ -97,7 +97,7 @@ class RetrievalDataset:
         return item
 
     def link(self, store: DocumentStore) -> RetrievalDataset:
-        """The same split, its items carrying `target_rows`: the store's rows of every target document.
+        """Return the same split with `target_rows`: the store's rows of every target document.
 
         Raises:
             ValueError: the store lacks some of the target documents; the message names some.
@@ -109,21 +109,21 @@ class RetrievalDataset:
 
     @property
     def linked_rows(self) -> list[list[list[int]]]:
-        """`target_rows` of a split that is linked to a store.
+        """The `target_rows` of a linked split.
 
         Raises:
-            ValueError: it is not.
+            ValueError: the split is not linked to a store.
         """
         if self.target_rows is None:
-            raise ValueError("the split is not linked to a document store: call link(store), and use what it returns")
+            raise ValueError("the split is not linked to a document store: use the split that link(store) returns")
         return self.target_rows
 
     def with_input_vectors(self, vectors: np.ndarray) -> RetrievalDataset:
-        """The same split with `vectors (queries, dim)`, e.g. the document encoder's own (anchored models)."""
+        """Return the same split with `vectors (queries, dim)`; anchored models take the document encoder's."""
         return replace(self, input_vectors=np.asarray(vectors, dtype=np.float32))
 
     def select(self, indices: Iterable[int]) -> RetrievalDataset:
-        """The queries at `indices`, in that order.
+        """Return the queries at `indices`, in that order.
 
         Raises:
             IndexError: an index is out of range.
@@ -150,12 +150,13 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
     """Read the splits of a dataset directory and check all of them.
 
     Args:
-        path: holds `dataset.json` and at least one of `train.parquet`, `validation.parquet`, `test.parquet`.
+        path: a directory with `dataset.json` and at least one of `train.parquet`, `validation.parquet`,
+            `test.parquet`.
 
     Raises:
-        FileNotFoundError: the directory, its `dataset.json` or every split is missing.
-        OSError: a file is truncated, damaged, or not the one whose checksum `dataset.json` holds; names it.
-        ValueError: a file breaks the contract; names the file, and the query where there is one.
+        FileNotFoundError: the directory, its `dataset.json` or a split is missing.
+        OSError: a file is truncated or damaged, or does not match its checksum in `dataset.json`.
+        ValueError: the content of a file is invalid.
     """
     path = Path(path)
     info = read_manifest(path / "dataset.json", DatasetInfo)
@@ -165,13 +166,13 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
     missing = sorted(set(counts) - set(splits))
     if missing or not splits:
         wanted = ", ".join(f"{name}.parquet" for name in missing or SPLITS)
-        raise FileNotFoundError(f"{path} lacks {wanted}: a dataset directory holds every split of its dataset.json")
+        raise FileNotFoundError(f"{path} lacks {wanted}: a dataset directory must hold every split of dataset.json")
     for name, split in splits.items():
         expected = counts[name].get("queries", len(split)) if name in counts else len(split)
         if len(split) != expected:
             raise ValueError(
                 f"{path / name}.parquet holds {len(split)} queries, dataset.json says {expected}: "
-                "the files do not belong together, copy or build the dataset again"
+                "the files do not belong together; copy or build the dataset again"
             )
     for file in files.values():
         if file.name in checksums:
@@ -180,10 +181,10 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
 
 
 def load_split(path: str | os.PathLike[str], name: str) -> RetrievalDataset:
-    """One split of a dataset directory; raises as `load_dataset_dir` does.
+    """Read one split of a dataset directory; it raises the errors of `load_dataset_dir` too.
 
     Raises:
-        ValueError: there is no such split; names those there are.
+        ValueError: there is no such split; the message names the splits that exist.
     """
     splits = load_dataset_dir(path)
     if name not in splits:
@@ -198,22 +199,22 @@ def save_dataset_dir(
 
     Args:
         path: a directory that does not exist yet, or is empty.
-        splits: keyed by "train", "validation", "test": any of them, at least one.
-        info: what `dataset.json` says (source, licence, builder ...); counts per split are added under "splits", the
-            sha256 of every file under "checksums".
+        splits: at least one split, under the keys "train", "validation" and "test".
+        info: the content of `dataset.json` (source, licence, builder ...). The counts of each split are added under
+            "splits", the SHA-256 of each file under "checksums".
 
     Raises:
-        FileExistsError: `path` already holds something.
-        ValueError: no split, a split of another name, or one without queries.
+        FileExistsError: `path` is not empty.
+        ValueError: there is no split, a split has another name, or a split has no queries.
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown or not splits:
-        raise ValueError(f"splits are {sorted(splits)}: give at least one, named from {list(SPLITS)}")
+        raise ValueError(f"splits are {sorted(splits)}: give at least one of {list(SPLITS)}")
     with atomic_directory(path) as folder:
         for name, split in splits.items():
             if not len(split):
                 raise ValueError(f"split {name!r} has no queries: leave it out")
-            # Ids and floats hardly repeat: dictionary pages would only cost space.
+            # Ids and floats rarely repeat, so dictionary pages would only take space.
             pq.write_table(_to_table(split), folder / f"{name}.parquet", compression="zstd", use_dictionary=False)
         counts = {name: _counts(splits[name]) for name in SPLITS if name in splits}
         checksums = {file.name: file_checksum(file) for file in sorted(folder.glob("*.parquet"))}
@@ -240,14 +241,14 @@ def _to_table(split: RetrievalDataset) -> pa.Table:
 
 
 def _read_split(file: Path) -> RetrievalDataset:
-    """One split from its parquet file; every complaint carries the file's name."""
+    """Read one split from its parquet file; every error names the file."""
     try:
         table = read_parquet(file)
         names = set(table.column_names)
         missing = {"query_id", "targets", "answers"} - names
         if missing or not names & {"query", "query_vector"}:
             wanted = "query_id, targets, answers, and query or query_vector (or both)"
-            raise ValueError(f"columns are {sorted(names)}: needed are {wanted}")
+            raise ValueError(f"columns are {sorted(names)}: the file needs {wanted}")
         query_ids = _strings(table, "query_id")
         return RetrievalDataset(
             query_ids=query_ids,
@@ -275,7 +276,7 @@ def _nested(table: pa.Table, name: str, wanted: pa.DataType) -> list[list[list[A
 
 
 def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
-    """A list or fixed-size list column of floats as `(queries, dim)` float32."""
+    """Convert a list or fixed-size list column of floats to `(queries, dim)` float32."""
     kind = column.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not lists or not pa.types.is_floating(kind.value_type):
@@ -293,7 +294,7 @@ def _read_vectors(query_ids: list[str], column: pa.ChunkedArray) -> np.ndarray:
 
 def _check_columns(split: RetrievalDataset) -> None:
     if split.queries is None and split.input_vectors is None:
-        raise ValueError("neither queries nor input_vectors given: a query is a text, a vector or both")
+        raise ValueError("neither queries nor input_vectors are given: give texts, vectors or both")
     for name in ("targets", "answers", "queries", "input_vectors", "target_rows", "spans"):
         column = getattr(split, name)
         if column is not None and len(column) != len(split.query_ids):
@@ -333,7 +334,7 @@ def _check_texts(query_ids: Sequence[str], queries: Sequence[str]) -> None:
         try:
             query.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"query {query_id!r} is no Unicode text ({error}): read its source as UTF-8") from error
+            raise ValueError(f"query {query_id!r} is not valid Unicode ({error}): read its source as UTF-8") from error
 
 
 def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
@@ -342,7 +343,7 @@ def _check_vectors(query_ids: Sequence[str], vectors: np.ndarray) -> None:
     norms = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if bad.size:
-        raise ValueError(f"query {query_ids[bad[0]]!r} has a zero vector or one with NaN or infinite numbers")
+        raise ValueError(f"query {query_ids[bad[0]]!r} has a zero vector, or a vector with NaN or infinity")
 
 
 def _check_spans(split: RetrievalDataset) -> None:
@@ -353,12 +354,12 @@ def _check_spans(split: RetrievalDataset) -> None:
     ):
         if spans is None or len(spans) not in (0, len(targets)):
             raise ValueError(
-                f"query {query_id!r} has {len(targets)} targets but spans {spans!r}: give one a target, or an empty "
-                "list"
+                f"query {query_id!r} has {len(targets)} targets but spans {spans!r}: give one span per target, or an "
+                "empty list"
             )
         for span in spans:
             if span is None or len(span) != 2 or None in span or not 0 <= span[0] < span[1] <= len(query):
                 raise ValueError(
-                    f"query {query_id!r} has the span {span!r}: it must be the start and the end of a part of its "
-                    f"{len(query)} characters"
+                    f"query {query_id!r} has the span {span!r}: a span is [start, end] with 0 <= start < end <= "
+                    f"{len(query)}, the length of the query"
                 )

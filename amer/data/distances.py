@@ -1,4 +1,4 @@
-"""Distances between the targets of a query, and between those of two random queries (paper §3, A.4)."""
+"""Distances between targets of the same query, and between targets of two random queries (paper §3, A.4)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SAME_QUERY, RANDOM_QUERIES = "same_query", "random_queries"
 
 
 def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean of each query's Euclidean distances, and of the cosine distances that they stand for.
+    """Mean Euclidean and cosine distance of each query.
 
     Args:
-        euclidean: per query the distances between pairs of unit vectors, an array of any shape; it may be empty.
+        euclidean: for each query, the distances between pairs of unit vectors, an array of any shape; it may be empty.
 
     Returns:
-        `{"euclidean": (q,), "cosine": (q,)}` float64; 0 where there is no pair. Between unit vectors `|a - b|^2 / 2`
-        is 1 - cosine, exactly 0 for equal ones.
+        `{"euclidean": (q,), "cosine": (q,)}` float64; 0 for a query without pairs. The cosine distance 1 - cosine of
+        unit vectors is computed as `|a - b|^2 / 2`, which is exactly 0 for equal vectors.
     """
     return {
         "euclidean": np.array([pairs.mean() if pairs.size else 0.0 for pairs in euclidean]),
@@ -32,11 +32,11 @@ def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 def compare_with_random_queries(targets: Sequence[np.ndarray] | np.ndarray, seed: int) -> dict[str, dict[str, float]]:
     """Mean distance between two targets of the same query, and between targets of two random queries.
 
-    A query counts once, however many targets it has.
+    All queries have the same weight, whatever their number of targets.
 
     Args:
-        targets: per query `(m_i, dim)` unit vectors, m_i at least 2; two queries or more.
-        seed: pairs every query with another one.
+        targets: for each query, `(m_i, dim)` unit vectors with m_i at least 2; at least two queries.
+        seed: seed of the random pairs of queries.
 
     Returns:
         `{"euclidean": {"same_query": float, "random_queries": float}, "cosine": {...}}`.
@@ -44,7 +44,7 @@ def compare_with_random_queries(targets: Sequence[np.ndarray] | np.ndarray, seed
     order = np.random.default_rng(seed).permutation(len(targets))
     partner = np.empty_like(order)
     partner[order] = np.roll(order, 1)
-    pairs = {  # a loop over queries: a matrix product of a few vectors is faster than any gathering
+    pairs = {  # a loop over queries: small matrix products are faster than gathering pairs
         SAME_QUERY: mean_distances([pdist(vectors) for vectors in targets]),
         RANDOM_QUERIES: mean_distances([cdist(targets[i], targets[j]) for i, j in enumerate(partner)]),
     }

@@ -1,6 +1,6 @@
-"""The docstrings of one installed package, read by importing it; `amer.data.python_api` runs this file as a program.
+"""Reads the docstrings of an installed package by importing it; `amer.data.python_api` runs this file as a program.
 
-It imports nothing of this project: nothing but the package itself is at work in the process.
+It imports nothing of this project, so that only the package runs in the process.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ LEFT_OUT = {
     "antigravity", "conftest", "demo", "demos", "example", "examples", "idlelib", "lib2to3", "setup", "test", "tests",
     "this", "turtledemo",
 }  # fmt: skip
-"""Modules of these names are not imported: they open windows or browsers, print, or are no reference."""
+"""Modules that are not imported: they open windows or browsers, print, or hold no API reference."""
 
 DEEPEST = 2
-"""Dots in the name of a module. What lies deeper is mostly the inside of what is public higher up."""
+"""Most dots in the name of a module. Deeper modules mostly implement what is public in higher ones."""
 
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "webbrowser.")
-"""Audit events of the network and of new processes."""
+"""Prefixes of the audit events of network access and of new processes."""
 
 ALIASES = {"posix": "os", "nt": "os"}
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def forbid_network() -> None:
-    """From here on, Python code that opens a socket or starts a process gets a PermissionError."""
+    """Make Python code that opens a socket or starts a process raise a PermissionError from now on."""
 
     def refuse(event: str, _: tuple[Any, ...]) -> None:
         if event.startswith(FORBIDDEN):
@@ -47,14 +47,14 @@ def forbid_network() -> None:
 
 
 def read_package(name: str) -> dict[str, list[dict[str, str]]]:
-    """The docstrings of a package's public functions, classes and methods, and what went wrong.
+    """Read the docstrings of a package's public functions, classes and methods.
 
     Args:
-        name: of a package or module that can be imported, or "python" for the whole standard library.
+        name: an installed package or module, or "python" for the whole standard library.
 
     Returns:
         `objects`: the `name` (the shortest public path), `signature` and `doc` of each object, sorted by name;
-        `problems`: the `module` that raised or printed when it was imported, and the `problem`.
+        `problems`: each `module` that raised or printed during its import, and the `problem`.
     """
     found: dict[int, tuple[str, Any]] = {}
     problems: list[dict[str, str]] = []
@@ -69,12 +69,12 @@ def read_package(name: str) -> dict[str, list[dict[str, str]]]:
 
 
 def _rank(path: str, value: Any) -> tuple[int, bool, str]:
-    """Which path of an object is its name: the shortest; of those, one that ends as the object calls itself."""
+    """Sort key for the paths of an object: the shortest first; among equals, one that ends in its own name."""
     return path.count("."), not path.endswith(f".{getattr(value, '__qualname__', '')}"), path
 
 
 def _modules(names: Iterable[str], problems: list[dict[str, str]]) -> Iterator[types.ModuleType]:
-    """The public modules of these names and those below them."""
+    """Import the public modules of these names, and their submodules."""
     for name in names:
         last = name.rpartition(".")[2]
         if last in LEFT_OUT or last.startswith(("_", "test_", "testing_")) or last.endswith("_test"):
@@ -88,7 +88,7 @@ def _modules(names: Iterable[str], problems: list[dict[str, str]]) -> Iterator[t
 
 
 def _imported(name: str, problems: list[dict[str, str]]) -> types.ModuleType | None:
-    """The module; None, and noted, if it cannot be imported."""
+    """Import a module; note a failure in `problems` and return None."""
     printed = io.StringIO()
     module = None
     try:
@@ -104,7 +104,7 @@ def _imported(name: str, problems: list[dict[str, str]]) -> types.ModuleType | N
 
 
 def _members(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions and classes of a module that are its package's own, and the classes' methods."""
+    """Yield a module's public functions, classes and methods that its own package defines."""
     listed = {name for name in getattr(module, "__all__", ()) if isinstance(name, str)}
     for name, value in list(vars(module).items()):
         if name.startswith("_") or not _is_own(value, module, name in listed):
@@ -123,7 +123,7 @@ def _is_own(value: Any, module: types.ModuleType, listed: bool) -> bool:
     home = getattr(value, "__module__", None)
     if inspect.isclass(value) or (inspect.isroutine(value) and home is not None):
         return isinstance(home, str) and _package(home) == _package(module.__name__)
-    return listed  # NumPy's ufuncs and torch's built-in functions do not say where they are from
+    return listed  # NumPy's ufuncs and torch's built-in functions do not name their module
 
 
 def _package(module: str) -> str:
@@ -141,13 +141,13 @@ def _methods(path: str, cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _doc(value: Any) -> str:
-    """The object's own docstring, not an inherited one; empty where it has none."""
+    """The object's own docstring, not an inherited one; empty if it has none."""
     try:
         if inspect.isclass(value):
             doc = vars(value).get("__doc__")
         else:
             doc = None if value.__doc__ == type(value).__doc__ else value.__doc__
-    except Exception:  # `__doc__` can be any code of the package
+    except Exception:  # `__doc__` can run any code of the package
         return ""
     return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
@@ -155,7 +155,7 @@ def _doc(value: Any) -> str:
 def _described(path: str, value: Any) -> dict[str, str]:
     try:
         signature = str(_without_objects(inspect.signature(value)))
-    except Exception:  # there is none, or its defaults or annotations cannot be shown
+    except Exception:  # no signature, or its defaults or annotations cannot be shown
         signature = ""
     home = os.path.expanduser("~")
     texts = {"name": path, "signature": signature, "doc": _doc(value)}
@@ -170,9 +170,9 @@ class _Hidden:
 
 
 def _without_objects(signature: inspect.Signature) -> inspect.Signature:
-    """The signature with "..." for the defaults that depend on the machine or the process.
+    """Replace the defaults that depend on the machine or the process by "...".
 
-    `environ=os.environ` would print all environment variables, passwords among them.
+    `environ=os.environ` would print all environment variables, including passwords.
     """
     shown = [
         one if one.default is one.empty or _is_plain(one.default) else one.replace(default=_Hidden())
@@ -182,7 +182,7 @@ def _without_objects(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a default is a number, a text other than a path, or the like, or a tuple of such."""
+    """Whether a default is a simple value (such as a number or a text, but no path), or a tuple of simple values."""
     if isinstance(value, tuple):
         return all(_is_plain(one) for one in value)
     if isinstance(value, str):
@@ -191,7 +191,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def main() -> None:
-    """`docstrings.py PACKAGE OUTPUT SEARCH_PATH`: write what `read_package` returns; the path is a JSON list."""
+    """Run `docstrings.py PACKAGE OUTPUT SEARCH_PATH`: write the result of `read_package`. The path is a JSON list."""
     package, output, search_path = sys.argv[1:]
     sys.path[:] = json.loads(search_path)
     forbid_network()
@@ -199,7 +199,7 @@ def main() -> None:
     with open(output, "w", encoding="utf-8") as stream:
         stream.write(text)
     sys.stdout.flush()
-    os._exit(0)  # threads that the package has started are not waited for
+    os._exit(0)  # do not wait for threads that the package has started
 
 
 if __name__ == "__main__":

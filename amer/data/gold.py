@@ -1,4 +1,4 @@
-"""Gold documents for questions that have answers only: retrieved candidates that contain an answer (paper A.3)."""
+"""Finds gold documents for questions that have answers only: candidates that contain an answer (paper A.3)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from amer.files import atomic_write, read_parquet, write_json
 from amer.locks import share_directory
 
 GOLD_FILE = "gold.json"
-PART = 256  # questions of a part: the most work a kill can lose, and how many share a pass over a store
+PART = 256  # questions per part: an interruption loses at most this work, and they share a pass over a store
 
 
 class Question(NamedTuple):
-    """A question to be mapped.
+    """A question whose gold documents are to be found.
 
     Attributes:
-        query_id: unique.
-        query: its text.
-        answers: its answers, each a list of aliases.
-        searches: the texts to search candidates with: the question (AmbigQA), or one snippet an answer (QAMPARI).
+        query_id: unique id.
+        query: text of the question.
+        answers: the answers, each a list of aliases.
+        searches: the texts to search candidates with: the question (AmbigQA), or one snippet per answer (QAMPARI).
     """
 
     query_id: str
@@ -43,12 +43,12 @@ class Question(NamedTuple):
 
 
 class Retriever(Protocol):
-    """What finds candidates; `BM25` and `DenseRetriever` of `amer.baselines` do."""
+    """A search for candidates; `BM25` and `DenseRetriever` of `amer.baselines` implement it."""
 
     name: str
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows `(n, k)` int64, -1 where there are no more, and scores `(n, k)` float32 of the k best of each text."""
+        """Search k documents per text: rows `(n, k)` int64, -1 after the last one, and scores `(n, k)` float32."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class GoldMap:
     """Gold documents of questions.
 
     Attributes:
-        targets: of each question whose every answer has a document: per answer the ids of all of them, in the order of
-            the corpus.
-        unmapped: of every other question: which answers, from 0, have none.
+        targets: for each question with a document for every answer: the ids of the documents of each answer, in the
+            order of the corpus.
+        unmapped: for every other question: the numbers, from 0, of the answers without a document.
     """
 
     targets: dict[str, list[list[str]]]
@@ -75,22 +75,23 @@ def map_gold(
 ) -> GoldMap:
     """Find the documents that contain the answers (paper A.3).
 
-    A question's candidates are the top `depth` of each of its texts in each search, all in one set. A candidate is a
-    gold document of an answer if its title and text, as they are retrieved, contain one of the answer's aliases.
+    The candidates of a question are the top `depth` documents for each of its texts in each search. A candidate is a
+    gold document of an answer if its title and text contain one of the answer's aliases.
 
-    Every part of the questions is written whole or not at all, so a run killed at any moment and called again gives
-    the same bytes as an unbroken one. What is finished is read.
+    Each part of the questions is written whole or not at all. If a run is interrupted, call it again: it resumes, and
+    writes the same bytes as an uninterrupted run.
 
     Args:
-        questions: with their answers and what to search for.
-        searches: over the rows of `documents`.
-        documents: columns `id`, `title`, `text`.
-        folder: new, empty, or left by an earlier call with the same arguments.
-        depth: candidates of each text in each search.
+        questions: the questions, with answers and search texts.
+        searches: searches over the rows of `documents`.
+        documents: table with the columns `id`, `title`, `text`.
+        folder: a folder that is new, empty, or left by an earlier call with the same arguments.
+        depth: number of candidates of each text in each search.
         show_progress_bar: show how many questions are done.
 
     Raises:
-        ValueError: `folder` holds another mapping; a question without what it needs; no or equal searches; depth < 1.
+        ValueError: `folder` holds another mapping, a question is incomplete, there are no searches or two of one name,
+            or depth < 1.
         FileExistsError: `folder` holds other files.
     """
     folder = Path(folder)
@@ -122,7 +123,7 @@ def map_gold(
 
 
 def _candidates(questions: Sequence[Question], searches: Sequence[Retriever], depth: int) -> list[np.ndarray]:
-    """The rows found for each question, each once, in the order of the corpus."""
+    """The distinct rows found for each question, in the order of the corpus."""
     texts = [text for question in questions for text in question.searches]
     found = np.concatenate([search.search(texts, depth)[0] for search in searches], axis=1)
     ends = np.cumsum([len(question.searches) for question in questions])
@@ -130,7 +131,7 @@ def _candidates(questions: Sequence[Question], searches: Sequence[Retriever], de
 
 
 def _gold(matcher: AnswerMatcher, rows: np.ndarray, documents: pa.Table) -> list[list[str]]:
-    """Per answer the ids of the candidates that contain it, in the title or the text: both are what is retrieved."""
+    """For each answer, the ids of the candidates that contain it in title and text."""
     candidates = take_documents(documents, rows)
     covered = matcher.covers([f"{candidate['title']} {candidate['text']}" for candidate in candidates])
     return [[candidates[place]["id"] for place in np.flatnonzero(column)] for column in covered.T]
@@ -148,15 +149,17 @@ def _read(files: Iterable[Path]) -> GoldMap:
 
 
 def _matchers(questions: Sequence[Question]) -> list[AnswerMatcher]:
-    """One a question, after all of them are checked; ValueError names the question."""
+    """Check the questions and make one matcher per question; a ValueError names the question."""
     if not len(questions):
-        raise ValueError("no question was given: pass at least one")
+        raise ValueError("no question was given: give at least one")
     matchers: dict[str, AnswerMatcher] = {}
     for question in questions:
         if question.query_id in matchers:
             raise ValueError(f"query_id {question.query_id!r} is used twice: query ids are unique")
         if isinstance(question.searches, str) or not len(question.searches):
-            raise ValueError(f"question {question.query_id!r} has the searches {question.searches!r}: give some texts")
+            raise ValueError(
+                f"question {question.query_id!r} has the searches {question.searches!r}: give a list of texts"
+            )
         try:
             matchers[question.query_id] = AnswerMatcher(question.answers)
         except ValueError as error:
@@ -167,6 +170,6 @@ def _matchers(questions: Sequence[Question]) -> list[AnswerMatcher]:
 def _check_searches(searches: Sequence[Retriever], depth: int) -> None:
     names = [search.name for search in searches]
     if not names or len({*names}) < len(names):
-        raise ValueError(f"the searches are {names}: give at least one, each with a name of its own")
+        raise ValueError(f"the searches are {names}: give at least one, with different names")
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")

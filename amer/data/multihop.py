@@ -1,4 +1,4 @@
-"""HotpotQA, 2WikiMultihopQA and MuSiQue: a question's targets are the paragraphs that it needs, two to four.
+"""HotpotQA, 2WikiMultihopQA and MuSiQue: the targets are the two to four paragraphs that a question needs.
 
 The three differ in how a record names its paragraphs.
 """
@@ -44,7 +44,7 @@ FILES = {
         "distractor/validation-*.parquet", "data/validation-*.parquet", "validation*.parquet", "dev*.parquet",
     ),
 }  # fmt: skip
-"""Names of files as they are published, by their authors and on the Hub; the first that is there is read."""
+"""File names published by the authors and on the Hub; the first pattern with a match is read."""
 
 
 class Paragraph(NamedTuple):
@@ -63,24 +63,24 @@ def build_hotpotqa(
 ) -> None:
     """Build HotpotQA (distractor setting): `path/dataset/`, `path/documents.parquet`, `path/dropped.jsonl`.
 
-    Targets are the paragraphs with a supporting fact; documents are all paragraphs of all contexts, each once. The
-    published development split is the test set, for the published test set names no paragraphs; a fraction of the
-    training questions is the validation set. All copies of a question are in the same split.
+    The targets are the paragraphs with a supporting fact. The documents are all paragraphs of all contexts, each once.
+    The test set is the published development split, because the published test set names no paragraphs. A fraction of
+    the training questions is the validation set. All copies of a question are in the same split.
 
-    A finished build is left as it is.
+    A finished build is not changed.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        source: a name on the Hub, or a folder: a clone of the Hub's, or the published files, whose names begin with
-            `hotpot_train` and `hotpot_dev_distractor`.
-        validation_fraction: part of the training questions.
-        seed: of the choice of the validation questions.
+        source: a name on the Hub, or a folder with a clone of the Hub repository or the published files, whose names
+            begin with `hotpot_train` and `hotpot_dev_distractor`.
+        validation_fraction: share of the training questions for the validation set.
+        seed: seed of the choice of the validation questions.
 
     Raises:
         FileNotFoundError: a split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is cut short.
-        ValueError: a record is malformed (names file and record), or a split comes out empty.
+        OSError: a file is truncated.
+        ValueError: a record is malformed (the message names file and record), or a split is empty.
     """
     _build(Path(path), source, "HotpotQA", "CC BY-SA 4.0", _sentences, validation_fraction, seed)
 
@@ -91,7 +91,7 @@ def build_2wikimultihopqa(
     validation_fraction: float = 0.05,
     seed: int = 0,
 ) -> None:
-    """Build 2WikiMultihopQA, from `train.json` and `dev.json` or from the Hub; else as `build_hotpotqa`."""
+    """Build 2WikiMultihopQA from `train.json` and `dev.json` or from the Hub; the rest is as in `build_hotpotqa`."""
     _build(Path(path), source, "2WikiMultihopQA", "Apache-2.0", _sentences, validation_fraction, seed)
 
 
@@ -101,17 +101,17 @@ def build_musique(
     validation_fraction: float = 0.05,
     seed: int = 0,
 ) -> None:
-    """Build MuSiQue-Answerable, from `musique_ans_v1.0_{train,dev}.jsonl` or from the Hub; else as `build_hotpotqa`.
+    """Build MuSiQue-Answerable from `musique_ans_v1.0_{train,dev}.jsonl` or from the Hub.
 
-    Targets are the paragraphs marked as supporting.
+    The targets are the paragraphs marked as supporting. The rest is as in `build_hotpotqa`.
     """
     _build(Path(path), source, "MuSiQue", "CC BY 4.0", _paragraphs, validation_fraction, seed)
 
 
 def _sentences(record: Mapping[str, Any]) -> Iterator[Paragraph]:
-    """HotpotQA and 2WikiMultihopQA: titles with sentences; facts name a title and the number of a sentence."""
+    """The paragraphs in HotpotQA and 2WikiMultihopQA: titles with sentences; a fact names a title and a sentence."""
     context, facts = record["context"], record["supporting_facts"]
-    if isinstance(context, dict):  # the Hub's files have a record of lists in place of a list
+    if isinstance(context, dict):  # the Hub's files have a record of lists instead of a list
         context = list(zip(context["title"], context["sentences"], strict=True))
         facts = list(zip(facts["title"], facts["sent_id"], strict=True))
     needed = {title for title, _ in facts}
@@ -123,7 +123,7 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[Paragraph]:
 
 
 def _paragraphs(record: Mapping[str, Any]) -> Iterator[Paragraph]:
-    """MuSiQue: each paragraph says whether it is supporting."""
+    """The paragraphs in MuSiQue, each with a flag that says whether it is supporting."""
     for one in record["paragraphs"]:
         yield Paragraph(one["title"], one["paragraph_text"], one["is_supporting"])
 
@@ -160,7 +160,7 @@ def _build(
 
 
 def _files(folder: Path, split: str, name: str) -> list[Path]:
-    """The files of a split: the first of the published kinds that is there."""
+    """The files of a split: those that match the first pattern with a match."""
     for pattern in FILES[split]:
         if found := sorted(folder.glob(pattern)):
             return found
@@ -174,7 +174,7 @@ def _read(
     targets: Targets,
     drops: DroppedRecords,
 ) -> Iterator[SourceQuestion]:
-    """The questions of a file; their paragraphs are added to `documents`, what they need to `targets`."""
+    """Read the questions of a file; add all their paragraphs to `documents`, and those they need to `targets`."""
     for place, record in read_records(file):
         try:
             query, query_id = record["question"], id_text(record["_id"] if "_id" in record else record["id"])
@@ -185,7 +185,7 @@ def _read(
         needed = [[document] for document, one in context.items() if one.is_supporting]
         if query_id in targets:
             raise ValueError(
-                f"{place} has the id {query_id!r} of another question: ids are unique, correct one of them"
+                f"{place} has the id {query_id!r} of another question: ids are unique, change one of them"
             )
         if needed and record.get("answerable", True):
             targets[query_id] = needed
@@ -195,7 +195,7 @@ def _read(
 
 
 def _document_id(paragraph: Paragraph) -> str:
-    """The same for the same title and text, in every context and file."""
+    """An id that depends only on title and text, so that it is the same in every context and file."""
     return hashlib.sha1(f"{paragraph.title}\n{paragraph.text}".encode()).hexdigest()[:20]
 
 

@@ -1,4 +1,4 @@
-"""The API reference of installed Python packages: a question is a summary line, its target the rest of that entry."""
+"""The API reference of installed Python packages: the question is a summary line, the target the rest of the entry."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ NO_NETWORK = {
     "http_proxy": NO_PROXY, "https_proxy": NO_PROXY,
 }  # fmt: skip
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-"""Of the environment; the others, keys and passwords among them, are not for the packages' code."""
+"""Environment variables that the packages' code gets; it must not see others, such as keys and passwords."""
 
 MIN_SUMMARY, MAX_SUMMARY = 3, 30
 MIN_TEXT = 8
 MAX_SIGNATURE = 300
-"""Words of a summary line, words of the docstring without it, characters of a signature."""
+"""Limits on words in a summary line, words in the rest of the docstring, and characters in a signature."""
 
 PARAGRAPH = re.compile(r"\n\s*\n")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
         name: qualified, e.g. "torch.nn.Linear".
         summary: the first sentence of its docstring, without markup.
         text: its signature and the rest of its docstring.
-        place: where it was read.
+        place: the place where it was read.
     """
 
     name: str
@@ -80,25 +80,24 @@ def build_python_api(
 ) -> None:
     """Build the reference of installed packages: `path/dataset/`, `path/documents.parquet`, `path/dropped.jsonl`.
 
-    A document is a function, class or method: its title is the qualified name, its text the signature and the
-    docstring without the summary line. The summary line is the question. An entry is dropped, as document and as
-    question, where another has the same summary line or the same text. The split follows the SHA-1 of the qualified
-    name: of twenty parts one is reserved (documents without a question), two are the test set, one is the validation
-    set. A split without a question is left out.
+    A document is a function, class or method. Its title is the qualified name; its text is the signature and the
+    docstring without the summary line. The summary line is the question. Entries that share a summary line or a text
+    are dropped, as documents and as questions. The SHA-1 of the qualified name decides the split: of twenty parts,
+    one is reserved (documents without a question), two are the test set, one is the validation set, and the rest is
+    the training set. A split without questions is left out.
 
-    Each package is imported in a process of its own, without network and in an empty folder; nothing but the imports
-    runs. `dropped.jsonl` lists the modules that raised or printed, and the packages that ran out of time.
+    Each package is imported in a separate process, without network and in an empty folder; only the imports run.
+    `dropped.jsonl` lists the modules that raised or printed, and the packages that ran out of time.
 
-    A build that is killed and called again goes on where it stopped; a finished one is left as it is. The same
-    packages give the same dataset, but for texts that a package makes of random numbers at each import (three in SciPy
-    1.17).
+    An interrupted build resumes when called again; a finished one is not changed. The same packages give the same
+    dataset, except for texts that a package makes from random numbers at each import (three in SciPy 1.17).
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        packages: names to import, as "sklearn"; "python" is the standard library. None: it and what this project
-            depends on, as far as it is installed.
-        time_limit: seconds a package may take; nothing is kept of one that takes longer.
-        num_workers: packages read at the same time; None for the number of CPU cores.
+        packages: names as in `import`, such as "sklearn"; "python" is the standard library. None: the standard library
+            and the installed dependencies of this project.
+        time_limit: seconds per package; a package that takes longer is left out.
+        num_workers: packages to read at the same time; None for the number of CPU cores.
 
     Raises:
         FileExistsError: `path` holds a dataset of other packages or versions.
@@ -130,9 +129,9 @@ def split_of(name: str) -> str:
 
 
 def _versions(packages: Sequence[str] | None) -> dict[str, str | None]:
-    """The version of each package; None where no distribution says it."""
+    """The version of each package; None if no distribution names it."""
     if isinstance(packages, str):
-        raise TypeError(f"packages is the text {packages!r}: give a list of names")
+        raise TypeError(f"packages is the string {packages!r}: give a list of names")
     names = list(dict.fromkeys(filter(_is_installed, DEFAULT_PACKAGES) if packages is None else packages))
     missing = [name for name in names if not _is_installed(name)]
     if missing or not names:
@@ -155,7 +154,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _read(name: str, file: Path, time_limit: float) -> None:
-    """Have a process of its own read a package into `file`, unless that is done."""
+    """Read a package into `file` in a separate process; skip a file that exists."""
     if file.is_file():
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +168,7 @@ def _read(name: str, file: Path, time_limit: float) -> None:
 
 
 def _run(name: str, output: Path, home: Path, time_limit: float) -> str | None:
-    """Run `amer/data/docstrings.py`; what went wrong with the package as a whole, or None."""
+    """Run `amer/data/docstrings.py`; return the problem with the package as a whole, or None."""
     kept = {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
     # The seed fixes the order in which sets are printed in signatures.
     env = kept | NO_NETWORK | {"HOME": str(home), "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
@@ -188,7 +187,7 @@ def _run(name: str, output: Path, home: Path, time_limit: float) -> str | None:
 
 
 def _entries(package: str, file: Path, drops: DroppedRecords) -> list[Entry]:
-    """The usable entries of a package; the others, and the package's problems, are noted."""
+    """The usable entries of a package; `drops` notes the others and the package's problems."""
     read = read_json(file)
     for number, problem in enumerate(read["problems"], start=1):
         drops.add("problem when imported", Place(Path(package), "problem", number), **problem)
@@ -206,13 +205,13 @@ def _entries(package: str, file: Path, drops: DroppedRecords) -> list[Entry]:
 
 
 def _is_summary(text: str) -> bool:
-    """Whether the top of a docstring is a sentence, rather than a list, code or the head of a section."""
+    """Whether the top of a docstring is a sentence, not a list, code or a section heading."""
     words = len(text.split())
     return MIN_SUMMARY <= words <= MAX_SUMMARY and text[0].isalpha() and not NO_SUMMARY.search(text)
 
 
 def _entry(name: str, signature: str, doc: str, place: Place) -> Entry:
-    """Part a docstring into summary and rest; signatures at its top, as in built-in functions, are no summary."""
+    """Split a docstring into summary and rest, after any signatures at its top (as in built-in functions)."""
     last = name.rpartition(".")[2]
     first, rest = _first_paragraph(doc)
     while re.match(rf"[\w.]*\b{re.escape(last)}\(", first):
@@ -231,7 +230,7 @@ def _first_paragraph(doc: str) -> tuple[str, str]:
 
 
 def _plain(text: str) -> str:
-    """A line without the marks of reStructuredText and Markdown."""
+    """Remove the markup of reStructuredText and Markdown from a line."""
     for mark in (ROLE, LINK, EMPHASIS):
         text = mark.sub(r"\1", text)
     return text.replace("`", "").strip()
@@ -242,7 +241,7 @@ def _body(entry: Entry) -> str:
 
 
 def _distinct(entries: list[Entry], drops: DroppedRecords) -> list[Entry]:
-    """The entries that share neither summary line nor text with another; the others are noted."""
+    """The entries whose summary line and text are unique; `drops` notes the others."""
     summaries = Counter(_summary_key(entry) for entry in entries)
     bodies = Counter(_body_key(entry) for entry in entries)
     kept = []
@@ -261,7 +260,7 @@ def _summary_key(entry: Entry) -> str:
 
 
 def _body_key(entry: Entry) -> str:
-    """The docstring without its object's own names: many classes may share one text but for those."""
+    """The docstring without the object's own names, since the texts of many classes differ in these alone."""
     own = "|".join(re.escape(part) for part in sorted(entry.name.split("."), key=len, reverse=True))
     return " ".join(re.sub(rf"\b(?:{own})\b", "_", _body(entry)).split())
 

@@ -1,4 +1,4 @@
-"""QAMPARI: questions with five to eight answers, each with a snippet that finds its documents."""
+"""QAMPARI: questions with five to eight answers; proof snippets serve as search texts for the documents."""
 
 from __future__ import annotations
 
@@ -43,27 +43,28 @@ def build_qampari(
 ) -> None:
     """Build QAMPARI as the paper does (A.3): `path/dataset/` and `path/dropped.jsonl`.
 
-    Kept are questions with five to eight answers, each of which stands in a document that one of the question's proof
-    snippets retrieves. Those of the development split are the test set, those of the training split are for training,
-    but for questions that are in the test set; a tenth of them is the validation set (paper §6.1). All copies of a
-    question are in the same split. A target is one answer, with its aliases; answers with the same aliases are merged.
+    The builder keeps a question if it has five to eight answers and a search for its proof snippets finds a document
+    for each of them. The kept questions of the development split are the test set. Those of the training split are
+    for training, without the questions of the test set; a tenth of them is the validation set (paper §6.1). All copies
+    of a question are in the same split. A target is one answer, with its aliases; answers with the same aliases are
+    merged.
 
-    A build that is killed and called again goes on where it stopped; a finished one is left as it is.
+    An interrupted build resumes when called again; a finished one is not changed.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        documents: the corpus, as `open_documents` gives it.
-        searches: what finds candidates; in the paper BM25 alone.
-        source: the folder of `train_data.jsonl` and `dev_data.jsonl` (or `.jsonl.gz`), as published.
-        depth: candidates of each snippet.
-        validation_fraction: part of the training questions that is the validation set.
-        seed: of that choice.
+        documents: the corpus, from `open_documents`.
+        searches: the searches that find candidates; the paper uses BM25 alone.
+        source: the folder of the published `train_data.jsonl` and `dev_data.jsonl` (or `.jsonl.gz`).
+        depth: number of candidates of each snippet.
+        validation_fraction: share of the training questions for the validation set.
+        seed: seed of the choice of the validation questions.
 
     Raises:
         FileNotFoundError: a split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is cut short.
-        ValueError: a line is malformed (names file and line), or a split comes out empty.
+        OSError: a file is truncated.
+        ValueError: a line is malformed (the message names file and line), or a split is empty.
     """
     path, files = Path(path), {split: _file(Path(source), split) for split in SPLITS}
     numbers = {"depth": depth, "validation_fraction": validation_fraction, "seed": seed}

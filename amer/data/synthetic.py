@@ -48,10 +48,10 @@ def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
 def orthogonal_rotations(dim: int, rng: np.random.Generator) -> np.ndarray:
     """Three rotations, each pair orthogonal in the Frobenius inner product (M_a, M_b, M_c of paper A.2).
 
-    With P and Q uniform rotations and C the cyclic shift of the coordinates (one sign flipped where `dim` is even, so
-    that det C = +1), they are `P Q`, `P C Q` and `P C^2 Q`. Their inner products are the traces of C, C and C^2, and a
-    shift by one or two places leaves no coordinate where it was once `dim >= 3`: the traces are zero by construction,
-    for even and odd `dim`. Each of the three by itself is uniform over the rotations.
+    P and Q are uniform rotations. C is the cyclic shift of the coordinates, with one sign flipped if `dim` is even, so
+    that det C = +1. The result is `P Q`, `P C Q` and `P C^2 Q`. Their inner products are the traces of C, C and C^2.
+    For `dim >= 3`, a shift by one or two places moves every coordinate, so these traces are zero. Each of the three
+    by itself is uniform over the rotations.
 
     Args:
         dim: at least 3 (in the plane only two rotations can be orthogonal to each other).
@@ -75,25 +75,25 @@ def _signed_shift(matrix: np.ndarray) -> np.ndarray:
 
 
 def linear_weights(dim: int, rng: np.random.Generator) -> np.ndarray:
-    """T_1 = I, T_2 = -T_4 = M_a, T_3 = -T_5 = M_b with random rotations M_a and M_b: `(5, dim, dim)` (paper A.2)."""
+    """Draw T_1 = I, T_2 = -T_4 = M_a, T_3 = -T_5 = M_b with rotations M_a and M_b: `(5, dim, dim)` (paper A.2)."""
     first, second = random_rotation(dim, rng), random_rotation(dim, rng)
     return np.stack([np.eye(dim), first, second, -first, -second])
 
 
 def mlp_weights(dim: int, rng: np.random.Generator) -> np.ndarray:
-    """M_a, M_b, M_c mutually orthogonal rotations, M_d = -M_b, M_e = -M_c: `(5, dim, dim)` (paper A.2)."""
+    """Draw orthogonal rotations M_a, M_b, M_c, with M_d = -M_b and M_e = -M_c: `(5, dim, dim)` (paper A.2)."""
     first, second, third = orthogonal_rotations(dim, rng)
     return np.stack([first, second, third, -second, -third])
 
 
 def apply_linear(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """Targets `T_i x`: weights `(5, dim, dim)`, inputs `(queries, dim)` -> `(queries, 5, dim)` float32."""
+    """Compute the targets `T_i x`: weights `(5, dim, dim)`, inputs `(queries, dim)` -> `(queries, 5, dim)` float32."""
     matrices, x = _tensors(weights, inputs)
     return torch.stack([x @ matrix.T for matrix in matrices], dim=1).numpy()
 
 
 def apply_mlp(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """Targets `M_i GeLU(M_i x)`: two layers of one matrix, exact GeLU, no bias; shapes as in `apply_linear`."""
+    """Compute the targets `M_i GeLU(M_i x)`, with exact GeLU and no bias; shapes as in `apply_linear`."""
     matrices, x = _tensors(weights, inputs)
     return torch.stack([gelu(x @ matrix.T) @ matrix.T for matrix in matrices], dim=1).numpy()
 
@@ -114,9 +114,9 @@ def sample_inputs(distribution: Distribution, count: int, factor: np.ndarray, rn
     Args:
         distribution: "gaussian" N(0, I); "high_variance" N(0, 4I); "correlated" N(0, 0.5 A A^T + 0.1 I); "uniform"
             over [-2, 2]^dim; "laplace" Laplace(0, 1) plus Gaussian noise of variance 0.1.
-        count: how many.
+        count: number of vectors.
         factor: the matrix A `(dim, dim)` of "correlated"; every distribution takes `dim` from it.
-        rng: the source of randomness.
+        rng: random number generator.
 
     Returns:
         `(count, dim)` float32.
@@ -140,10 +140,11 @@ def sample_inputs(distribution: Distribution, count: int, factor: np.ndarray, rn
 
 
 def random_factor(dim: int, rng: np.random.Generator) -> np.ndarray:
-    """The matrix A of the correlated Gaussian: `(dim, dim)` entries from N(0, 1/dim).
+    """Draw the matrix A of the correlated Gaussian: `(dim, dim)` entries from N(0, 1/dim).
 
-    The paper leaves A's scale open. With this one a coordinate has variance about 0.6 in every `dim`, of the order of
-    the other distributions; with N(0, 1) entries it would be 512 at dim 1024, and these inputs 20 times larger.
+    The paper does not give the scale of A. With this scale a coordinate has a variance of about 0.6 for every `dim`,
+    similar to the other distributions. With N(0, 1) entries the variance would be 512 at dim 1024, and the inputs
+    would be 20 times larger.
     """
     return rng.standard_normal((dim, dim)) / np.sqrt(dim)
 
@@ -151,25 +152,25 @@ def random_factor(dim: int, rng: np.random.Generator) -> np.ndarray:
 def sample_mixture(
     distributions: tuple[Distribution, ...], count: int, factor: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """`count` inputs in random order, an even share from each distribution: `(count, dim)` float32."""
+    """Draw `count` inputs in random order, an equal share from each distribution: `(count, dim)` float32."""
     shares = [len(part) for part in np.array_split(np.arange(count), len(distributions))]
     parts = [sample_inputs(name, share, factor, rng) for name, share in zip(distributions, shares, strict=True)]
     return rng.permutation(np.concatenate(parts))
 
 
 def distance_report(targets: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """How far apart the targets of one query lie, against targets of two random queries (paper A.4, Fig. 6).
+    """Compare the distances between targets of one query and of two random queries (paper A.4, Fig. 6).
 
     Args:
-        targets: `(queries, m, dim)`, at least two queries and two targets; compared as unit vectors, as in retrieval.
-        seed: pairs every query with another one.
+        targets: `(queries, m, dim)`, at least two queries and two targets; normalised to unit length, as in retrieval.
+        seed: seed of the random pairs of queries.
 
     Returns:
-        Mean `same_query_euclidean`, `random_query_euclidean`, `same_query_cosine`, `random_query_cosine` distances,
-        the cosine distance being 1 - cosine.
+        Mean `same_query_euclidean`, `random_query_euclidean`, `same_query_cosine`, `random_query_cosine` distances.
+        The cosine distance is 1 - cosine.
     """
     if targets.ndim != 3 or targets.shape[0] < 2 or targets.shape[1] < 2:
-        raise ValueError(f"targets are {targets.shape}: needed are (queries >= 2, m >= 2, dim)")
+        raise ValueError(f"targets are {targets.shape}: the shape must be (queries >= 2, m >= 2, dim)")
     distances = compare_with_random_queries(_unit(targets.astype(np.float64)), seed)
     return {
         f"{name}_{kind}": means[pairs]
@@ -190,23 +191,23 @@ def build_synthetic(
 ) -> None:
     """Write one setting of the synthetic study: `path/dataset/` and `path/store/` (paper §5).
 
-    A query vector is the input x as drawn; the store holds its five targets, and random N(0, I) vectors up to
-    `corpus_size`, as unit vectors in float32. Transformations and A depend on `seed` and `dim` only: the settings
-    share them. A tenth of the training queries becomes the validation split (paper A.5).
+    A query vector is the input x as drawn. The store holds its five targets and random N(0, I) vectors up to
+    `corpus_size`, all as unit vectors in float32. The transformations and A depend only on `seed` and `dim`, so the
+    settings share them. A tenth of the training queries becomes the validation split (paper A.5).
 
     Args:
         path: a directory that does not exist yet, or is empty.
         transformation: "linear" or "mlp".
         setting: "single" (Gaussian), "multi" (all five distributions) or "ood" (train on four, test on the fifth).
-        dim: size of inputs and targets; at least 3.
+        dim: dimension of inputs and targets; at least 3.
         num_train: training and validation queries together; at least 2.
         num_test: test queries; at least 1.
         corpus_size: documents in the store; at least five per query.
         seed: the same seed gives the same bytes.
 
     Raises:
-        FileExistsError: `path` already holds something.
-        ValueError: an argument is out of its range.
+        FileExistsError: `path` is not empty.
+        ValueError: an argument is out of range.
     """
     _check_arguments(transformation, setting, dim, num_train, num_test, corpus_size)
     make_weights, apply = TRANSFORMATIONS[transformation]
@@ -217,7 +218,7 @@ def build_synthetic(
         for name, distributions, count in zip(("train", "test"), SETTINGS[setting], (num_train, num_test), strict=True)
     }
     report = distance_report(apply(weights, inputs["train"][:REPORT_QUERIES]), seed)
-    # The inputs are in random order already: the last tenth is a random tenth.
+    # The inputs are in random order, so the last tenth is a random tenth.
     num_validation = max(1, round(VALIDATION_SHARE * num_train))
     train, validation = np.split(inputs["train"], [num_train - num_validation])
     inputs = {"train": train, "validation": validation, "test": inputs["test"]}
@@ -256,7 +257,9 @@ def _check_arguments(
             raise ValueError(f"{name} is {value}: it must be at least {least}")
     needed = NUM_TARGETS * (num_train + num_test)
     if corpus_size < needed:
-        raise ValueError(f"corpus_size is {corpus_size}, but the queries have {needed} targets: give at least that")
+        raise ValueError(
+            f"corpus_size is {corpus_size}, but the queries have {needed} targets: give at least that many"
+        )
 
 
 def _dataset(split: str, vectors: np.ndarray) -> RetrievalDataset:
@@ -266,7 +269,7 @@ def _dataset(split: str, vectors: np.ndarray) -> RetrievalDataset:
 
 
 def _documents(splits: dict[str, RetrievalDataset], num_random: int) -> pa.Table:
-    """The corpus without its vectors: every split's targets in order, then the random documents; no text."""
+    """The documents without vectors or text: the targets of each split in order, then the random documents."""
     ids = [document for split in splits.values() for targets in split.targets for (document,) in targets]
     ids += [f"random-{number}" for number in range(num_random)]
     empty = pa.repeat(pa.scalar("", pa.string()), len(ids))
@@ -280,7 +283,7 @@ def _corpus_blocks(
     dim: int,
     rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
-    """The unit vectors of `_documents`, `(<= 5 * BLOCK, dim)` float32 at a time: never the whole corpus in memory."""
+    """Yield the unit vectors of `_documents` in blocks, `(<= 5 * BLOCK, dim)` float32, to save memory."""
     for vectors in inputs:
         for start in range(0, len(vectors), BLOCK):
             yield _unit(transform(vectors[start : start + BLOCK]).reshape(-1, dim))
@@ -291,5 +294,5 @@ def _corpus_blocks(
 def _unit(vectors: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (norms > 0).all():
-        raise ValueError("a target is a zero vector or holds NaN: it has no direction")
+        raise ValueError("a target is a zero vector or holds NaN: it cannot be normalised")
     return vectors / norms

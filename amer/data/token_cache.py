@@ -1,4 +1,4 @@
-"""Token vectors of many questions on disk: the frozen encoder reads each question once, not in every epoch."""
+"""A disk cache of token vectors: the frozen encoder reads each question once, not in every epoch."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from amer.files import Count, atomic_write, open_npy, read_manifest, write_json
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
-CACHE_FILE = "cache.json"  # what an unfinished cache is of
+CACHE_FILE = "cache.json"  # describes an unfinished cache
 QUESTIONS_A_FILE = 1_024
 
 
 class CacheInfo(TypedDict):
-    """What `tokens.json` says that is read again."""
+    """The fields of `tokens.json` that this package reads."""
 
     count: Count
 
 
 class TokenCache:
-    """The token vectors of a list of questions, in float16, read from disk as they are asked for.
+    """The token vectors of a list of questions, in float16, read from disk on access.
 
-    `cache[i]` is what `QuestionEncoder.encode_tokens` gives of question i, but for its precision.
+    `cache[i]` holds the result of `QuestionEncoder.encode_tokens` for question i, in float16.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open a finished cache.
 
         Raises:
-            FileNotFoundError: it is not there, or not finished: call `build` again, which goes on where it stopped.
+            FileNotFoundError: the cache is missing or unfinished; call `build`, which resumes.
             OSError: a file is truncated.
         """
         self.path = Path(path)
@@ -59,17 +59,17 @@ class TokenCache:
         batch_size: int = 64,
         show_progress_bar: bool = False,
     ) -> TokenCache:
-        """Encode the questions, unless that is done; files of an interrupted call are kept.
+        """Encode the questions and open the cache; a call after an interrupted or finished one reuses its files.
 
         Args:
             path: a folder that is new, or left by a call with the same questions and encoder.
-            encoder: pools by the mean.
+            encoder: an encoder with mean pooling.
             questions: the texts.
-            batch_size: questions encoded at a time.
+            batch_size: number of questions to encode at a time.
             show_progress_bar: show how many files are done.
 
         Raises:
-            ValueError: the folder is of other questions or another encoder.
+            ValueError: the folder holds a cache of other questions or another encoder.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,12 @@ class TokenCache:
 
 
 class TokenDataset(Dataset[dict[str, Any]]):
-    """A split whose items carry cached token vectors: of their question, or of each of its parts by itself.
+    """A split whose items carry cached token vectors: of the question, or of each part of the question.
 
     Args:
         dataset: the split.
-        cache: of its questions, which are the items' `tokens`; or of its `part_texts`, which are their `part_tokens`.
-        of_parts: which of them.
+        cache: the cache of the questions; with `of_parts`, the cache of `part_texts(dataset)`.
+        of_parts: False: each item gets `tokens`, those of the question. True: it gets `part_tokens`, one per part.
 
     Raises:
         ValueError: the cache holds another number of texts.
@@ -116,7 +116,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
         self.part_rows = {text: row for row, text in enumerate(part_texts(dataset))} if of_parts else None
         count, kind = (len(dataset), "questions") if self.part_rows is None else (len(self.part_rows), "parts")
         if count != len(cache):
-            raise ValueError(f"The split has {count} {kind}, the cache {len(cache)}: it is of another split.")
+            raise ValueError(f"The split has {count} {kind}, the cache {len(cache)}: pass the cache of this split.")
 
     @classmethod
     def build(
@@ -127,17 +127,17 @@ class TokenDataset(Dataset[dict[str, Any]]):
         of_parts: bool = False,
         show_progress_bar: bool = False,
     ) -> TokenDataset:
-        """A split with its cache in `root`, which is made unless it is there.
+        """Open the cache of a split in `root`, or build it.
 
         Args:
             root: a folder for the caches of any number of splits.
-            dataset: has texts.
-            encoder: pools by the mean.
-            of_parts: of the parts of the questions, for a model that splits them.
+            dataset: a split with texts.
+            encoder: an encoder with mean pooling.
+            of_parts: cache the parts of the questions, for a model that splits questions.
             show_progress_bar: show how many files are done.
 
         Raises:
-            ValueError: the cache is of another encoder.
+            ValueError: the cache was built with another encoder.
         """
         texts = part_texts(dataset) if of_parts else dataset.queries or []
         own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])
@@ -165,7 +165,7 @@ def _file(path: Path, kind: str, start: int) -> Path:
 
 
 def _write(path: Path, start: int, tokens: Sequence[TokenVectors]) -> None:
-    """One file of vectors `(tokens, dim)`, of places `(tokens, 3)` and of where each question begins."""
+    """Write three files: vectors `(tokens, dim)`, places `(tokens, 3)`, and bounds, where each question begins."""
     columns = [torch.cat([question.offsets, question.words[:, None]], dim=1) for question in tokens]
     arrays = {
         "vectors": torch.cat([question.vectors for question in tokens]).to(torch.float16).numpy(),

@@ -1,4 +1,4 @@
-"""A dataset directory or a document store is read whole before it is published."""
+"""Checks a dataset directory or a document store before it is published."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from amer.data.dataset import load_dataset_dir
 
 
 def verify_folder(folder: str | os.PathLike[str]) -> None:
-    """Read a dataset directory or a document store whole, so that a damaged one is never published.
+    """Read all of a dataset directory or a document store, so that a damaged one is never published.
 
     Args:
-        folder: holds `dataset.json` or `store.json`; any other folder is taken as it is.
+        folder: a folder with `dataset.json` or `store.json`; any other folder passes unchecked.
 
     Raises:
         FileNotFoundError: a file of the dataset or store is missing.
-        OSError: a file of the store is truncated or damaged; names it.
-        ValueError: a file breaks its contract, or the store names its encoder by a folder of this machine; names it.
+        OSError: a file is truncated or damaged.
+        ValueError: the content of a file is invalid, or the store names its encoder by a folder on this machine.
     """
     folder = Path(folder)
     if (folder / "dataset.json").is_file():
@@ -28,6 +28,6 @@ def verify_folder(folder: str | os.PathLike[str]) -> None:
         if Path(store.encoder["name"]).is_absolute():
             raise ValueError(
                 f"{folder / 'store.json'} names the encoder by the folder {store.encoder['name']}, which nobody else "
-                "has: encode the corpus under the encoder's name on the Hub"
+                "has: encode the corpus again, with the encoder's name on the Hub"
             )
         store.verify()

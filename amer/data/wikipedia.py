@@ -1,4 +1,4 @@
-"""The Wikipedia corpus of the paper: the passages published with QAMPARI, turned into Arrow files chunk by chunk."""
+"""The Wikipedia corpus of the paper: converts the passages published with QAMPARI to Arrow files, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PAPER = {"documents": "roughly 25M", "words_per_document": 100}
 
 
 class Chunk(TypedDict):
-    """What `documents.json` says of where a part comes from."""
+    """The origin of one part, as recorded in `documents.json`."""
 
     source: str
     bytes: int
 
 
 class Chunks(TypedDict):
-    """What `documents.json` says of where the corpus comes from."""
+    """The origin of the corpus, as recorded in `documents.json`."""
 
     parts: list[Chunk]
 
@@ -45,24 +45,24 @@ def build_wikipedia(
 ) -> None:
     """Turn the published chunks into a corpus: `path/documents/`, for `open_documents` (paper §2 and A.3).
 
-    One Arrow file a chunk, each written whole or not at all, so a build killed at any moment and called again gives
-    the same bytes as an unbroken one. Held in memory are some thousand passages, and at the end the ids of all: 3 GB
-    for 25 million.
+    Each chunk becomes one Arrow file, written whole or not at all. If a build is interrupted, call it again: it
+    resumes, and writes the same bytes as an uninterrupted build. Memory holds a few thousand passages, and at the end
+    all ids: 3 GB for 25 million.
 
-    Passages without text are dropped, counted in `documents.json` and listed in `dropped.jsonl` beside it. The title,
-    which the published text begins with, is put into its own column.
+    Passages without text are dropped: `documents.json` counts them, `dropped.jsonl` beside it lists them. The
+    published text begins with the title; the title moves to a column of its own.
 
     Args:
         path: a folder that is new, empty, or left by an earlier call.
-        chunks: the folder of `*.jsonl` (or `*.jsonl.gz`) files of QAMPARI's `chunked_wikipedia.tar.gz`, unpacked: an
-            `id`, `contents` and `meta.title` a line.
+        chunks: the folder of the `*.jsonl` (or `*.jsonl.gz`) files unpacked from QAMPARI's
+            `chunked_wikipedia.tar.gz`; each line has an `id`, `contents` and `meta.title`.
         show_progress_bar: show how many chunks are done.
 
     Raises:
         FileNotFoundError: there are no chunks.
         FileExistsError: `path` holds the corpus of other chunks.
-        OSError: a chunk is cut short; names the file and the line.
-        ValueError: a line is malformed, or an id repeats, in whatever chunk; names the file and the line.
+        OSError: a chunk is truncated; the message names the file and the line.
+        ValueError: a line is malformed, or two lines have the same id; the message names the file and the line.
     """
     path, files = Path(path), _chunk_files(Path(chunks))
     folder, work = path / "documents", path / WORK
@@ -90,7 +90,7 @@ def _identity(file: Path) -> dict[str, Any]:
 
 
 def _is_built(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether the corpus of these chunks is there already."""
+    """Whether the corpus of these chunks exists already."""
     if not (folder / PARTS_FILE).is_file():
         return False
     there = [(part["source"], part["bytes"]) for part in read_manifest(folder / PARTS_FILE, Chunks)["parts"]]
@@ -100,7 +100,7 @@ def _is_built(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
-    """Write the Arrow file of a chunk and then the note of what it is, unless both are there and whole."""
+    """Write the Arrow file of a chunk, then a note that describes it; skip a chunk whose file and note are whole."""
     identity = _identity(file)
     if note.is_file() and part.is_file():
         written = read_json(note)
@@ -120,18 +120,18 @@ def _part(file: Path, part: Path, note: Path) -> dict[str, Any]:
 
 
 def _passages(file: Path, drops: DroppedRecords) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of every passage that has a text."""
+    """Yield id, title and text of every passage that has a text."""
     place = None
     for place, line in read_lines(file):
         if not line.endswith("\n"):
-            raise OSError(f"{place} has no line break: the chunk is cut short, fetch it again")
+            raise OSError(f"{place} has no line break: the chunk is cut short, download it again")
         name, title, text = _passage(line, place)
         if text:
             yield name, title, text
         else:
             drops.add("passage without text", place, id=name)
     if place is None:
-        raise OSError(f"{file} is empty: the chunk is cut short, fetch it again")
+        raise OSError(f"{file} is empty: the chunk is cut short, download it again")
 
 
 def _passage(line: str, place: Place) -> tuple[str, str, str]:
@@ -145,7 +145,7 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
 
 
 def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
-    """ValueError naming the first two places of an id that repeats, in one chunk or two."""
+    """Raise a ValueError if an id repeats; it names the first two places."""
     ids = pa.concat_tables([map_arrow(inside(folder, note["file"])).select(["id"]) for note in notes]).column("id")
     if pc.count_distinct(ids).as_py() == len(ids):
         return
@@ -155,12 +155,13 @@ def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, An
     ends = np.cumsum([note["documents"] for note in notes])
     first, second = (_place(int(row), files, notes, ends) for row in rows[:2])
     raise ValueError(
-        f"{second} has the id of {first}, {repeated[0].as_py()!r}; {len(repeated)} ids repeat: is a chunk there twice?"
+        f"{second} has the id of {first}, {repeated[0].as_py()!r}; {len(repeated)} ids repeat: remove any chunk that "
+        "is in the folder twice"
     )
 
 
 def _place(row: int, files: Sequence[Path], notes: Sequence[dict[str, Any]], ends: np.ndarray) -> Place:
-    """Where the document of a row was read."""
+    """The file and line of the document in a row."""
     index = int(np.searchsorted(ends, row, side="right"))
     count, dropped = notes[index]["documents"], [record["line"] for record in notes[index]["dropped"]]
     lines = np.setdiff1d(np.arange(1, count + len(dropped) + 1), dropped)
@@ -168,13 +169,13 @@ def _place(row: int, files: Sequence[Path], notes: Sequence[dict[str, Any]], end
 
 
 def _finish(folder: Path, notes: Sequence[dict[str, Any]]) -> None:
-    """Write what was dropped, and last of all `documents.json`."""
+    """Write `dropped.jsonl`, then `documents.json`."""
     drops = DroppedRecords()
     for note in notes:
         drops.records += note["dropped"]
     drops.write(folder / DROPPED_FILE)
     for stray in {*folder.glob("part-*.arrow")} - {inside(folder, note["file"]) for note in notes}:
-        stray.unlink()  # of a build from more chunks that was given up
+        stray.unlink()  # left by an abandoned build of more chunks
     documents = sum(note["documents"] for note in notes)
     info = {
         "source": "QAMPARI's chunked_wikipedia, English Wikipedia of 2021-08-01",

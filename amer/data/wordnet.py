@@ -1,4 +1,4 @@
-"""WordNet senses: a query is a lemma, its targets the glosses of its 2 to 8 senses, the corpus all glosses."""
+"""WordNet senses: a query is a lemma, its targets are the glosses of its 2 to 8 senses, the corpus is all glosses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from amer.files import atomic_directory, atomic_write, read_parquet
 
 EXTRACT = Path(__file__).parent / "wordnet_extract"
 LICENSE = EXTRACT / "LICENSE.WordNet"
-"""WordNet 3.0 as shipped in the package; made by `write_extract`."""
+"""The WordNet 3.0 files of this package, made by `write_extract`."""
 
 PARTS_OF_SPEECH = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 MIN_SENSES, MAX_SENSES = 2, 8
 
 
 class WordNet(NamedTuple):
-    """Glosses and senses, both in the order of WordNet's files: noun, verb, adjective, adverb, then by offset.
+    """Glosses and senses in the order of WordNet's files: nouns, verbs, adjectives, adverbs, each by offset.
 
     Attributes:
-        glosses: document id (part of speech and offset, e.g. "n09213565") -> the whole gloss, examples included.
+        glosses: document id (part of speech and offset, e.g. "n09213565") -> the whole gloss with its examples.
         senses: lemma -> the ids of its glosses; the lemmas are sorted.
     """
 
@@ -45,12 +45,12 @@ def split_of(lemma: str) -> str:
 def parse_wordnet(folder: str | os.PathLike[str]) -> WordNet:
     """Read `data.noun`, `data.verb`, `data.adj` and `data.adv` of a WordNet `dict` folder (format: wndb(5)).
 
-    Lemmas are lower case as in WordNet's own index, with spaces for underscores and without the adjective markers
-    "(a)", "(p)", "(ip)". A lemma that a synset spells twice ("Earth", "earth") has that sense once.
+    Lemmas are in lower case as in WordNet's own index, with spaces for underscores and without the adjective markers
+    "(a)", "(p)", "(ip)". A synset with two spellings of a lemma ("Earth", "earth") counts as one sense.
 
     Raises:
         FileNotFoundError: a data file is missing.
-        ValueError: a line does not fit the format; names the file and the line.
+        ValueError: a line does not fit the format; the message names the file and the line.
     """
     glosses: dict[str, str] = {}
     senses: dict[str, list[str]] = {}
@@ -64,7 +64,7 @@ def parse_wordnet(folder: str | os.PathLike[str]) -> WordNet:
 
 
 def _synsets(file: Path) -> Iterator[tuple[str, list[str], str]]:
-    """Offset, words as spelled and gloss of every line; the licence at the top, indented by two spaces, is skipped."""
+    """Yield offset, words and gloss of every line; skip the licence at the top, which is indented by two spaces."""
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.startswith("  "):
@@ -77,7 +77,7 @@ def _synsets(file: Path) -> Iterator[tuple[str, list[str], str]]:
             except (IndexError, ValueError):
                 offset, count, words = "", 0, []
             if not bar or not gloss.strip() or len(offset) != 8 or not count or len(words) != count:
-                raise ValueError(f"{file}, line {number} is no synset in WordNet's format, wndb(5): {line[:60]!r}")
+                raise ValueError(f"{file}, line {number} is not a synset in WordNet's format, wndb(5): {line[:60]!r}")
             yield offset, words, gloss.strip()
 
 
@@ -90,7 +90,7 @@ def _lemma(word: str) -> str:
 def write_extract(dict_folder: str | os.PathLike[str], folder: str | os.PathLike[str] = EXTRACT) -> None:
     """Pack a WordNet `dict` folder into `glosses.parquet` (id, text) and `lemmas.parquet` (lemma, ids).
 
-    All of its glosses, and all of its lemmas but the reserved ones.
+    The files hold all glosses, and all lemmas except the reserved ones.
     """
     wordnet = parse_wordnet(dict_folder)
     senses = {lemma: ids for lemma, ids in wordnet.senses.items() if split_of(lemma) != "reserved"}
@@ -102,7 +102,7 @@ def write_extract(dict_folder: str | os.PathLike[str], folder: str | os.PathLike
 
 
 def read_extract(folder: str | os.PathLike[str] = EXTRACT) -> WordNet:
-    """Read what `write_extract` wrote."""
+    """Read the files that `write_extract` wrote."""
     glosses = read_parquet(Path(folder) / "glosses.parquet")
     lemmas = read_parquet(Path(folder) / "lemmas.parquet")
     return WordNet(
@@ -112,7 +112,7 @@ def read_extract(folder: str | os.PathLike[str] = EXTRACT) -> WordNet:
 
 
 def query_lemmas(wordnet: WordNet, min_senses: int = MIN_SENSES, max_senses: int = MAX_SENSES) -> dict[str, list[str]]:
-    """The lemmas with so many senses over all parts of speech, sorted, by split: "train", "validation", "test"."""
+    """The sorted lemmas of each split with this number of senses; senses of all parts of speech count."""
     lemmas: dict[str, list[str]] = {split: [] for split in SPLITS}
     for lemma, ids in wordnet.senses.items():
         split = split_of(lemma)
@@ -134,28 +134,30 @@ def build_wordnet(
 ) -> None:
     """Write the WordNet senses benchmark: `path/dataset/` and `path/documents.parquet`, the corpus to encode.
 
-    One cluster of one gloss per sense; the lemma itself is the query and its id. Documents have `id`, `title` and
-    `text`; titles are empty, for a synset's title would be the query.
+    Each sense is one target with one gloss. The lemma is the query and its id. Documents have `id`, `title` and
+    `text`; titles are empty, because the title of a synset would be the query.
 
     Args:
         path: a directory that does not exist yet, or is empty.
-        source: a `dict` folder of WordNet 3.0; None for the extract shipped in the package.
-        num_train: a random choice of so many training queries; None for all, 0 to leave the split out.
+        source: a `dict` folder of WordNet 3.0; None for the extract in this package.
+        num_train: number of training queries, chosen at random; None for all, 0 to leave the split out.
         num_validation: see `num_train`.
         num_test: see `num_train`.
-        corpus_size: all targets of the chosen queries plus a random choice of other glosses; None for every gloss.
-        seed: of both choices; the same seed gives the same bytes.
-        min_senses: senses a lemma must have; 1 with `max_senses` 1 for questions of one target (`build_compound`).
-        max_senses: senses it may have.
+        corpus_size: number of documents: all targets of the chosen queries, then glosses chosen at random; None for
+            all glosses.
+        seed: seed of both random choices; the same seed gives the same bytes.
+        min_senses: smallest number of senses of a lemma. For single-target questions (`build_compound`), set it and
+            `max_senses` to 1.
+        max_senses: largest number of senses of a lemma.
 
     Raises:
-        FileExistsError: `path` already holds something.
+        FileExistsError: `path` is not empty.
         FileNotFoundError: `source` lacks a data file.
-        ValueError: more queries or documents asked for than there are, a corpus smaller than the targets, or numbers
-            of senses that no lemma can have.
+        ValueError: there are fewer queries or documents than requested, the corpus is smaller than the targets, or
+            the numbers of senses are out of range.
     """
     if not 1 <= min_senses <= max_senses:
-        raise ValueError(f"min_senses is {min_senses} and max_senses {max_senses}: needed is 1 <= min <= max")
+        raise ValueError(f"min_senses is {min_senses} and max_senses {max_senses}: choose 1 <= min <= max")
     wordnet = read_extract() if source is None else parse_wordnet(source)
     rng = np.random.default_rng(seed)
     wanted = {"train": num_train, "validation": num_validation, "test": num_test}
@@ -180,25 +182,25 @@ def build_wordnet(
     with atomic_directory(path) as folder:
         save_dataset_dir(folder / "dataset", splits, info)
         pq.write_table(documents, folder / "documents.parquet", compression="zstd")
-        for copy in (folder, folder / "dataset"):  # which the licence asks to be with every copy
+        for copy in (folder, folder / "dataset"):  # the licence requires itself in every copy
             shutil.copyfile(LICENSE, copy / LICENSE.name)
 
 
 def _choose(items: list[str], number: int | None, name: str, rng: np.random.Generator) -> list[str]:
-    """A random choice of `number` items, in their own order; all of them for None."""
+    """Choose `number` items at random and keep their order; None chooses all."""
     if number is None:
         return items
     if not 0 <= number <= len(items):
-        raise ValueError(f"{name} is {number}: it must be between 0 and {len(items)}, all there are")
+        raise ValueError(f"{name} is {number}: it must be between 0 and {len(items)}, the number available")
     return [items[index] for index in np.sort(rng.permutation(len(items))[:number])]
 
 
 def _corpus(synsets: list[str], needed: set[str], size: int | None, rng: np.random.Generator) -> list[str]:
-    """`needed` and a random choice of the other synsets, `size` in all, in WordNet's order; all of them for None."""
+    """`needed` and other synsets chosen at random, `size` in all, in WordNet's order; None keeps all synsets."""
     if size is None:
         return synsets
     if size < len(needed):
-        raise ValueError(f"corpus_size is {size}, but the queries have {len(needed)} targets: give at least that")
+        raise ValueError(f"corpus_size is {size}, but the queries have {len(needed)} targets: give at least that many")
     if size > len(synsets):
         raise ValueError(f"corpus_size is {size}, but there are {len(synsets)} glosses: give None for all of them")
     others = [synset for synset in synsets if synset not in needed]

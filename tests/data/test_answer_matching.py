@@ -130,7 +130,7 @@ def test_nothing_covers_nothing():
         ("Paris", "the answers are 'Paris'"),
         ([["x"], []], r"answer number 1 has the aliases \[\]"),
         (["Paris"], "answer number 0 has the aliases 'Paris'"),
-        ([["x"], ["y", ""]], "answer number 1 has the alias '', of which normalisation leaves nothing"),
+        ([["x"], ["y", ""]], "answer number 1 has the alias '', which normalises to nothing"),
         ([["x", "\u200b \t"]], r"answer number 0 has the alias '\\u200b \\t'"),
     ],
 )

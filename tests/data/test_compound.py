@@ -196,7 +196,7 @@ def test_the_packaged_templates_are_many_and_those_held_out_are_others():
         ("two: ['{} and {}']", "under 'two'"),
         ("0: ['nothing']", "under 0"),
         ("2: [3]", "the template 3 under 2"),
-        ("2: ['{ask} and {}']", "needs a list of asks"),
+        ("2: ['{ask} and {}']", "needs a list `asks`"),
         ("asks: ['how do I {ask}']\n1: ['{}']", "how do I {ask}"),
         ("asks: ['{any} {}']\n1: ['{ask}']", "hold neither"),
         ("asks: ['{} {ask}']\n1: ['{ask}']", "under 1"),

@@ -195,17 +195,17 @@ def test_a_finished_dataset_is_left_and_another_one_refused(build, tmp_path):
     [
         ({"positives": ["a"]}, "query is None: it must be a text"),
         ({"query": " ", "positives": ["a"]}, "query is ' '"),
-        ({"query": "q"}, "neither positives nor answers are given, only query"),
+        ({"query": "q"}, "give positives or answers; the record has only query"),
         ({"query": "q", "positives": []}, r"positives is \[\]"),
         ({"query": "q", "positives": "a"}, 'positives is "a": it must be a list of texts'),
-        ({"query": "q", "positives": ["a", ""]}, "none of them empty"),
-        ({"query": "q", "positives": [["a"], []]}, "none of them empty"),
-        ({"query": "q", "answers": ["a", " "]}, "answers is .*none of them empty"),
+        ({"query": "q", "positives": ["a", ""]}, "non-empty"),
+        ({"query": "q", "positives": [["a"], []]}, "non-empty"),
+        ({"query": "q", "answers": ["a", " "]}, "answers is .*non-empty"),
         ({"query": "q", "answers": [["a", None]]}, "answers is"),
         ({"query": "q", "answers": [1]}, "answers is"),
         ({"query": "q", "positives": ["a", "b"], "answers": ["c"]}, "2 positives but 1 answers"),
         ({"query": "q", "positives": ["a"], "query_id": 1.5}, "query_id is 1.5"),
-        ({"query": "q", "positives": ["a"], "query_id": "rain"}, "query_id 'rain' of .*line 2: ids are unique"),
+        ({"query": "q", "positives": ["a"], "query_id": "rain"}, "query_id 'rain' of .*line 2: ids must be unique"),
         ([1], "must hold a JSON object, not list"),
     ],
 )
@@ -243,8 +243,8 @@ def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(build, tmp_path):
     ("line", "message"),
     [
         ("q,[1", r"line 4: positives is not JSON .*: '\[1'"),
-        ("q", "line 4 has 1 cells, the header 2"),
-        ('q,"[""a""]" x', "line 4 is not CSV"),
+        ("q", "line 4 has 1 cells, the header has 2"),
+        ('q,"[""a""]" x', "line 4 is not valid CSV"),
         ('"two\nlines","[]"', r"line 4: positives is \[\]"),
     ],
 )
@@ -276,7 +276,7 @@ def test_what_is_no_source_is_refused(build, tmp_path):
     with pytest.raises(ValueError, match=r"q\.tsv is none of \.jsonl"):
         build(tmp_path / "q.tsv")
     (tmp_path / "data").mkdir()
-    with pytest.raises(ValueError, match=r"has the splits \[\]: needed are any of train, validation, test"):
+    with pytest.raises(ValueError, match=r"has the splits \[\]: give files named after train, validation, test"):
         build(tmp_path / "data")
     write_jsonl(tmp_path / "data" / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "data" / "dev.jsonl", ROWS)

@@ -142,7 +142,7 @@ ROW = {"query_id": ["a"], "query": ["bank"], "targets": [[["d0"]]], "answers": [
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({k: v for k, v in ROW.items() if k != "targets"}, "needed are query_id, targets"),
+        ({k: v for k, v in ROW.items() if k != "targets"}, "the file needs query_id, targets"),
         ({k: v for k, v in ROW.items() if k != "query"}, "query or query_vector"),
         ({**ROW, "targets": [["d0"]]}, "column 'targets' is list<.*list<list<string>>"),
         ({**ROW, "targets": [[]]}, "query 'a' has no targets"),
@@ -184,7 +184,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
 def test_a_refused_save_leaves_nothing_behind(tmp_path):
     for splits, message in (
         ({}, "at least one"),
-        ({"dev": make_split()}, "named from"),
+        ({"dev": make_split()}, "give at least one of"),
         ({"train": make_split(), "test": make_split().select([])}, "'test' has no queries"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -239,5 +239,5 @@ def test_ids_may_be_whole_numbers_and_texts_dictionaries(tmp_path):
 
 
 def test_half_a_character_is_refused_by_the_query():
-    with pytest.raises(ValueError, match="query 'q' is no Unicode text"):
+    with pytest.raises(ValueError, match="query 'q' is not valid Unicode"):
         RetrievalDataset(["q"], [[["d"]]], [[]], ["half \ud83d"])
