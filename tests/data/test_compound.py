@@ -198,7 +198,7 @@ def test_the_packaged_templates_are_many_and_those_held_out_are_others():
         ("2: [3]", "the template 3 under 2"),
         ("2: ['{ask} and {}']", "needs a list `asks`"),
         ("asks: ['how do I {ask}']\n1: ['{}']", "how do I {ask}"),
-        ("asks: ['{any} {}']\n1: ['{ask}']", "hold neither"),
+        ("asks: ['{any} {}']\n1: ['{ask}']", "texts without"),
         ("asks: ['{} {ask}']\n1: ['{ask}']", "under 1"),
         ("2: ['", "is not YAML"),
     ],

@@ -197,7 +197,7 @@ def test_a_finished_dataset_is_left_and_another_one_refused(build, tmp_path):
         ({"query": " ", "positives": ["a"]}, "query is ' '"),
         ({"query": "q"}, "give positives or answers; the record has only query"),
         ({"query": "q", "positives": []}, r"positives is \[\]"),
-        ({"query": "q", "positives": "a"}, 'positives is "a": it must be a list of texts'),
+        ({"query": "q", "positives": "a"}, 'positives is "a": it must be a list of'),
         ({"query": "q", "positives": ["a", ""]}, "non-empty"),
         ({"query": "q", "positives": [["a"], []]}, "non-empty"),
         ({"query": "q", "answers": ["a", " "]}, "answers is .*non-empty"),
