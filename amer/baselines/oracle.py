@@ -20,7 +20,7 @@ def oracle_query_embeddings(
     question has no more than m distinct ones, these are its query vectors, and repeat until there are m.
 
     Args:
-        targets: per question its targets, each a list of store rows.
+        targets: the targets of each question, each a list of store rows.
         store: holds the document embeddings.
         m: vectors a question.
         seed: of the first centres.

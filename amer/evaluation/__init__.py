@@ -1,4 +1,4 @@
-"""Metrics, runs, significance, diversity of targets, reports and plots. Heavy packages wait until used."""
+"""Metrics, runs, significance, diversity of targets, reports and plots. Heavy packages are imported on first use."""
 
 from __future__ import annotations
 

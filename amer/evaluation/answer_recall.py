@@ -1,4 +1,4 @@
-"""Recall@k and MRecall@k by answer string: a text covers a target when it contains one of the target's aliases."""
+"""Recall@k and MRecall@k by answer string: a text covers a target if it contains one of the target's aliases."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from amer.evaluation.recall import NO_TARGET, NOT_FOUND, check_depth, mrecall_fr
 __all__ = ["answer_mrecall_at_k", "answer_ranks", "answer_recall_at_k", "normalise_answer"]
 
 Answers = Sequence[Sequence[Sequence[str]]]
-"""Per query its targets, each a list of aliases."""
+"""The targets of each query, each a list of aliases."""
 
 
 def answer_mrecall_at_k(texts: Sequence[Sequence[str]], answers: Answers, k: int) -> np.ndarray:
-    """MRecall@k as in `amer.evaluation.recall.mrecall_at_k`, with answer strings in the place of documents.
+    """MRecall@k as in `amer.evaluation.recall.mrecall_at_k`, with answer strings instead of documents.
 
     Args:
-        texts: per query the retrieved texts, best first; a list may be short where the corpus had no more.
-        answers: per query its targets, each a list of aliases.
+        texts: the retrieved texts of each query, best first; a list may be shorter if the corpus had no more.
+        answers: the targets of each query, each a list of aliases.
         k: cut-off, at most the length of the longest list.
 
     Returns:
         `(q,)` float64 of 0 and 1.
 
     Raises:
-        ValueError: k out of range, other lengths, a query without targets, a target without aliases, or an alias of
-            which normalisation leaves nothing.
+        ValueError: k is out of range, the lengths differ, a query has no targets, a target has no aliases, or an alias
+            normalises to nothing.
     """
     return mrecall_from_ranks(answer_ranks(texts, answers, k), k)
 
 
 def answer_recall_at_k(texts: Sequence[Sequence[str]], answers: Answers, k: int) -> np.ndarray:
-    """The fraction of a query's targets whose answer stands in the top k; see `answer_mrecall_at_k`."""
+    """The fraction of a query's targets with an answer in the top k texts; see `answer_mrecall_at_k`."""
     return recall_from_ranks(answer_ranks(texts, answers, k), k)
 
 
 def answer_ranks(texts: Sequence[Sequence[str]], answers: Answers, depth: int) -> np.ndarray:
-    """The rank, from 0, of the first text that contains each target's answer, as `recall.target_ranks`: `(q, m)`."""
+    """The rank, from 0, of the first text that contains each target's answer; `(q, m)` as in `recall.target_ranks`."""
     if len(texts) != len(answers) or not len(texts):
-        raise ValueError(f"{len(texts)} lists of texts for {len(answers)} queries: give one each, at least one")
+        raise ValueError(f"{len(texts)} lists of texts for {len(answers)} queries: give one per query, at least one")
     check_depth(depth, max(map(len, texts)))
     ranks = np.full((len(answers), max(map(len, answers))), NO_TARGET, dtype=np.int64)
     for query, targets in enumerate(answers):

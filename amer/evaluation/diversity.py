@@ -1,4 +1,4 @@
-"""How far apart the targets of a query lie, and the subsets of queries that follow from it (paper §3, §6.1)."""
+"""The diversity of a query's targets, and subsets of queries by diversity (paper §3, §6.1)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from amer.evaluation.recall import Targets
 if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
 
-BLOCK_QUERIES = 4_096  # queries whose target vectors are held at a time
+BLOCK_QUERIES = 4_096  # queries whose target vectors are in memory at a time
 
 
 def target_similarity(targets: Targets, store: DocumentStore) -> np.ndarray:
     """Mean cosine over all pairs of a query's targets, each represented by the first document of its cluster.
 
     Args:
-        targets: per query its targets, each a list of store rows.
-        store: holds the document embeddings.
+        targets: the targets of each query, each a list of store rows.
+        store: the store of the document embeddings.
 
     Returns:
         `(q,)` float64; 1.0 for a query with a single target, which has no diversity.
 
     Raises:
-        ValueError: no query, a query without targets, or a target without documents.
+        ValueError: there is no query, a query has no targets, or a target has no documents.
     """
     return np.concatenate([_similarities(*block) for block in _blocks(targets, store)])
 
@@ -37,8 +37,8 @@ def target_distances(targets: Targets, store: DocumentStore) -> dict[str, np.nda
     """Mean distance over all pairs of a query's targets; arguments and errors as in `target_similarity` (paper §3).
 
     Returns:
-        `{"euclidean": (q,), "cosine": (q,)}` float64, of unit vectors; 0 for a query with a single target. The cosine
-        distance is 1 - cosine, so its means are `1 - target_similarity`.
+        `{"euclidean": (q,), "cosine": (q,)}` float64, between unit vectors; 0 for a query with a single target. The
+        cosine distance is 1 - cosine, so its mean is `1 - target_similarity`.
     """
     blocks = [
         mean_distances([pdist(vectors) for vectors in np.split(unit, np.cumsum(counts)[:-1])])
@@ -51,7 +51,7 @@ def low_similarity_third(similarity: np.ndarray) -> np.ndarray:
     """The third of the queries with the least similar targets, rounded up (the low similarity set of paper §6.1).
 
     Args:
-        similarity: `(q,)` of `target_similarity`. Of equal values the earlier query counts as less similar.
+        similarity: `(q,)` from `target_similarity`. Among equal values, the earlier query counts as less similar.
 
     Returns:
         `(q,)` bool.
@@ -60,40 +60,43 @@ def low_similarity_third(similarity: np.ndarray) -> np.ndarray:
 
 
 def similarity_quartiles(similarity: np.ndarray) -> np.ndarray:
-    """Quarter of each query by target similarity, `(q,)` int64: 0 the most diverse, 3 the least (paper Figure 1)."""
+    """The quarter of each query by target similarity, `(q,)` int64: 0 most diverse, 3 least (paper Figure 1)."""
     return _ordinals(similarity) * 4 // len(similarity)
 
 
 def _blocks(targets: Targets, store: DocumentStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Unit vectors `(n, dim)` float64 of all targets of some thousand queries, and how many each query has `(q,)`."""
+    """Yield blocks of queries: unit vectors `(n, dim)` float64 of all targets, and the counts per query `(q,)`."""
     for query, clusters in enumerate(targets):
         if not len(clusters) or not all(map(len, clusters)):
             raise ValueError(
-                f"query number {query} has the targets {clusters!r}: needed is one document of each, or more"
+                f"query number {query} has the targets {clusters!r}: give at least one target, and at least one "
+                "document per target"
             )
     if not len(targets):
-        raise ValueError("no query was given: pass at least one")
+        raise ValueError("no query was given: give at least one")
     for start in range(0, len(targets), BLOCK_QUERIES):
         block = targets[start : start + BLOCK_QUERIES]
         rows = np.array([cluster[0] for clusters in block for cluster in clusters], dtype=np.int64)
         vectors = store.vectors(rows).astype(np.float64)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision is not quite of unit length
+        vectors /= np.linalg.norm(
+            vectors, axis=1, keepdims=True
+        )  # vectors in half precision are not exactly of unit length
         yield vectors, np.array([len(clusters) for clusters in block])
 
 
 def _similarities(unit: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The sum over all ordered pairs of unit vectors is `|sum v|^2 - m`."""
+    """Mean cosine per query. The sum over all ordered pairs of unit vectors is `|sum v|^2 - m`."""
     sums = np.add.reduceat(unit, np.cumsum(counts) - counts, axis=0)
     pairs = np.maximum(counts * (counts - 1), 1)
     return np.where(counts == 1, 1.0, ((sums**2).sum(axis=1) - counts) / pairs)
 
 
 def _ordinals(similarity: np.ndarray) -> np.ndarray:
-    """Place of each query in ascending order of similarity, `(q,)` int64."""
+    """The position of each query in ascending order of similarity, `(q,)` int64."""
     similarity = np.asarray(similarity)
     if similarity.ndim != 1 or not len(similarity) or not np.isfinite(similarity).all():
         raise ValueError(
-            f"similarity must be finite and (q,), q at least 1, got {similarity.dtype} {similarity.shape}"
+            f"similarity must be finite, of shape (q,), with q at least 1, got {similarity.dtype} {similarity.shape}"
         )
     ordinals = np.empty(len(similarity), dtype=np.int64)
     ordinals[np.argsort(similarity, kind="stable")] = np.arange(len(similarity))

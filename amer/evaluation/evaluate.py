@@ -1,4 +1,4 @@
-"""From a run, query vectors or a model to per-query figures, and from those to means and p-values."""
+"""Computes metrics per query from a run, query vectors or a model, and means and p-values from these metrics."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from amer.search.lists import search_lists
 
 @dataclass(frozen=True, eq=False)
 class SystemResult:
-    """What one system reached.
+    """The results of one system.
 
     Attributes:
-        name: as it stands in tables and plots.
+        name: name of the system in tables and plots.
         values: metric name -> `(q,)` values, one per query.
-        searches_per_query: query vectors sent to the index for one query; a mean, where the model chooses m.
-        seconds_per_query: encoding, search and fusion together; None where it was not measured.
+        searches_per_query: number of query vectors searched per query; the mean if the model chooses m.
+        seconds_per_query: encoding, search and fusion together; None if not measured.
 
     Raises:
-        ValueError: no metric, or values that are not finite vectors of one length.
+        ValueError: there is no metric, or the values are not finite vectors of one length.
     """
 
     name: str
@@ -41,29 +41,31 @@ class SystemResult:
     def __post_init__(self) -> None:
         shapes = {np.shape(values) for values in self.values.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-            raise ValueError(f"system {self.name!r} needs values (q,) of one q, got the shapes {sorted(shapes)}")
+            raise ValueError(
+                f"system {self.name!r} needs values of one shape (q,) for all metrics, got the shapes {sorted(shapes)}"
+            )
         broken = [metric for metric, values in self.values.items() if not np.isfinite(values).all()]
         if broken:
             raise ValueError(f"system {self.name!r} has NaN or infinite values of {', '.join(broken)}")
 
     def __len__(self) -> int:
-        """How many queries."""
+        """The number of queries."""
         return len(next(iter(self.values.values())))
 
 
 def evaluate_run(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10, 100)) -> dict[str, np.ndarray]:
-    """Recall@k and MRecall@k (paper §2) of every query.
+    """Compute Recall@k and MRecall@k (paper §2) of every query.
 
     Args:
-        rows: `(q, n)` store rows, best first, n at least the largest k; -1 is padding.
-        targets: per query its targets, each a list of rows.
+        rows: `(q, n)` store rows, best first, with n at least the largest k; -1 is padding.
+        targets: the targets of each query, each a list of rows.
         ks: cut-offs.
 
     Returns:
         `{"recall@10": (q,), "mrecall@10": (q,), "recall@100": (q,), ...}`.
 
     Raises:
-        ValueError: see `amer.evaluation.recall.mrecall_at_k`; no cut-off.
+        ValueError: there is no cut-off, or `amer.evaluation.recall.mrecall_at_k` raises it.
     """
     if not len(ks) or min(ks) < 1:
         raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}")
@@ -84,19 +86,19 @@ def evaluate_embeddings(
     fusion: Fusion = round_robin,
     encoding_seconds: float | None = None,
 ) -> SystemResult:
-    """Search with query vectors that are already there, such as those of the document encoder itself.
+    """Evaluate given query vectors, such as those of the document encoder itself.
 
     Args:
         query_embeddings: `(q, m, dim)` array or tensor, in the order of the dataset.
-        dataset: linked to the index's store, or it is linked here.
-        index: where to search.
-        name: of the system.
+        dataset: one split; it is linked to the index's store if it is not linked yet.
+        index: the index to search.
+        name: name of the system.
         ks: cut-offs; the largest is the length of every list.
-        fusion: how m lists become one.
-        encoding_seconds: what the encoding of a query took; None where it was not measured.
+        fusion: how to fuse the m lists of a query into one.
+        encoding_seconds: encoding time per query; None if not measured.
 
     Returns:
-        the figures, with seconds per query only where those of the encoding are known.
+        The result. It has seconds per query only if `encoding_seconds` is given.
     """
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     started = time.perf_counter()
@@ -123,20 +125,21 @@ def evaluate_model(
     """Encode, search and fuse a dataset.
 
     Args:
-        model: an `AMERModel`; text, vectors or both are taken from the dataset as its configuration says.
-        dataset: one split; an anchored model needs `with_input_vectors` of the document encoder's embeddings.
-        index: over a store of the model's own document encoder.
-        num_query_vectors: m; "auto" as many as the model says; None for that where the model can, and else for the
-            model's own number.
-        name: of the system.
+        model: an `AMERModel`; its configuration says whether it reads the text, the vectors or both.
+        dataset: one split; an anchored model needs `with_input_vectors` with the document encoder's embeddings.
+        index: an index over a store of the model's document encoder.
+        num_query_vectors: m, or "auto" to let the model choose. None: "auto" if the model can choose, else the
+            model's default.
+        name: name of the system.
         ks: cut-offs.
-        batch_size: queries encoded at a time.
-        fusion: how m lists become one; by default what belongs to the objective the model was trained for.
-        show_progress_bar: of the encoding.
-        encoding_seconds: what the dataset's own `input_vectors` took per query, which an anchored model reads.
+        batch_size: number of queries to encode at a time.
+        fusion: how to fuse the m lists of a query into one. Default: the fusion of the model's training objective.
+        show_progress_bar: show a progress bar while encoding.
+        encoding_seconds: encoding time per query of the dataset's `input_vectors`, which an anchored model reads.
 
     Raises:
-        ValueError: no queries, queries without what the model reads, or a store of another document encoder.
+        ValueError: there are no queries, they lack the text or vectors that the model reads, or the store is of
+            another document encoder.
     """
     index.store.check_encoder(model.config.document_encoder)
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
@@ -160,18 +163,18 @@ def summarise(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means of every metric on the whole set and on its low similarity third, each against the references.
+    """Compute the means of every metric, on the whole set and its low similarity third, and compare with references.
 
     Args:
-        system: to describe.
+        system: the system to summarise.
         similarity: `(q,)` target similarity of the queries.
-        references: systems to compare with; the system itself among them is passed over.
-        resamples: of the paired bootstrap.
-        seed: of the paired bootstrap.
+        references: systems to compare with; the system itself is skipped.
+        resamples: number of resamples of the paired bootstrap.
+        seed: seed of the paired bootstrap.
 
     Returns:
         metric -> "whole" and "low_similarity" -> `{"mean": float, "against": {reference: {"difference", "low", "high",
-        "p_value", "gain_percent"}}}`; the gain `(B - A) / A` (paper Table 2) is None where the reference has 0.
+        "p_value", "gain_percent"}}}`. The gain `(B - A) / A` (paper Table 2) is None if the reference has 0.
     """
     others = [reference for reference in references if reference.name != system.name]
     subsets = {"whole": np.ones(len(system), dtype=bool), "low_similarity": low_similarity_third(similarity)}
@@ -187,7 +190,7 @@ def summarise(
 
 
 def _searches(query_embeddings: Any) -> float:
-    """Query vectors a question, vectors of zeros left out."""
+    """Query vectors per question, without zero vectors."""
     active = (torch.as_tensor(query_embeddings) != 0).any(dim=-1)
     return int(active.shape[1]) if active.all() else round(float(active.sum() / len(active)), 2)
 
@@ -199,17 +202,17 @@ def _compare(values: np.ndarray, reference: np.ndarray, resamples: int, seed: in
 
 
 def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
-    """What the model reads of the dataset, as arguments of `encode_query`."""
+    """The parts of the dataset that the model reads, as arguments of `encode_query`."""
     if not len(dataset):
         raise ValueError("the dataset has no queries: give a split with at least one")
     token_vectors = getattr(config, "token_vectors", False)
     if (config.reads_text or token_vectors) and dataset.queries is None:
-        raise ValueError("the model reads text, but the dataset's queries are vectors only")
-    if token_vectors:  # which it makes itself
+        raise ValueError("the model reads text, but the queries of the dataset are vectors only: give queries as text")
+    if token_vectors:  # the model makes them itself
         return {"texts": dataset.queries}
     if config.reads_vectors and dataset.input_vectors is None:
         raise ValueError(
-            "the model reads the queries as vectors, which the dataset lacks: "
+            "the model reads vectors of the queries, but the dataset has none: "
             "use dataset.with_input_vectors(encoder.encode_queries(dataset.queries))"
         )
     return {

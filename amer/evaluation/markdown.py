@@ -7,12 +7,12 @@ from typing import Any
 
 
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], alignment: str = "") -> str:
-    """A table, empty where there are no rows.
+    """Make a table, or an empty string if there are no rows.
 
     Args:
-        titles: of the columns.
-        rows: their cells; a bar in one is escaped, and a line end becomes a space.
-        alignment: "l" or "r" for each column; by default the first to the left and numbers, the others, to the right.
+        titles: titles of the columns.
+        rows: cells of each row; a `|` in a cell is escaped, and a line end becomes a space.
+        alignment: "l" or "r" for each column. Default: the first column to the left, the others to the right.
     """
     rows = list(rows)
     alignment = alignment or "l" + "r" * (len(titles) - 1)

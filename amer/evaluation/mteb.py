@@ -1,7 +1,7 @@
 """AMER in mteb 2 and newer: `mteb.evaluate` runs its retrieval tasks on an AMER model and its document encoder.
 
-mteb knows three kinds of models. An encoder gives one vector a text, so AMER is of the kind that indexes a corpus and
-searches it (mteb's `SearchProtocol`).
+mteb's encoder interface expects one vector per text, so AMER implements the search interface, mteb's `SearchProtocol`:
+it indexes a corpus and searches it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENCODE_OPTIONS = {"batch_size", "show_progress_bar"}
 
 
 class AMERSearch:
-    """Searches the corpora of mteb's retrieval tasks: one list a query vector, fused as the model was trained.
+    """Searches the corpora of mteb's retrieval tasks: one list per query vector, fused as the model's objective needs.
 
     search = AMERSearch(model, encoder, "outputs/mteb", name="org/amer-qwen3-4b", revision="v1")
     results = mteb.evaluate(search, mteb.get_tasks(tasks=["NFCorpus"]))
@@ -47,27 +47,29 @@ class AMERSearch:
         num_query_vectors: int | None = None,
         build_index: Callable[[DocumentStore], Index] = ExactIndex,
     ) -> None:
-        """Check that model and encoder belong together; nothing is encoded yet.
+        """Check that model and encoder fit together; this encodes nothing.
 
         Args:
             model: an `AMERModel` that reads text.
-            encoder: the document encoder it was trained against.
-            folder: where the encoded corpora are kept.
-            name: `organisation/model`, under which mteb files the results.
+            encoder: the document encoder that the model was trained with.
+            folder: folder for the encoded corpora.
+            name: `organisation/model`; mteb stores the results under this name.
             revision: commit or tag of the model.
-            num_query_vectors: m; None for the model's own.
-            build_index: makes the index of a store: `ExactIndex`, `functools.partial(ExactIndex, device="cuda")`,
-                `FaissIndex`.
+            num_query_vectors: m; None for the model's default.
+            build_index: function that makes an index from a store: `ExactIndex`,
+                `functools.partial(ExactIndex, device="cuda")` or `FaissIndex`.
 
         Raises:
-            ValueError: another document encoder than the model's, a model that reads vectors only, or a name that is
-                not of the form `organisation/model`.
+            ValueError: the model has another document encoder or reads vectors only, or the name is not of the form
+                `organisation/model`.
         """
         check_encoder(model, encoder)
         if not model.config.reads_text:
-            raise ValueError("the model reads vectors only, but mteb's questions are texts")
+            raise ValueError("the model reads vectors only, but mteb's questions are texts: give a model of texts")
         if name.count("/") != 1:
-            raise ValueError(f"mteb files results under organisation/model: name={name!r} is not of that form")
+            raise ValueError(
+                f"name is {name!r}: mteb stores results under organisation/model, so give a name like that"
+            )
         self.model = model
         self.encoder = encoder
         self.folder = Path(folder)
@@ -87,25 +89,25 @@ class AMERSearch:
         encode_kwargs: Mapping[str, Any],
         **unused: Any,
     ) -> None:
-        """Encode the corpus, or open the store it was encoded into before.
+        """Encode the corpus, or open its store if it has been encoded before.
 
         Args:
-            corpus: columns `id`, `text` and perhaps `title`.
-            task_metadata: names the task.
-            hf_split: with the subset, names the store.
-            hf_subset: with the split, names the store.
+            corpus: table with the columns `id`, `text` and optionally `title`.
+            task_metadata: metadata with the name of the task.
+            hf_split: split; part of the store's name.
+            hf_subset: subset; part of the store's name.
             encode_kwargs: `batch_size` and `show_progress_bar`.
-            **unused: what else mteb passes.
+            **unused: further arguments of mteb, ignored.
 
         Raises:
-            RuntimeError: another process is encoding the same corpus at the moment.
-            ValueError: the store is of another corpus or encoder; an option of encoding that AMER does not have.
+            RuntimeError: another process is encoding the same corpus.
+            ValueError: the store is of another corpus or encoder, or `encode_kwargs` has an unknown option.
         """
         _check_options(encode_kwargs)
         path = self.folder / task_metadata.name / hf_subset / hf_split
         store = encode_corpus(_documents(corpus), self.encoder, path, **encode_kwargs)
         if store is None:
-            raise RuntimeError(f"another process is encoding {path} at the moment: run this again when it is done")
+            raise RuntimeError(f"another process is encoding {path}: run this again when it is done")
         self._searcher = Searcher(self.model, self._build_index(store), encoder=self.encoder)
 
     def search(
@@ -120,24 +122,24 @@ class AMERSearch:
         """Search the corpus that was indexed last.
 
         Args:
-            queries: columns `id` and `text`.
-            top_k: documents a query, and length of the list searched for each query vector.
+            queries: table with the columns `id` and `text`.
+            top_k: number of documents per query, and length of the list of each query vector.
             encode_kwargs: `batch_size` and `show_progress_bar`.
-            top_ranked: candidates of a re-ranking task, which AMER does not do.
-            **unused: what else mteb passes: the task, its split and subset.
+            top_ranked: candidates of a re-ranking task; AMER does not re-rank, so it must be None.
+            **unused: further arguments of mteb (the task, its split and subset), ignored.
 
         Returns:
-            query id -> document id -> score. mteb ranks by the score, so where the fused order is not one of scores
-            (round-robin, objective "matched") the score is the reciprocal of the rank.
+            query id -> document id -> score. mteb ranks by score. If the fused order does not follow scores
+            (round-robin, objective "matched"), the score is the reciprocal of the rank.
 
         Raises:
-            RuntimeError: no corpus was indexed.
-            ValueError: a re-ranking task, or queries that are not plain questions.
+            RuntimeError: no corpus has been indexed.
+            ValueError: the task is a re-ranking task, or the queries are not plain questions.
         """
         if self._searcher is None:
-            raise RuntimeError("no corpus was indexed: call index first, as mteb.evaluate does")
+            raise RuntimeError("no corpus has been indexed: call index first, as mteb.evaluate does")
         if top_ranked is not None:
-            raise ValueError("AMER searches the whole corpus: it does not re-rank the candidates of this task")
+            raise ValueError("this is a re-ranking task, but AMER searches the whole corpus: choose a retrieval task")
         _check_options(encode_kwargs)
         fused = self._searcher.search_rows(
             _questions(queries), top_k, self.num_query_vectors, batch_size=encode_kwargs.get("batch_size", 64)
@@ -153,7 +155,7 @@ class AMERSearch:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What mteb records of the model: what the model itself says; the rest is unknown (None)."""
+        """The metadata of the model for mteb; what the model does not say is None."""
         from mteb.models import ModelMeta
         from mteb.models.model_meta import ScoringFunction
 
@@ -186,7 +188,9 @@ class AMERSearch:
 def _check_options(options: Mapping[str, Any]) -> None:
     unknown = sorted(set(options) - ENCODE_OPTIONS)
     if unknown:
-        raise ValueError(f"encode_kwargs may hold {', '.join(sorted(ENCODE_OPTIONS))}; got {', '.join(unknown)} too")
+        raise ValueError(
+            f"encode_kwargs may hold only {', '.join(sorted(ENCODE_OPTIONS))}; remove {', '.join(unknown)}"
+        )
 
 
 def _documents(corpus: Dataset) -> pa.Table:
@@ -199,5 +203,7 @@ def _documents(corpus: Dataset) -> pa.Table:
 def _questions(queries: Dataset) -> list[str]:
     texts = list(queries["text"])
     if "instruction" in queries.column_names or not all(isinstance(text, str) for text in texts):
-        raise ValueError("AMER reads one question as text; this task's have instructions or are conversations")
+        raise ValueError(
+            "the questions of this task have instructions or are conversations: AMER reads each question as one text"
+        )
     return texts

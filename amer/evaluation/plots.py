@@ -1,7 +1,7 @@
-"""Plots that a colour-blind reader and a black-and-white printer can tell apart: PNG, 150 dots per inch.
+"""Plots that are readable for the colour-blind and in black and white: PNG, 150 dots per inch.
 
-Colours are those of Okabe and Ito without their yellow, which vanishes on white; a marker or line style says the same
-once more. What draws also returns the figure.
+The colours are those of Okabe and Ito without yellow, which is hard to see on white. Markers and line styles repeat
+what the colours say. Every plotting function also returns the figure.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
-HATCHES = ("", "///")  # as LINES
-LINES = ("-", "--", ":")  # the next one when the colours come round again
+HATCHES = ("", "///")  # used like LINES
+LINES = ("-", "--", ":")  # the next style each time the colours repeat
 LOSSES = {"loss": "training", "eval_loss": "validation"}
 QUARTERS = ("most diverse", "second", "third", "least diverse")
 
 
 def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str]) -> Figure:
-    """One line a system over the quarters of the queries by target similarity (paper Figure 1).
+    """Plot one line per system over the quarters of the queries by target similarity (paper Figure 1).
 
     Args:
-        report: of up to 13 systems.
-        metric: such as "mrecall@100".
-        path: of the PNG.
+        report: a report of up to 13 systems.
+        metric: name of the metric, such as "mrecall@100".
+        path: path of the PNG.
 
     Raises:
         ValueError: the report lacks the metric, or has more systems than markers.
@@ -48,19 +48,20 @@ def plot_quartiles(
     path: str | os.PathLike[str],
     ranges: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
-    """The same from what `results.json` holds.
+    """Draw the plot of `plot_by_diversity` from the numbers in `results.json`.
 
     Args:
-        quartiles: of up to 13 systems: the mean (0 to 1) in each quarter, from the most diverse targets to the least.
-        metric: such as "mrecall@100".
-        path: of the PNG.
-        ranges: least and greatest target similarity of each quarter, written below it.
+        quartiles: system -> mean (0 to 1) in each quarter, from the most diverse targets to the least; up to 13
+            systems.
+        metric: name of the metric, such as "mrecall@100".
+        path: path of the PNG.
+        ranges: least and greatest target similarity of each quarter, shown below it.
 
     Raises:
-        ValueError: more systems than markers, or none.
+        ValueError: there are more systems than markers, or none.
     """
     figure, axes = new_figure(8.5, 4.8)
-    spread = 0.027 * (np.arange(len(quartiles)) - (len(quartiles) - 1) / 2)  # so that markers do not hide
+    spread = 0.027 * (np.arange(len(quartiles)) - (len(quartiles) - 1) / 2)  # so that markers do not hide one another
     for shift, style, (name, means) in zip(spread, line_styles(quartiles), quartiles.items(), strict=True):
         axes.plot(np.arange(4) + shift, 100 * np.array(means), label=name, **style)
     below = [f"\n{low:.2f} to {high:.2f}" for low, high in ranges] if ranges else [""] * 4
@@ -75,20 +76,20 @@ def plot_quartiles(
 def plot_groups(
     values: Mapping[str, Sequence[float]], groups: Sequence[str], label: str, path: str | os.PathLike[str]
 ) -> Figure:
-    """A bar for each system in each group of questions.
+    """Plot a bar for each system in each group of questions.
 
     Args:
-        values: of up to 13 systems: a mean (0 to 1) for each group.
-        groups: written below the bars.
-        label: of the axis of values.
-        path: of the PNG.
+        values: system -> mean (0 to 1) for each group; up to 13 systems.
+        groups: names of the groups, shown below the bars.
+        label: label of the value axis.
+        path: path of the PNG.
 
     Raises:
-        ValueError: more systems than can be told apart, none, or another number of values than groups.
+        ValueError: there are more than 13 systems, none, or the numbers of values and groups differ.
     """
     if any(len(means) != len(groups) for means in values.values()):
-        raise ValueError(f"needed is a value for each of {len(groups)} groups, got {dict(values)}")
-    line_styles(values)  # refuses too many
+        raise ValueError(f"give a value for each of {len(groups)} groups, got {dict(values)}")
+    line_styles(values)  # raises if there are too many
     figure, axes = new_figure(8.5, 4.8)
     width = 0.8 / len(values)
     for place, (name, means) in enumerate(values.items()):
@@ -105,12 +106,12 @@ def plot_groups(
 def plot_training_curve(
     histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: str | os.PathLike[str]
 ) -> Figure:
-    """A logged figure over training steps, one line a run.
+    """Plot a logged metric over the training steps, one line per run.
 
     Args:
-        histories: run -> `trainer.state.log_history`; the entries that hold the metric are drawn.
-        metric: such as "loss" or "eval_mrecall@100".
-        path: of the PNG.
+        histories: run -> `trainer.state.log_history`; entries without the metric are skipped.
+        metric: name of the metric, such as "loss" or "eval_mrecall@100".
+        path: path of the PNG.
 
     Raises:
         ValueError: a history never logs the metric, or there are more runs than markers.
@@ -128,11 +129,11 @@ def plot_training_curve(
 
 
 def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Figure:
-    """One run: its training and validation loss, and below them its validation metrics where it logged any.
+    """Plot the training and validation loss of one run, and its validation metrics below, if it logged any.
 
     Args:
         history: `trainer.state.log_history`.
-        path: of the PNG.
+        path: path of the PNG.
 
     Raises:
         ValueError: the history holds no loss.
@@ -162,7 +163,7 @@ def _draw_curves(axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a logged figure; what was not a number is passed over."""
+    """Steps and values of a logged metric; values that are not numbers are skipped."""
     points = [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
     return [step for step, _ in points], [value for _, value in points]
 
@@ -170,7 +171,7 @@ def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], 
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, share_y: bool | Literal["row"] = False
 ) -> tuple[Figure, Any]:
-    """A figure that draws without a display, and its panel, or an array of its panels where there are several."""
+    """Make a figure that needs no display; return it with its panel, or with an array of panels if it has several."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -185,9 +186,9 @@ def new_figure(
 
 
 def line_styles(names: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A look of its own for each name."""
+    """Choose a distinct style for each name."""
     if not 1 <= len(names) <= len(MARKERS):
-        raise ValueError(f"1 to {len(MARKERS)} lines can be told apart, got {len(names)}: draw fewer")
+        raise ValueError(f"a plot shows 1 to {len(MARKERS)} lines or bars, got {len(names)}: change the number")
     return [
         {
             "color": COLOURS[place % len(COLOURS)],
@@ -197,14 +198,14 @@ def line_styles(names: Mapping[str, Any]) -> list[dict[str, Any]]:
             "markersize": 9,
             "markeredgecolor": "white",
             "markeredgewidth": 0.6,
-            "clip_on": False,  # a marker at 0 is drawn whole
+            "clip_on": False,  # draw a marker at 0 whole
         }
         for place in range(len(names))
     ]
 
 
 def _legend(axes: Axes, heights: Sequence[float]) -> None:
-    """Right of the plot, in the order in which the lines end there."""
+    """Draw the legend to the right of the plot, in the order of the lines' right ends."""
     handles, labels = axes.get_legend_handles_labels()
     order = np.argsort(-np.asarray(heights), kind="stable")
     ordered = [handles[i] for i in order], [labels[i] for i in order]

@@ -1,4 +1,4 @@
-"""What figures belong to: data, model and machine, in words that mean something elsewhere."""
+"""Describes the data, model and machine behind results, in terms that are valid on other machines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from amer.machine import hardware, hardware_line, versions
 
 
 def metadata_of(model: str, dataset: str, folder: Path, split: str, store: DocumentStore) -> dict[str, Any]:
-    """Model, data and document encoder, as a report's metadata.
+    """Describe model, data and document encoder for a report's metadata.
 
     Args:
         model: a folder or a name on the Hub.
-        dataset: the same, as it was given.
-        folder: where the dataset lies.
-        split: of the dataset.
-        store: that is searched.
+        dataset: a folder or a name on the Hub, as the user gave it.
+        folder: local folder of the dataset.
+        split: name of the split.
+        store: the store that is searched.
     """
     info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
     return {
@@ -33,7 +33,7 @@ def metadata_of(model: str, dataset: str, folder: Path, split: str, store: Docum
 
 
 def machine_of(device: str) -> dict[str, str]:
-    """Where figures were measured."""
+    """Describe the machine and the versions of packages."""
     return {
         "machine": hardware_line(hardware(device)),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

@@ -1,4 +1,4 @@
-"""The usual measures of a ranked list, beside MRecall: nDCG, MAP, MRR, precision and alpha-nDCG."""
+"""The usual metrics of a ranked list: nDCG, MAP, MRR, precision and alpha-nDCG."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ import numpy as np
 from amer.evaluation.recall import Targets, check_depth, pad_targets
 from amer.extras import import_extra
 
-ALPHA = 0.5  # what a target is worth less each time it is covered again
+ALPHA = 0.5  # a target loses this share of its gain each time it is covered again
 TREC_NAMES = {"ndcg": "ndcg_cut", "map": "map_cut", "precision": "P"}
 
 
 def ranking_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10, 100)) -> dict[str, np.ndarray]:
-    """The measures of TREC at each cut-off; a document is relevant if it covers any of the targets.
+    """Compute the TREC metrics at each cut-off; a document is relevant if it covers any of the targets.
 
-    nDCG, MAP, MRR and precision are pytrec_eval's: MAP@k divides by all relevant documents, also where they are more
-    than k. alpha-nDCG (Clarke et al. 2008, alpha = 0.5) is computed here, since its library, ndeval, ends at rank 20.
+    pytrec_eval computes nDCG, MAP, MRR and precision. Its MAP@k divides by the number of all relevant documents, even
+    if it exceeds k. This module computes alpha-nDCG (Clarke et al. 2008, alpha = 0.5) itself, since ndeval, the
+    library for it, stops at rank 20.
 
     Args:
-        rows: `(q, n)` store rows, best first, each once, n at least the largest k; -1 is padding, at the end.
-        targets: per query its targets, each a list of rows.
+        rows: `(q, n)` distinct store rows, best first, with n at least the largest k; -1 is padding, at the end.
+        targets: the targets of each query, each a list of rows.
         ks: cut-offs.
 
     Returns:
         `{"ndcg@10": (q,), "map@10": (q,), "mrr@10": (q,), "precision@10": (q,), "alpha_ndcg@10": (q,), ...}`, float64.
 
     Raises:
-        ValueError: no cut-off or one out of range, lists that are not as above, other lengths, a query without targets
-            or a target without documents.
+        ValueError: there is no cut-off, or one is out of range; the lists are not as described, or the lengths differ;
+            a query has no targets, or a target has no documents.
         ImportError: pytrec_eval is not installed.
     """
     rows = checked_lists(rows)
     if len(rows) != len(targets) or not len(targets):
-        raise ValueError(f"{len(rows)} ranked lists for {len(targets)} queries: give one each, at least one")
+        raise ValueError(f"{len(rows)} ranked lists for {len(targets)} queries: give one per query, at least one")
     if not len(ks):
-        raise ValueError("no cut-off was given: pass ks, such as (10, 100)")
+        raise ValueError("no cut-off was given: give ks, such as (10, 100)")
     for k in ks:
         check_depth(k, rows.shape[1])
     for query, clusters in enumerate(targets):
-        pad_targets([clusters], query)  # names the query whose targets cannot be used
+        pad_targets([clusters], query)  # its error names the query with invalid targets
     judged, diverse = _trec_metrics(rows, targets, ks), _alpha_ndcg(rows, targets)
     values: dict[str, np.ndarray] = {}
     for k in ks:
@@ -51,10 +52,11 @@ def ranking_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10,
 
 
 def checked_lists(rows: np.ndarray) -> np.ndarray:
-    """Ranked lists as int64, or why they are none.
+    """Check ranked lists and return them as int64.
 
     Raises:
-        ValueError: not integers `(q, n)`, rows below -1, a document twice in one list, padding before a document.
+        ValueError: the lists are not integers `(q, n)`, a row is below -1, a list holds a document twice, or padding
+            comes before a document.
     """
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.dtype.kind not in "iu":
@@ -73,13 +75,13 @@ def checked_lists(rows: np.ndarray) -> np.ndarray:
 
 
 def _trec_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """pytrec_eval's measures under its own names, `(q,)` each."""
+    """The metrics of pytrec_eval under its own names, `(q,)` each."""
     pytrec_eval = import_extra("pytrec_eval", "paper", "ranking_metrics")
     cutoffs = ",".join(map(str, ks))
     relevant = {
         str(query): {str(row): 1 for cluster in clusters for row in cluster} for query, clusters in enumerate(targets)
     }
-    # trec_eval sorts by score, and equal scores by id: the rank itself, negative, keeps our order.
+    # trec_eval sorts by score, then by id: the negative rank as score keeps our order.
     run = {
         str(query): {str(row): -float(rank) for rank, row in enumerate(ranked) if row >= 0}
         for query, ranked in enumerate(rows.tolist())
@@ -102,20 +104,20 @@ def _alpha_ndcg(rows: np.ndarray, targets: Targets) -> np.ndarray:
 
 
 def _coverage(rows: np.ndarray, clusters: Sequence[Sequence[int]]) -> np.ndarray:
-    """Which documents cover which targets: `(n, m)` of 0 and 1."""
+    """Whether each document covers each target: `(n, m)` of 0 and 1."""
     return np.stack([np.isin(rows, cluster) for cluster in clusters], axis=1).astype(np.float64)
 
 
 def _novelty(covers: np.ndarray) -> np.ndarray:
-    """The gain `(n,)` at each rank of a list `(n, m)`: a target found c times before adds (1 - alpha)^c."""
+    """The gain `(n,)` at each rank of a list `(n, m)`: a target already covered c times adds (1 - alpha)^c."""
     before = np.cumsum(covers, axis=0) - covers
     return (covers * (1 - ALPHA) ** before).sum(axis=1)
 
 
 def _ideal_gains(covers: np.ndarray, depth: int) -> np.ndarray:
-    """Gains `(depth,)` of the ideal list, built as ndeval does it: always the document of the largest gain.
+    """Gains `(depth,)` of the ideal list: each rank takes the document with the largest gain, as in ndeval.
 
-    Of equal gains the document that stands first in the store; ndeval takes the last id instead.
+    Among equal gains it takes the first document in the store; ndeval takes the last id.
     """
     gains, worth, left = np.zeros(depth), np.ones(covers.shape[1]), covers.copy()
     for rank in range(min(depth, len(covers))):
@@ -123,5 +125,5 @@ def _ideal_gains(covers: np.ndarray, depth: int) -> np.ndarray:
         best = int(gain.argmax())
         gains[rank] = gain[best]
         worth *= (1 - ALPHA) ** covers[best]
-        left[best] = 0  # taken: it gains nothing again
+        left[best] = 0  # it is taken and has no further gain
     return gains

@@ -1,6 +1,6 @@
-"""Recall@k and MRecall@k where each target is a cluster of documents (paper §2).
+"""Recall@k and MRecall@k for targets that are clusters of documents (paper §2).
 
-Everything follows from one array: the rank at which each target is covered first.
+Both are computed from one array: the rank of the first document that covers each target.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from collections.abc import Sequence
 import numpy as np
 
 Targets = Sequence[Sequence[Sequence[int]]]
-"""Per query its targets, each the store rows of the documents that cover it."""
+"""The targets of each query, each the store rows of the documents that cover it."""
 
 NOT_FOUND = np.iinfo(np.int64).max  # the rank of a target that no retrieved document covers
-NO_TARGET = -1  # stands where a query has fewer targets than another
-NO_DOCUMENT = -2  # fills up short clusters; -1 is the padding of the retrieved rows and must not match it
-BLOCK_VALUES = 2**24  # comparisons held at a time, one byte each
+NO_TARGET = -1  # padding for queries with fewer targets
+NO_DOCUMENT = -2  # padding of short clusters; it must differ from -1, the padding of the retrieved rows
+BLOCK_VALUES = 2**24  # comparisons in memory at a time, one byte each
 
 
 def mrecall_at_k(retrieved: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """MRecall@k (paper §2): 1 where the top k cover all m targets, or k of them when k < m; else 0.
+    """MRecall@k (paper §2): 1 if the top k cover all m targets, or k of them if k < m; else 0.
 
     Args:
         retrieved: `(q, n)` integer rows with n >= k, best first; -1 is padding and covers nothing.
-        targets: per query its targets, each a list of rows.
+        targets: the targets of each query, each a list of rows.
         k: cut-off.
 
     Returns:
         `(q,)` float64 of 0 and 1.
 
     Raises:
-        ValueError: k < 1 or k > n, other lengths, a query without targets or a target without documents.
+        ValueError: k < 1 or k > n, the lengths differ, a query has no targets, or a target has no documents.
     """
     return mrecall_from_ranks(target_ranks(retrieved, targets, k), k)
 
@@ -41,7 +41,7 @@ def recall_at_k(retrieved: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
 
 def mrecall_from_ranks(ranks: np.ndarray, k: int | np.ndarray) -> np.ndarray:
-    """MRecall@k `(q,)` from the ranks `(q, m)` of `target_ranks`; k is one cut-off, or `(q,)`, each question's own."""
+    """MRecall@k `(q,)` from the ranks `(q, m)` of `target_ranks`; k is one cut-off, or `(q,)`, one per question."""
     found, count = _found(ranks, k)
     return (found >= np.minimum(count, k)).astype(np.float64)
 
@@ -53,15 +53,16 @@ def recall_from_ranks(ranks: np.ndarray, k: int | np.ndarray) -> np.ndarray:
 
 
 def target_ranks(retrieved: np.ndarray, targets: Targets, depth: int) -> np.ndarray:
-    """The rank, from 0, at which each target is covered first.
+    """The rank, from 0, of the first document that covers each target.
 
     Args:
         retrieved: `(q, n)` integer rows, best first; -1 is padding.
-        targets: per query its targets, each a list of rows.
-        depth: how many of the n are looked at.
+        targets: the targets of each query, each a list of rows.
+        depth: number of rows of each list to consider.
 
     Returns:
-        `(q, m)` int64, m the most targets of any query; `NOT_FOUND` or, where a query has fewer, `NO_TARGET`.
+        `(q, m)` int64, where m is the largest number of targets of a query. `NOT_FOUND` marks a target that no row
+        covers, `NO_TARGET` pads queries with fewer targets.
 
     Raises:
         ValueError: see `mrecall_at_k`.
@@ -77,17 +78,18 @@ def target_ranks(retrieved: np.ndarray, targets: Targets, depth: int) -> np.ndar
 
 
 def pad_targets(targets: Targets, first_query: int = 0) -> np.ndarray:
-    """Ragged targets as one array.
+    """Pad ragged targets to one array.
 
     Args:
-        targets: per query its targets, each a list of rows.
-        first_query: number of the first of them, for messages.
+        targets: the targets of each query, each a list of rows.
+        first_query: number of the first query, used in messages.
 
     Returns:
-        `(q, m, c)` int64, m the most targets of a query and c the largest cluster; `NO_DOCUMENT` elsewhere.
+        `(q, m, c)` int64, where m is the largest number of targets of a query and c the size of the largest cluster;
+        `NO_DOCUMENT` is the padding.
 
     Raises:
-        ValueError: a query without targets, or a target that is not a list of rows.
+        ValueError: a query has no targets, or a target is not a list of rows.
     """
     most = max(len(clusters) for clusters in targets)
     largest = max((len(cluster) for clusters in targets for cluster in clusters), default=0)
@@ -100,20 +102,20 @@ def pad_targets(targets: Targets, first_query: int = 0) -> np.ndarray:
             if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0:
                 raise ValueError(
                     f"query number {first_query + query} has the target {cluster!r}: "
-                    "it must be a list of store rows (integers from 0), with at least one"
+                    "it must be a list of at least one store row (an integer from 0)"
                 )
             padded[query, target, : rows.size] = rows
     return padded
 
 
 def check_depth(k: int, available: int) -> None:
-    """ValueError unless 1 <= k <= available."""
+    """Raise a ValueError unless 1 <= k <= available."""
     if not 1 <= k <= available:
         raise ValueError(f"k must lie in 1..{available}, the length of the ranked lists, got {k}")
 
 
 def _found(ranks: np.ndarray, k: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many targets the top k cover, and how many there are: both `(q,)`."""
+    """The number of targets that the top k cover, and the number of targets: both `(q,)`."""
     exists = ranks != NO_TARGET
     return (exists & (ranks < np.reshape(k, (-1, 1)))).sum(axis=1), exists.sum(axis=1)
 
@@ -132,7 +134,7 @@ def _checked_rows(retrieved: np.ndarray, targets: Targets, k: int) -> np.ndarray
     if retrieved.ndim != 2 or retrieved.dtype.kind not in "iu":
         raise ValueError(f"retrieved must be integer rows (q, n), got {retrieved.dtype} {retrieved.shape}")
     if len(retrieved) != len(targets) or not len(targets):
-        raise ValueError(f"{len(retrieved)} ranked lists for {len(targets)} queries: give one each, at least one")
+        raise ValueError(f"{len(retrieved)} ranked lists for {len(targets)} queries: give one per query, at least one")
     check_depth(k, retrieved.shape[1])
     if retrieved.min() < -1:
         raise ValueError(f"retrieved rows must be -1 (padding) or more, got {retrieved.min()}")

@@ -1,4 +1,4 @@
-"""One report of several systems on the same queries: a table for the terminal, Markdown, and JSON."""
+"""Reports of several systems on the same queries: a table for the terminal, Markdown, and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amer.files import atomic_write, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-MARKS = "†‡§"  # one for each reference; an asterisk would be Markdown
+MARKS = "†‡§"  # one for each reference; an asterisk has a meaning in Markdown
 SIGNIFICANT = 0.05
 LABELS = {"mrecall": "MRecall", "ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "alpha_ndcg": "alpha-nDCG"}
 SUBSETS = {"whole": "whole set", "low_similarity": "low similarity third"}
@@ -27,19 +27,19 @@ SUBSETS = {"whole": "whole set", "low_similarity": "low similarity third"}
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Systems side by side.
+    """Compares several systems on the same queries.
 
     Attributes:
-        systems: on the same queries, in the order of the rows.
+        systems: results of the systems, in the order of the rows.
         similarity: `(q,)` target similarity of the queries (`amer.evaluation.target_similarity`).
-        references: names of up to three of the systems; the others are tested against each.
-        metadata: what the figures belong to (dataset, model, store, ...); values that JSON can hold.
-        resamples: of the paired bootstrap.
-        seed: of the paired bootstrap.
+        references: names of up to three of the systems; every other system is tested against each of them.
+        metadata: description of the results (dataset, model, store, ...); values must be valid JSON.
+        resamples: number of resamples of the paired bootstrap.
+        seed: seed of the paired bootstrap.
 
     Raises:
-        ValueError: systems with other metrics or queries than the first, names used twice, unknown references, fewer
-            than four queries (there are quartiles).
+        ValueError: a system has other metrics or queries than the first, two systems have one name, a reference is
+            unknown, or there are fewer than four queries (too few for quartiles).
     """
 
     systems: Sequence[SystemResult]
@@ -52,14 +52,14 @@ class Report:
     def __post_init__(self) -> None:
         names = [system.name for system in self.systems]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"a report needs systems of different names, at least one, got {names}")
+            raise ValueError(f"a report needs at least one system, and different names, got {names}")
         if len(self.similarity) < 4:
             raise ValueError(f"a report needs at least four queries, got {len(self.similarity)}")
         for system in self.systems:
             if len(system) != len(self.similarity) or list(system.values) != self.metrics:
                 raise ValueError(
                     f"system {system.name!r} has {', '.join(system.values)} of {len(system)} queries; "
-                    f"needed are {', '.join(self.metrics)} of {len(self.similarity)}"
+                    f"all systems must have {', '.join(self.metrics)} of {len(self.similarity)}"
                 )
         unknown = [name for name in self.references if name not in names]
         if isinstance(self.references, str) or unknown or len(self.references) > len(MARKS):
@@ -72,7 +72,7 @@ class Report:
 
     @cached_property
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-        """System -> what `amer.evaluation.summarise` says of it."""
+        """System -> its summary by `amer.evaluation.summarise`."""
         references = [system for system in self.systems if system.name in self.references]
         return {
             system.name: summarise(system, self.similarity, references, self.resamples, self.seed)
@@ -83,7 +83,7 @@ class Report:
         """System -> its mean in each quarter of the queries, from the most diverse targets to the least.
 
         Raises:
-            ValueError: the report does not have the metric.
+            ValueError: the report lacks the metric.
         """
         if metric not in self.metrics:
             raise ValueError(f"the report has no {metric!r}: choose from {', '.join(self.metrics)}")
@@ -100,7 +100,7 @@ class Report:
         return [[float(part.min()), float(part.max())] for part in parts]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the per-query values, as JSON holds it."""
+        """The report without the values per query, as JSON types."""
         quartiles = {metric: self.by_quartile(metric) for metric in self.metrics}
         systems = {
             system.name: {
@@ -126,7 +126,7 @@ class Report:
         }
 
     def table(self) -> Table:
-        """The means, for a terminal of 80 columns: `rich.print(report.table())`."""
+        """The means as a table for a terminal of 80 columns: `rich.print(report.table())`."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -165,7 +165,7 @@ class Report:
         return ["System", "searches", "ms", *metrics]
 
     def _rows(self, subset: str, bold: Callable[[str], str]) -> Iterable[list[str]]:
-        """A row for each system; the best of every column in bold, marks where it differs from a reference."""
+        """Yield a row for each system: the best of every column is bold, marks show differences from a reference."""
         best = {
             metric: max(summary[metric][subset]["mean"] for summary in self.summary.values())
             for metric in self.metrics
@@ -208,12 +208,12 @@ class Report:
 
 
 def metric_label(metric: str) -> str:
-    """A metric's name as people write it: "mrecall@100" -> "MRecall@100", "ndcg@10" -> "nDCG@10", "loss" -> "Loss"."""
+    """The usual spelling of a metric: "mrecall@100" -> "MRecall@100", "ndcg@10" -> "nDCG@10", "loss" -> "Loss"."""
     name, at, cutoff = metric.partition("@")
     return LABELS.get(name, name.capitalize()) + at + cutoff
 
 
 def difference_cell(test: dict[str, Any]) -> str:
-    """A difference of a paired bootstrap with its interval, in %."""
+    """Format the difference of a paired bootstrap with its interval, in %."""
     difference, low, high = (f"{100 * test[name]:+.2f}" for name in ("difference", "low", "high"))
     return f"{difference} ({low} to {high})"

@@ -1,7 +1,7 @@
-"""A run: the ranked lists of one system on the questions of one split, kept on disk so that no search is repeated.
+"""A run: the ranked lists of one system for the questions of one split, saved so that no search is repeated.
 
-A folder holds `run.parquet` (every place of every list), `run.trec` (for the tools of TREC), `run.json` (what it is)
-and, where they were given, `query_embeddings.npy`.
+A folder holds `run.parquet` (all lists), `run.trec` (for TREC tools), `run.json` (a description) and, if they were
+given, `query_embeddings.npy`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from amer.corpus.store import DocumentStore
     from amer.search.fusion import Fused
 
-IDENTITY = ("documents_sha256", "count", "encoder", "dim")  # of `store.json`: what the rows point into
+IDENTITY = (
+    "documents_sha256",
+    "count",
+    "encoder",
+    "dim",
+)  # fields of `store.json` that identify the store of the rows
 
 
 class RunInfo(TypedDict):
-    """What `run.json` says that is read again."""
+    """The fields of `run.json` that this package reads."""
 
     name: str
     queries: Count
@@ -41,18 +46,18 @@ class RunInfo(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one system retrieved.
+    """The documents that one system retrieved.
 
     Attributes:
-        name: of the system.
+        name: name of the system.
         query_ids: one unique id per query.
-        rows: `(q, k)` int64 rows of the store, best first, each once in a list; -1 is padding, at the end.
-        scores: `(q, k)` float32; those of round-robin fusion do not descend.
-        found_by: `(q, k)` int64, the query vector that found the document first, from 0; None where there is but one.
-        query_embeddings: `(q, m, dim)` float16 that the lists were searched with, or None.
+        rows: `(q, k)` int64 rows of the store, best first, distinct in each list; -1 is padding, at the end.
+        scores: `(q, k)` float32; after round-robin fusion they do not descend.
+        found_by: `(q, k)` int64, number from 0 of the query vector that found the document first; None if m is 1.
+        query_embeddings: `(q, m, dim)` float16, the query vectors of the search, or None.
 
     Raises:
-        ValueError: the arrays do not fit this description; says which.
+        ValueError: an array does not fit this description; the message names it.
     """
 
     name: str
@@ -64,11 +69,11 @@ class Run:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("a run needs the name of its system")
+            raise ValueError("the run has no name: give the name of its system")
         if not all(self.query_ids) or len(set(self.query_ids)) != len(self.query_ids):
-            raise ValueError(f"the query ids of run {self.name!r} must be different, and none empty")
+            raise ValueError(f"the query ids of run {self.name!r} must be unique and not empty")
         if not checked_lists(self.rows).size:
-            raise ValueError(f"run {self.name!r} is empty: it needs a query and a place in its list")
+            raise ValueError(f"run {self.name!r} is empty: give at least one query and one row per list")
         lists = (len(self.query_ids), self.rows.shape[1])
         _check_array("rows", self.rows, lists, np.int64)
         _check_array("scores", self.scores, lists, np.float32)
@@ -83,10 +88,10 @@ class Run:
     def from_fused(
         cls, name: str, query_ids: list[str], fused: Fused, query_embeddings: np.ndarray | None = None
     ) -> Run:
-        """The run of fused lists; `query_embeddings (q, m, dim)` are kept in half precision.
+        """Make a run of fused lists; `query_embeddings (q, m, dim)` are stored in half precision.
 
         Raises:
-            ValueError: other lengths than the query ids.
+            ValueError: the number of lists differs from the number of query ids.
         """
         if query_embeddings is not None:
             query_embeddings = np.asarray(query_embeddings).astype(np.float16)
@@ -95,18 +100,18 @@ class Run:
     def save(self, folder: str | os.PathLike[str], store: DocumentStore) -> None:
         """Write the folder, whole or not at all.
 
-        `run.parquet` has `query_id`, `rank` from 1, `document_id` (null at padding), `score` and, where it is known,
-        `found_by`. In `run.trec` (`qid Q0 docid rank score tag`, without padding) white space and `%` of ids and name
-        are percent-encoded, as `urllib.parse.unquote` undoes it; and since TREC's tools order by score, the score
-        there is k - rank, which keeps the order of fused lists. The real one is in the parquet file.
+        `run.parquet` has `query_id`, `rank` from 1, `document_id` (null for padding), `score` and, if known,
+        `found_by`. `run.trec` has the lines `qid Q0 docid rank score tag`, without padding. In ids and name, white
+        space and `%` are percent-encoded; `urllib.parse.unquote` decodes them. TREC tools order by score, so the score
+        in `run.trec` is k - rank, which keeps the order of fused lists. The real score is in the parquet file.
 
         Args:
-            folder: does not exist yet, or is empty.
-            store: where the rows point.
+            folder: a folder that does not exist yet, or is empty.
+            store: the store that the rows belong to.
 
         Raises:
-            FileExistsError: `folder` already holds something.
-            ValueError: rows that the store does not have, or the empty string as a document's id.
+            FileExistsError: `folder` is not empty.
+            ValueError: the store lacks some rows, or a document's id is the empty string.
         """
         if self.rows.size and self.rows.max() >= len(store):
             raise ValueError(f"run {self.name!r} holds row {self.rows.max()}, {store.path} has {len(store)} documents")
@@ -133,13 +138,13 @@ class Run:
         """Read a saved run.
 
         Args:
-            folder: of `save`.
-            store: the one it was saved with, or another of the same documents and encoder.
+            folder: a folder written by `save`.
+            store: the store the run was saved with, or one of the same documents and encoder.
 
         Raises:
-            FileNotFoundError: no such folder, or a file of it is missing.
-            OSError: a file is cut short or damaged; names it.
-            ValueError: a run on another store, or files that do not belong together; names the folder.
+            FileNotFoundError: the folder or one of its files is missing.
+            OSError: a file is truncated or damaged.
+            ValueError: the run belongs to another store, or the files do not belong together.
         """
         folder = Path(folder)
         info = read_manifest(folder / "run.json", RunInfo)
@@ -163,7 +168,7 @@ class Run:
         )
 
     def _trec_lines(self, document_ids: list[str | None]) -> Iterator[str]:
-        """The lines of `run.trec`; `document_ids` are those of all places, list after list."""
+        """Yield the lines of `run.trec`; `document_ids` holds the ids of all lists, one list after the other."""
         k, tag = self.rows.shape[1], trec_word(self.name)
         for place, document_id in enumerate(document_ids):
             if document_id is not None:
@@ -171,7 +176,7 @@ class Run:
                 yield f"{query} Q0 {trec_word(document_id)} {rank} {k - rank} {tag}\n"
 
     def _description(self, store: DocumentStore) -> dict[str, Any]:
-        """What `run.json` says."""
+        """The content of `run.json`."""
         embeddings = None if self.query_embeddings is None else list(self.query_embeddings.shape)
         return {
             "name": self.name,
@@ -184,13 +189,13 @@ class Run:
 
 
 def trec_word(text: str) -> str:
-    """An id as one word of a TREC file: white space and `%` percent-encoded; `urllib.parse.unquote` gives it back.
+    """Percent-encode white space and `%` of an id for a TREC file; `urllib.parse.unquote` decodes it.
 
     Raises:
-        ValueError: the empty string, which cannot be a word.
+        ValueError: the id is the empty string.
     """
     if not text:
-        raise ValueError("the empty string is an id here, which a TREC file cannot hold: give it a name")
+        raise ValueError("an id is the empty string, which a TREC file cannot hold: give the query or document an id")
     return re.sub(r"[%\s]", lambda found: quote(found[0], safe=""), text)
 
 
@@ -199,16 +204,18 @@ def _identity(store: DocumentStore) -> dict[str, Any]:
 
 
 def _check_store(folder: Path, saved: dict[str, Any], store: DocumentStore) -> None:
-    """ValueError unless the run was saved on such a store."""
+    """Raise a ValueError if the run was saved with another store."""
     own = _identity(store)
     differing = [key for key in IDENTITY if saved.get(key) != own[key]]
     if differing:
         details = "; ".join(f"{key} {saved.get(key)!r}, not {own[key]!r}" for key in differing)
-        raise ValueError(f"{folder} is a run on another store than {store.path} ({details}): open its own")
+        raise ValueError(
+            f"{folder} is a run on another store than {store.path} ({details}): open the store of the run"
+        )
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: type) -> None:
-    """ValueError unless the array has the shape, None being any size, and the dtype."""
+    """Raise a ValueError unless the array has the dtype and the shape, where None is any size."""
     given, kind = np.shape(array), getattr(array, "dtype", None)
     fits = len(given) == len(shape) and all(size in (None, own) for size, own in zip(shape, given, strict=True))
     if not fits or kind != dtype:

@@ -195,8 +195,8 @@ def test_places_of_another_run_are_refused(run, store, tmp_path):
     ("change", "message"),
     [
         ({"name": ""}, "name"),
-        ({"query_ids": ["a", "b", "a"]}, "must be different"),
-        ({"query_ids": ["a", "", "b"]}, "none empty"),
+        ({"query_ids": ["a", "b", "a"]}, "must be unique"),
+        ({"query_ids": ["a", "", "b"]}, "not empty"),
         ({"query_ids": ["a", "b"]}, r"rows must be int64 \(2, 4\), got int64 \(3, 4\)"),
         ({"rows": np.zeros((3, 4), np.int64)}, "holds row 0 twice"),
         ({"rows": np.array([[-1, 1, 2, 3]] * 3)}, "padding"),

@@ -59,9 +59,9 @@ def test_the_seed_decides_and_blocks_do_not_matter_to_the_outcome(monkeypatch):
 @pytest.mark.parametrize(
     ("a", "b", "resamples", "message"),
     [
-        ([1, 2], [1, 2, 3], 10, "same q"),
+        ([1, 2], [1, 2, 3], 10, "same shape"),
         ([1], [1], 10, "q >= 2"),
-        ([[1, 2]], [[1, 2]], 10, "same q"),
+        ([[1, 2]], [[1, 2]], 10, "same shape"),
         ([1, np.nan], [1, 2], 10, "NaN"),
         ([1, 2], [1, 2], 0, "resamples"),
     ],
