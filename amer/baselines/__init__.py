@@ -1,1 +1,1 @@
-"""What AMER is compared with: re-ranking, keywords and rewrites, other ways to m query vectors, an upper bound."""
+"""Baselines for AMER: re-ranking, query expansion and rewriting, other ways to get m query vectors, an upper bound."""

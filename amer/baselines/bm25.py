@@ -1,4 +1,4 @@
-"""BM25 over a corpus: an index of bm25s on disk, memory-mapped by every search."""
+"""BM25 search over a corpus with a bm25s index on disk; every search memory-maps it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from amer.corpus.table import checked_documents, fingerprint
 from amer.files import UNREADABLE, atomic_directory, read_manifest, write_json
 
 INFO_FILE = "bm25.json"
-# Lucene's BM25 with the k1 and b of Pyserini. As Lucene cuts text, a word may be a single character and holds its
-# apostrophes, which the stemmer takes away. bm25s' English stop words are Lucene's.
+# Lucene's BM25 with the k1 and b of Pyserini. As in Lucene, a word may be a single character, and it keeps its
+# apostrophes until the stemmer removes them. The English stop words of bm25s are Lucene's.
 PARAMETERS = {"method": "lucene", "k1": 0.9, "b": 0.4}
 ANALYSIS = {"splitter": r"\w+(?:'\w+)*", "stemmer": "english", "stopwords": "english"}
-READ_ROWS = 1_024  # documents read at a time
+READ_ROWS = 1_024  # documents to read at a time
 
 
 class BM25:
     """Searches documents by their words.
 
-    A search reads the postings of the question's words from the mapped files, and takes 4 bytes a document of memory
-    for the scores while it runs.
+    A search reads the postings of the question's words from the mapped files. Its scores take 4 bytes of memory per
+    document.
 
     Attributes:
-        name: what the search is called.
+        name: name of the search.
     """
 
     name = "BM25"
 
     def __init__(self, index: Any) -> None:
-        """Use `BM25.open`, which checks the folder."""
+        """Internal: call `BM25.open` instead, which checks the folder."""
         self._index = index
         self._tokenizer = _tokenizer()
         self._tokenizer.stem_to_sid = index.vocab_dict
@@ -43,16 +43,16 @@ class BM25:
     def build(cls, documents: pa.Table, path: str | os.PathLike[str], show_progress_bar: bool = False) -> BM25:
         """Index a corpus, whole or not at all. A document's text is its title, a space and its text.
 
-        The postings are held in memory while they are sorted: 25 million passages of 100 words need some 75 GB.
+        The postings are sorted in memory: 25 million passages of 100 words need about 75 GB.
 
         Args:
-            documents: columns `id`, `title`, `text`.
+            documents: table with the columns `id`, `title`, `text`.
             path: a directory that does not exist yet, or is empty.
-            show_progress_bar: show the bars of bm25s.
+            show_progress_bar: show the progress bars of bm25s.
 
         Raises:
-            FileExistsError: `path` already holds something.
-            ValueError: the documents break the contract, or hold no word but stop words.
+            FileExistsError: `path` is not empty.
+            ValueError: the documents are invalid, or hold only stop words.
         """
         import bm25s
 
@@ -67,8 +67,8 @@ class BM25:
                 allow_empty=False,
             )
             if not words.vocab:
-                raise ValueError("the documents hold no word but stop words: there is nothing to index")
-            index = bm25s.BM25(**PARAMETERS, csc_backend="scipy")  # less memory than by itself
+                raise ValueError("the documents hold only stop words: there is nothing to index")
+            index = bm25s.BM25(**PARAMETERS, csc_backend="scipy")  # uses less memory than the default
             index.index(words, create_empty_token=False, show_progress=show_progress_bar)
             index.save(folder)
             write_json(folder / INFO_FILE, _info(documents))
@@ -76,26 +76,26 @@ class BM25:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], documents: pa.Table) -> BM25:
-        """Open an index, memory-mapped, after reading the whole corpus once to see that it is of these documents.
+        """Open an index, memory-mapped. This reads the whole corpus once, to check that the index belongs to it.
 
-        For 25 million passages of 100 words that takes half a minute and the reading of 16 GB.
+        For 25 million passages of 100 words the check reads 16 GB and takes half a minute.
 
         Args:
-            path: where `build` wrote it.
-            documents: the corpus it was built from.
+            path: the folder that `build` wrote.
+            documents: the corpus that the index was built from.
 
         Raises:
             FileNotFoundError: there is no finished index.
-            OSError: it is damaged.
-            ValueError: it is of another corpus, or of other parameters.
+            OSError: the index is damaged.
+            ValueError: the index is of another corpus, or has other parameters.
         """
         path = Path(path)
         if not (path / INFO_FILE).is_file():
-            raise FileNotFoundError(f"{path} has no {INFO_FILE}, so it is no BM25 index: build one with BM25.build")
+            raise FileNotFoundError(f"{path} is no BM25 index, as it has no {INFO_FILE}: build one with BM25.build")
         recorded, expected = read_manifest(path / INFO_FILE, dict), _info(documents)
         differing = [key for key, value in expected.items() if recorded.get(key) != value]
         if differing:
-            raise ValueError(f"{path} is a BM25 index of another {', '.join(differing)}: build one of this corpus")
+            raise ValueError(f"{path} is a BM25 index with another {', '.join(differing)}: build one of this corpus")
         return cls._mapped(path)
 
     @classmethod
@@ -108,14 +108,14 @@ class BM25:
             raise OSError(f"{path} is damaged ({error!r}): delete it and build the index again") from error
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best documents of every text.
+        """Search the k best documents of every text.
 
         Args:
-            texts: questions, or anything else.
-            k: length of each list; where fewer documents share a word with the text, row -1 and score -inf fill up.
+            texts: questions or other texts.
+            k: length of each list; row -1 and score -inf pad it if fewer documents share a word with the text.
 
         Returns:
-            rows `(n, k)` int64 and scores `(n, k)` float32, best first, of equal scores the lower row first.
+            rows `(n, k)` int64 and scores `(n, k)` float32, best first; among equal scores, the lower row first.
 
         Raises:
             ValueError: k < 1.
@@ -132,9 +132,9 @@ class BM25:
 
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and scores of the k greatest positive scores, of equal ones the lower row first.
+    """The rows and scores of the k greatest positive scores; among equal scores, the lower row first.
 
-    bm25s' own selection breaks ties by chance, and fills up with documents that share no word with the text.
+    bm25s' own selection breaks ties at random, and pads with documents that share no word with the text.
     """
     rows = np.flatnonzero(scores)
     if len(rows) > k:
@@ -157,5 +157,5 @@ def _tokenizer() -> Any:
 
 
 def _info(documents: pa.Table) -> dict[str, Any]:
-    """What an index is of."""
+    """A description of the corpus and the parameters of an index."""
     return {"documents_sha256": fingerprint(documents), **PARAMETERS, **ANALYSIS}

@@ -1,4 +1,4 @@
-"""Chat models that write keywords and rewrites: one on this machine, or any OpenAI-compatible endpoint."""
+"""Chat models that write keywords and rewrites: a local model, or any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from amer.extras import import_extra
 from amer.machine import chosen_device
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-BUSY = (408, 409, 429)  # which the client repeats, as it does the errors from 500 on
+BUSY = (408, 409, 429)  # the client repeats these, and errors from 500 on
 SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class Chat(Protocol):
-    """What query expansion asks of a language model.
+    """The interface of a chat model for query expansion.
 
     Attributes:
-        name: of the model; replies are remembered under it.
+        name: name of the model; the cache stores its replies under this name.
     """
 
     name: str
 
     def reply(self, prompts: Sequence[str]) -> list[str]:
-        """One reply to each prompt, each a conversation of its own."""
+        """Reply to each prompt in a separate conversation."""
 
 
 class LocalChat:
-    """An instruction-tuned model on this machine, asked with its chat template and decoded greedily.
+    """A local instruction-tuned model, with its chat template and greedy decoding.
 
     Attributes:
-        name: what the model is called.
+        name: name of the model.
     """
 
     def __init__(
@@ -47,31 +47,31 @@ class LocalChat:
 
         Args:
             model_path: a folder, or a name on the Hub.
-            name: what the model is called; `model_path` by default.
-            max_new_tokens: where a reply is cut off.
-            batch_size: prompts answered at a time.
-            device: where it runs; a GPU where there is one by default.
+            name: name of the model. Default: `model_path`.
+            max_new_tokens: largest number of tokens of a reply.
+            batch_size: number of prompts to answer at a time.
+            device: device of the model. Default: a GPU if there is one.
 
         Raises:
-            ValueError: the model is no language model, or its tokenizer has no chat template.
+            ValueError: the model is not a complete language model, or its tokenizer has no chat template.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
         self.name = str(name or model_path)
         self._batch_size = batch_size
-        # None: what a model's own generation_config.json says of sampling would only bring warnings.
+        # None: the sampling settings of a model's generation_config.json would only cause warnings.
         self._options = {"max_new_tokens": max_new_tokens, "do_sample": False, **dict.fromkeys(SAMPLING)}
         tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
         if tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {model_path} has no chat template: choose an instruction-tuned model")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        # Any: as transformers annotates it, only a model comes back.
+        # Any: the annotation in transformers lacks the loading info.
         loading: Any = AutoModelForCausalLM.from_pretrained(model_path, output_loading_info=True)
         model, loaded = loading
         if loaded["missing_keys"]:
             missing = ", ".join(sorted(loaded["missing_keys"])[:5])
-            raise ValueError(f"{model_path} lacks the weights {missing}: it is not a whole language model")
+            raise ValueError(f"{model_path} lacks the weights {missing}: choose a complete language model")
         device = chosen_device(device)
         self._pipeline = pipeline("text-generation", model=model, tokenizer=tokenizer, device=device)
 
@@ -81,15 +81,15 @@ class LocalChat:
             return []
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         written = self._pipeline(chats, batch_size=self._batch_size, return_full_text=False, **self._options)
-        # As transformers annotates it, a reply is a whole chat, which it is with return_full_text=True.
+        # transformers annotates a reply as a whole chat, which is true only with return_full_text=True.
         return [reply["generated_text"] for (reply,) in written]  # type: ignore[misc]
 
 
 class EndpointChat:
-    """A model behind an OpenAI-compatible endpoint, at temperature 0; several prompts are under way at once.
+    """A model behind an OpenAI-compatible endpoint, at temperature 0; it sends several prompts at a time.
 
     Attributes:
-        name: of the model, as the endpoint calls it.
+        name: name of the model at the endpoint.
     """
 
     def __init__(
@@ -102,21 +102,21 @@ class EndpointChat:
         timeout: float = 60.0,
         attempts: int = 8,
     ) -> None:
-        """Asks nothing yet.
+        """Prepare the client; this sends no request.
 
         Args:
-            base_url: such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
-            model: its name there.
-            api_key: by default what the environment variable OPENAI_API_KEY holds, or none.
-            max_new_tokens: where a reply is cut off.
-            parallel: requests under way at once.
-            timeout: seconds until a request counts as lost.
-            attempts: requests made for a prompt while the endpoint is busy, fails or cannot be reached; the pauses
-                between them grow to 8 s, or are those that the endpoint asks for.
+            base_url: URL of the endpoint, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
+            model: name of the model at the endpoint.
+            api_key: key for the endpoint. Default: the environment variable OPENAI_API_KEY, if set.
+            max_new_tokens: largest number of tokens of a reply.
+            parallel: number of requests at a time.
+            timeout: seconds to wait for a reply.
+            attempts: number of requests per prompt if the endpoint is busy, fails or is unreachable. The pauses grow
+                to 8 s, unless the endpoint asks for others.
 
         Raises:
             ImportError: the openai client is not installed.
-            ValueError: `base_url` is no URL; parallel or attempts below 1.
+            ValueError: `base_url` is no URL, or parallel or attempts is below 1.
         """
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
@@ -128,15 +128,15 @@ class EndpointChat:
         self._max_new_tokens = max_new_tokens
         self._parallel = parallel
         self._attempts = attempts
-        key = api_key or os.environ.get(KEY_VARIABLE) or "none"  # the client wants one, whether it is asked for or not
+        key = api_key or os.environ.get(KEY_VARIABLE) or "none"  # the client needs a key even if the endpoint does not
         self._client = self._openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=attempts - 1)
 
     def reply(self, prompts: Sequence[str]) -> list[str]:
-        """As `Chat.reply`.
+        """Reply to each prompt in a separate conversation.
 
         Raises:
-            OSError: the endpoint refused a request, or did not answer in any of the attempts.
-            ValueError: it answered with something else than a chat completion.
+            OSError: the endpoint refused a request, or answered in none of the attempts.
+            ValueError: the answer is not a chat completion.
         """
         with ThreadPoolExecutor(self._parallel) as pool:
             return list(pool.map(self._reply, prompts))
@@ -147,9 +147,9 @@ class EndpointChat:
             answer = self._client.chat.completions.create(
                 messages=messages, model=self.name, max_tokens=self._max_new_tokens, temperature=0
             )
-            return answer.choices[0].message.content or ""  # None is how an endpoint says nothing
+            return answer.choices[0].message.content or ""  # an endpoint may send None for an empty reply
         except (self._openai.APIConnectionError, self._openai.APIStatusError) as error:
-            status = getattr(error, "status_code", None)  # none: there was no connection, or no time
+            status = getattr(error, "status_code", None)  # None: no connection, or a timeout
             busy = status is None or status in BUSY or status >= 500
             what = f"gave no answer in {self._attempts} attempts" if busy else "refused the request"
             raise OSError(f"{self._base_url} {what} for the model {self.name!r}: {error}") from error

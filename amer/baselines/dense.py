@@ -1,4 +1,4 @@
-"""Dense search as a search of texts: the document encoder's own questions in an index."""
+"""Dense text search: the document encoder embeds the texts as questions and searches an index."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from amer.search.index import Index
 
 
 class DenseRetriever:
-    """Searches documents with one vector a text, off the shelf.
+    """Searches documents with one vector per text, from an off-the-shelf encoder.
 
     Attributes:
-        name: the encoder's.
+        name: name of the encoder.
     """
 
     def __init__(self, encoder: DocumentEncoder, index: Index) -> None:
-        """Check that encoder and index belong together.
+        """Check that encoder and index fit together.
 
         Args:
-            encoder: embeds the texts as questions.
-            index: over documents that the same encoder embedded.
+            encoder: the encoder that embeds the texts as questions.
+            index: an index of documents that the same encoder embedded.
 
         Raises:
-            ValueError: the documents were embedded by another encoder.
+            ValueError: another encoder embedded the documents.
         """
         index.store.check_encoder(encoder.identity)
         self.name = encoder.name
@@ -33,11 +33,11 @@ class DenseRetriever:
         self._index = index
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest documents of every text.
+        """Search the k nearest documents of every text.
 
         Args:
-            texts: questions, or anything else that is searched with the prompt of questions.
-            k: length of each list; row -1 and score -inf fill up where there are fewer documents.
+            texts: questions, or other texts; all get the prompt of questions.
+            k: length of each list; row -1 and score -inf pad it if there are fewer documents.
 
         Returns:
             rows `(n, k)` int64 and scores `(n, k)` float32, best first.

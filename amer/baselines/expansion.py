@@ -1,4 +1,4 @@
-"""Questions that a chat model adds keywords to (paper A.7), puts in other words, or splits into their parts."""
+"""A chat model adds keywords to questions (paper A.7), reformulates them, or splits them into parts."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ EXPANSION_PROMPT = (
     "keywords; they should be distinct. Just answer with the list, and do not generate anything else. Keywords are "
     "separated by commas.\n\nQuestion: [Question]"
 )
-"""Paper A.7, word for word; [Question] stands for the query."""
+"""The prompt of paper A.7, word for word; the query replaces [Question]."""
 
 REWRITE_PROMPT = (
     "Write [N] different reformulations of the given question. Each must ask for the same information in other words, "
     "and be understood without the others. Just answer with the reformulations, one a line, and do not generate "
     "anything else.\n\nQuestion: [Question]"
 )
-"""Our own: the paper rewrites no questions."""
+"""Our own prompt: the paper does not rewrite questions."""
 
 SPLIT_PROMPT = (
     "List the separate things that the following question asks for. Write each on a line of its own, in the words of "
     "the question. Just answer with the list, and do not generate anything else.\n\nQuestion: [Question]"
 )
-"""Our own: the paper splits no questions."""
+"""Our own prompt: the paper does not split questions."""
 
 BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,3}[.):])(?:\s+|$)")  # noqa: RUF001
-SEPARATOR = re.compile(r",(?!\d)")  # the comma of 10,000 separates nothing
+SEPARATOR = re.compile(r",(?!\d)")  # the comma in 10,000 is no separator
 QUOTES = " \t\r\"'`*“”‘’"  # noqa: RUF001
 SENTENCE_END = re.compile(r"\w{3,}[.!?]$")  # "directed it.", not "Martin Luther King Jr."
 LONGEST_KEYWORD, SHORTEST_SENTENCE = 8, 4  # words
-MOST_PARTS = 8  # of a question; a small chat model may write line after line
+MOST_PARTS = 8  # limit for the parts of a question, since a small chat model may repeat lines without end
 
 
 class Expanded(NamedTuple):
     """Questions with keywords.
 
     Attributes:
-        queries: per question itself, a space, and its keywords joined by ", "; without keywords itself alone.
-        keywords: per question; none where the reply was no list.
-        replies: per question, as the chat model gave them.
-        prose: the questions whose replies were no lists, by number, with these replies.
+        queries: for each question: the question, a space, and its keywords joined by ", "; or the question alone.
+        keywords: the keywords of each question; none if the reply was not a list.
+        replies: the chat model's reply to each question.
+        prose: question number -> reply, for the replies that were not lists.
     """
 
     queries: list[str]
@@ -59,9 +59,9 @@ class Rewritten(NamedTuple):
     """Questions in other words.
 
     Attributes:
-        queries: per question n + 1: itself, its reformulations, and itself again where they are too few.
-        replies: per question, as the chat model gave them.
-        short: the questions with fewer than n reformulations, by number, with the replies.
+        queries: n + 1 texts for each question: the question and n reformulations; the question pads a short list.
+        replies: the chat model's reply to each question.
+        short: question number -> reply, for the questions with fewer than n reformulations.
     """
 
     queries: list[list[str]]
@@ -75,13 +75,13 @@ def expand(
     """Add keywords to questions (paper A.7).
 
     Args:
-        questions: as text.
-        chat: writes the keywords.
-        cache_path: a JSON Lines file that remembers the replies (see `replies_to`).
+        questions: the questions, as text.
+        chat: the chat model that writes the keywords.
+        cache_path: a JSON Lines file that stores the replies (see `replies_to`).
         show_progress_bar: show how many questions are answered.
 
     Raises:
-        ValueError: `cache_path` holds something else.
+        ValueError: `cache_path` is not a file of replies.
     """
     prompts = [EXPANSION_PROMPT.replace("[Question]", question) for question in _checked(questions)]
     replies = replies_to(prompts, chat, cache_path, show_progress_bar)
@@ -98,17 +98,17 @@ def expand(
 def rewrite(
     questions: Sequence[str], chat: Chat, n: int, cache_path: str | os.PathLike[str], show_progress_bar: bool = True
 ) -> Rewritten:
-    """Put each question in n other words; `amer.search.reciprocal_rank` fuses what their searches find.
+    """Write n reformulations of each question; `amer.search.reciprocal_rank` fuses their search results.
 
     Args:
-        questions: as text.
-        chat: writes the reformulations.
-        n: how many; of more than n lines in a reply the first n are taken.
-        cache_path: a JSON Lines file that remembers the replies (see `replies_to`); may be that of `expand`.
+        questions: the questions, as text.
+        chat: the chat model that writes the reformulations.
+        n: number of reformulations; if a reply has more lines, the first n count.
+        cache_path: a JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
         show_progress_bar: show how many questions are answered.
 
     Raises:
-        ValueError: n < 1, or `cache_path` holds something else.
+        ValueError: n < 1, or `cache_path` is not a file of replies.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -127,19 +127,19 @@ def rewrite(
 def split(
     questions: Sequence[str], chat: Chat, cache_path: str | os.PathLike[str], show_progress_bar: bool = True
 ) -> list[list[str]]:
-    """The parts of each question as the chat model writes them; `amer.search.round_robin` fuses their searches.
+    """Split each question into parts with a chat model; `amer.search.round_robin` fuses their search results.
 
     Args:
-        questions: as text.
-        chat: writes the parts.
-        cache_path: a JSON Lines file that remembers the replies (see `replies_to`); may be that of `expand`.
+        questions: the questions, as text.
+        chat: the chat model that writes the parts.
+        cache_path: a JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
         show_progress_bar: show how many questions are answered.
 
     Returns:
-        per question its parts, the first eight at most; itself where the reply is empty.
+        The parts of each question, at most eight; the question itself if the reply is empty.
 
     Raises:
-        ValueError: `cache_path` holds something else.
+        ValueError: `cache_path` is not a file of replies.
     """
     prompts = [SPLIT_PROMPT.replace("[Question]", question) for question in _checked(questions)]
     replies = replies_to(prompts, chat, cache_path, show_progress_bar)
@@ -147,16 +147,16 @@ def split(
 
 
 def parts_of(reply: str) -> list[str]:
-    """The lines of a reply to `SPLIT_PROMPT` without the label "Question:", each once, the first eight at most."""
+    """The distinct lines of a reply to `SPLIT_PROMPT`, at most eight, without the label "Question:"."""
     return _distinct([re.sub(r"(?i)^question:\s*", "", line) for line in _lines(reply)])[:MOST_PARTS]
 
 
 def keywords_of(reply: str) -> list[str]:
-    """The keywords of a reply that lists them, by commas or lines, with or without bullets; each once.
+    """The distinct keywords of a reply that lists them, separated by commas or lines, with or without bullets.
 
-    A reply is prose, and has none, if one of its items has more than eight words, or is a sentence: four words or more
-    with a full stop, a question mark or an exclamation mark at the end. A first line that ends with a colon announces
-    the list, as does the label "Keywords:"; neither is an item.
+    A reply is prose and has no keywords if an item has more than eight words or is a sentence: four words or more with
+    a full stop, question mark or exclamation mark at the end. A first line that ends with a colon, or the label
+    "Keywords:", introduces the list and is not an item.
     """
     items = [item for line in _lines(reply) for item in SEPARATOR.split(re.sub(r"(?i)^keywords:", "", line))]
     items = [item.strip(QUOTES) for item in items]
@@ -169,13 +169,13 @@ def _is_prose(item: str) -> bool:
 
 
 def _lines(reply: str) -> list[str]:
-    """The lines of a reply without bullets, numbers and quotes, and without the one that announces the others."""
+    """The lines of a reply without bullets, numbers and quotes, and without a line that introduces the list."""
     lines = [BULLET.sub("", line).strip(QUOTES) for line in reply.strip().split("\n")]
     return lines[1:] if lines[0].endswith(":") else lines
 
 
 def _distinct(texts: Sequence[str]) -> list[str]:
-    """The texts that are not empty, each once, whatever its case."""
+    """The distinct non-empty texts, compared without case."""
     distinct: dict[str, str] = {}
     for text in filter(None, texts):
         distinct.setdefault(text.casefold(), text)
@@ -184,5 +184,5 @@ def _distinct(texts: Sequence[str]) -> list[str]:
 
 def _checked(questions: Sequence[str]) -> Sequence[str]:
     if isinstance(questions, str) or not all(isinstance(question, str) and question.strip() for question in questions):
-        raise TypeError("questions must be a list of strings that are not empty")
+        raise TypeError("questions must be a list of non-empty strings")
     return questions

@@ -1,4 +1,4 @@
-"""Maximal marginal relevance: re-rank a list so that it does not repeat itself (paper A.7, Eq. 3)."""
+"""Maximal marginal relevance: re-ranks a list for diversity (paper A.7, Eq. 3)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import numpy as np
 from amer.corpus.store import DocumentStore
 
 TRADE_OFFS = (0.5, 0.75, 0.9)  # paper A.7
-GATHER_VALUES = 2**24  # document values held at a time: 64 MiB of float32
+GATHER_VALUES = 2**24  # document values in memory at a time: 64 MiB of float32
 
 
 def mmr(
     rows: np.ndarray, scores: np.ndarray, store: DocumentStore, k: int, trade_off: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose k of n candidates one by one, each like the query and unlike those chosen before (paper A.7, Eq. 3).
+    """Choose k of n candidates one by one, each similar to the query but not to the chosen ones (paper A.7, Eq. 3).
 
-    The next is the one of the greatest `trade_off * Sim_q - (1 - trade_off) * max Sim_d`, of equals the earlier
-    candidate. Sim_d is the cosine of two documents. Before anything is chosen its maximum counts as -1, the least
-    cosine: the first is the best by Sim_q, and the scores of a list never rise.
+    Each step chooses the candidate with the greatest `trade_off * Sim_q - (1 - trade_off) * max Sim_d`; among equal
+    ones, the earlier candidate. Sim_d is the cosine of two documents, and its maximum runs over the chosen documents.
+    For the first choice the maximum counts as -1, the smallest cosine: the first choice is then the best by Sim_q, and
+    the scores of a list never rise.
 
     Args:
-        rows: `(q, n)` integer rows of the candidates, in the paper the 500 best; -1 is padding.
+        rows: `(q, n)` integer rows of the candidates; the paper takes the 500 best; -1 is padding.
         scores: `(q, n)`, Sim_q: the cosine of each candidate with the query.
-        store: where the rows point.
+        store: the store that the rows belong to.
         k: length of the lists.
         trade_off: lambda, from 0 to 1; 1 orders by Sim_q alone.
 
     Returns:
-        rows `(q, k)` int64 and the greatest values of Eq. 3 `(q, k)` float32, in the order of choice; row -1 and
-        score -inf where the candidates run out.
+        rows `(q, k)` int64 and their values of Eq. 3 `(q, k)` float32, in the order of choice; row -1 and score -inf
+        pad lists with too few candidates.
 
     Raises:
-        ValueError: another shape or type, a candidate's score that is not finite, k < 1, a trade_off beyond 0 to 1.
+        ValueError: a shape or type is wrong, a candidate's score is not finite, k < 1, or trade_off is not in 0..1.
     """
     rows, scores = _checked(rows, scores, k, trade_off)
     (questions, n), missing = rows.shape, rows < 0
@@ -44,7 +45,9 @@ def mmr(
     step = max(1, GATHER_VALUES // (n * store.dim))
     for start in range(0, questions, step):
         vectors = store.vectors(np.where(missing, 0, rows)[start : start + step])
-        vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)  # half precision is not quite of unit length
+        vectors /= np.linalg.norm(
+            vectors, axis=2, keepdims=True
+        )  # vectors in half precision are not exactly of unit length
         for question, candidates in enumerate(vectors, start):
             order[question], values[question] = _greedy(relevance[question], candidates, 1 - trade_off, min(k, n))
     chosen = np.where(np.isneginf(values), -1, np.take_along_axis(rows, order, axis=1))
@@ -67,14 +70,15 @@ def tune_trade_off(
         scores: as in `mmr`.
         store: as in `mmr`.
         k: as in `mmr`.
-        metric: given the chosen rows `(q, k)`, how good they are; the greater the better.
+        metric: function from the chosen rows `(q, k)` to a quality; greater is better.
         trade_offs: the values to try.
 
     Returns:
-        the best value, of equals the largest, which changes the list least; and the metric of every value.
+        The best value, and the metric of every value. Among equal values the largest is best, since it changes the
+        list least.
 
     Raises:
-        ValueError: as `mmr`; a metric that is not a number, or no value to try.
+        ValueError: there is no value to try, the metric is not a number, or `mmr` raises it.
     """
     metrics = {trade_off: float(metric(mmr(rows, scores, store, k, trade_off)[0])) for trade_off in trade_offs}
     if not metrics or np.isnan(list(metrics.values())).any():
@@ -83,16 +87,16 @@ def tune_trade_off(
 
 
 def _greedy(relevance: np.ndarray, vectors: np.ndarray, penalty: float, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """What to choose for one question, and its value of Eq. 3: both `(k,)`.
+    """The choices for one question, and their values of Eq. 3: both `(k,)`.
 
-    Only the cosines with what was chosen are computed, k of n rows: the whole matrix takes longer.
+    It computes only the cosines with the chosen candidates, k of n rows: the whole matrix would take longer.
     `relevance (n,)`, lambda times Sim_q, is changed in place; -inf cannot be chosen. `penalty` is 1 - lambda.
     """
-    nearest = np.full_like(relevance, -1)  # the greatest Sim_d to what was chosen
+    nearest = np.full_like(relevance, -1)  # the greatest Sim_d to the chosen candidates
     order, values = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.float32)
     for place in range(k):
         worth = relevance - penalty * nearest
-        order[place] = best = worth.argmax()  # of equals the first
+        order[place] = best = worth.argmax()  # the first of equal ones
         values[place] = worth[best]
         relevance[best] = -np.inf
         np.maximum(nearest, vectors @ vectors[best], out=nearest)

@@ -1,4 +1,4 @@
-"""The upper bound of m query vectors: centres of the gold documents' own embeddings."""
+"""An upper bound for m query vectors: cluster centres of the gold documents' embeddings."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from amer.corpus.store import DocumentStore
 def oracle_query_embeddings(
     targets: Sequence[Sequence[Sequence[int]]], store: DocumentStore, m: int, seed: int
 ) -> np.ndarray:
-    """Query vectors from the answers: k-means with m clusters over the embeddings of each question's targets.
+    """Compute query vectors from the answers: k-means with m clusters over the embeddings of a question's targets.
 
-    Each target is represented by the first document of its cluster, as in `amer.evaluation.diversity`. Where a
-    question has no more than m distinct ones, these are its query vectors, and repeat until there are m.
+    The first document of its cluster represents each target, as in `amer.evaluation.diversity`. If a question has at
+    most m distinct embeddings, these are its query vectors, repeated until there are m.
 
     Args:
         targets: the targets of each question, each a list of store rows.
-        store: holds the document embeddings.
-        m: vectors a question.
-        seed: of the first centres.
+        store: the store of the document embeddings.
+        m: number of vectors per question.
+        seed: seed of the first centres.
 
     Returns:
         `(q, m, dim)` float32 of unit length.
 
     Raises:
-        ValueError: m < 1, no question, a question without targets, a target without documents, or a centre that is
-            zero, since its targets cancel out.
+        ValueError: m < 1, there is no question, a question has no targets, a target has no documents, or a centre is
+            zero because its targets cancel out.
     """
     if m < 1 or not len(targets):
-        raise ValueError(f"m must be at least 1 and there must be a question, got m={m}, {len(targets)} questions")
+        raise ValueError(f"m must be at least 1, with at least one question, got m={m}, {len(targets)} questions")
     for question, clusters in enumerate(targets):
         if not len(clusters) or not all(map(len, clusters)):
-            raise ValueError(f"question number {question} has the targets {clusters!r}: give each a document or more")
+            raise ValueError(
+                f"question number {question} has the targets {clusters!r}: give each at least one document"
+            )
     rng = np.random.default_rng(seed)
     firsts = (store.vectors([cluster[0] for cluster in clusters]) for clusters in targets)
     return normalised_means(np.stack([_centres(vectors, m, rng) for vectors in firsts]))
 
 
 def _centres(vectors: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """`(targets, dim)` -> `(m, dim)` float64, not normalised."""
+    """The centres of `(targets, dim)`: `(m, dim)` float64, not normalised."""
     distinct = vectors[np.sort(np.unique(vectors, axis=0, return_index=True)[1])].astype(np.float64)
     if len(distinct) <= m:
         return distinct[np.arange(m) % len(distinct)]

@@ -1,4 +1,4 @@
-"""m query vectors from one, at random: as many searches as AMER makes, and nothing learned about where to search."""
+"""Random baseline: m query vectors from one. It searches as often as AMER, but learns nothing."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from amer.corpus.shards import check_unit
 
 
 def perturb(query_embeddings: np.ndarray, m: int, scale: float, seed: int) -> np.ndarray:
-    """Copies of each query vector, moved in random directions but for the first.
+    """Copy each query vector m times and move every copy but the first in a random direction.
 
     Args:
         query_embeddings: `(q, dim)` of unit length.
-        m: vectors a question.
-        scale: how far a copy is moved before it is normalised, in lengths of the vector itself.
-        seed: of the directions.
+        m: number of vectors per question.
+        scale: distance that a copy is moved before it is normalised, relative to the length of the vector.
+        seed: seed of the directions.
 
     Returns:
-        `(q, m, dim)` float32 of unit length; the first of each question is its own.
+        `(q, m, dim)` float32 of unit length; the first vector of each question is its original.
 
     Raises:
-        ValueError: another shape, vectors not of unit length, m < 1, or a scale that is negative or not finite.
+        ValueError: the shape is wrong, a vector is not of unit length, m < 1, or scale is negative or not finite.
     """
     query_embeddings = np.asarray(query_embeddings, dtype=np.float32)
     if query_embeddings.ndim != 2:
         raise ValueError(f"query_embeddings must be (q, dim), got {query_embeddings.shape}")
     if m < 1 or not 0 <= scale < np.inf:
-        raise ValueError(f"m must be at least 1 and scale finite and not negative, got m={m}, scale={scale}")
+        raise ValueError(f"m must be at least 1, and scale finite and not negative, got m={m}, scale={scale}")
     check_unit(query_embeddings, "query_embeddings")
     questions, dim = query_embeddings.shape
     directions = np.random.default_rng(seed).standard_normal((questions, m - 1, dim), dtype=np.float32)

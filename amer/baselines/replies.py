@@ -1,4 +1,4 @@
-"""Replies of a chat model, kept in a JSON Lines file: whatever was answered once is never asked again."""
+"""A cache of a chat model's replies in a JSON Lines file, so that no prompt is asked twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from amer.baselines.chat import Chat
 
-ASKED_AT_ONCE = 16  # prompts between two writes, and the most that a kill can lose
+ASKED_AT_ONCE = 16  # prompts between two writes; an interruption loses at most these
 BEGINNING = b'{"model": '
 FIELDS = ("model", "prompt", "reply")
 
@@ -22,24 +22,24 @@ FIELDS = ("model", "prompt", "reply")
 def replies_to(
     prompts: Sequence[str], chat: Chat, cache_path: str | os.PathLike[str], show_progress_bar: bool = True
 ) -> list[str]:
-    """The chat model's reply to each prompt, asked for or remembered.
+    """Return the chat model's reply to each prompt, from the cache or from the model.
 
-    Replies are written as they come, so a run killed at any moment and called again goes on where it was. Another
-    process with the same file waits until this one is done.
+    Replies are written as they arrive, so an interrupted run resumes when called again. Another process with the same
+    file waits until this one is done.
 
     Args:
-        prompts: what is asked; twice the same is asked once.
-        chat: who is asked. Its name and the prompt are what a reply is remembered under.
+        prompts: the prompts; equal prompts are asked once.
+        chat: the chat model. The cache key of a reply is the model's name and the prompt.
         cache_path: a JSON Lines file: new, or left by an earlier call.
         show_progress_bar: show how many of the prompts are answered.
 
     Raises:
-        ValueError: the file holds something else than replies; names the line.
+        ValueError: the file holds anything but replies; the message names the line.
     """
     path = Path(cache_path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
-        with suppress(OSError):  # a file system without locks
+        with suppress(OSError):  # the file system may have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         known = _read(file, path)
         distinct = dict.fromkeys(prompts)
@@ -61,7 +61,7 @@ def replies_to(
 
 
 def _read(file: BinaryIO, path: Path) -> dict[tuple[str, str], str]:
-    """(model, prompt) -> reply; the rest of a line that a kill cut short is cut off the file."""
+    """Read (model, prompt) -> reply; remove an incomplete last line, left by an interruption, from the file."""
     file.seek(0)
     *lines, torn = file.read().split(b"\n")
     known = dict(_entry(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
@@ -81,4 +81,4 @@ def _entry(line: bytes, where: str) -> tuple[tuple[str, str], str]:
 
 
 def _foreign(where: str) -> ValueError:
-    return ValueError(f"{where} is no reply of a chat model ({', '.join(FIELDS)}): give the replies another file")
+    return ValueError(f"{where} is no reply of a chat model ({', '.join(FIELDS)}): choose another file for replies")

@@ -182,7 +182,7 @@ def test_what_is_no_index_or_a_damaged_one_is_refused(path, tmp_path):
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        (corpus([("The", "of a"), ("", "")]), "no word but stop words"),
+        (corpus([("The", "of a"), ("", "")]), "only stop words"),
         (corpus().drop_columns("title"), "lacks the column"),
         (pa.concat_tables([corpus(), corpus()]), "ids repeat"),
     ],

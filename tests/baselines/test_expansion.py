@@ -108,7 +108,7 @@ def test_keywords_and_rewrites_may_share_a_file(tmp_path):
 @pytest.mark.parametrize("questions", ["bank", ["bank", " "], ["bank", None]])
 def test_bad_questions_are_refused_before_anyone_is_asked(tmp_path, questions):
     for function in (expand, lambda *arguments: rewrite(*arguments[:2], 2, arguments[2])):
-        with pytest.raises(TypeError, match="list of strings"):
+        with pytest.raises(TypeError, match="list of non-empty strings"):
             function(questions, Scripted(), tmp_path / "replies.jsonl")
     with pytest.raises(ValueError, match="n must"):
         rewrite(["bank"], Scripted(), 0, tmp_path / "replies.jsonl")

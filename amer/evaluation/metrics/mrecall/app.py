@@ -1,7 +1,7 @@
-"""The metric's page as a Space: ranked lists and targets in, both figures out.
+"""A Space for the metric: takes ranked lists and targets, and shows Recall@k and MRecall@k.
 
-Not `evaluate.utils.launch_gradio_widget`: it leaves `k` at 100, more than any list on a page holds, and calls parts of
-gradio that version 4 removed.
+It does not use `evaluate.utils.launch_gradio_widget`, which leaves `k` at 100, more than any list on the page holds,
+and calls parts of gradio that version 4 removed.
 """
 
 import json
@@ -17,21 +17,21 @@ metric = evaluate.load(str(FOLDER / "mrecall.py"))
 
 
 def compute(predictions: str, references: str, k: float) -> dict[str, float]:
-    """The figures of lists written as JSON."""
+    """Compute both metrics for lists written as JSON."""
     try:
         return metric.compute(predictions=json.loads(predictions), references=json.loads(references), k=int(k))
-    except (ValueError, TypeError) as error:  # not JSON, lists of another shape, a k that does not fit
+    except (ValueError, TypeError) as error:  # invalid JSON, lists of another shape, or a wrong k
         raise gr.Error(str(error)) from error
 
 
 page = gr.Interface(
     fn=compute,
     inputs=[
-        gr.Textbox(label="predictions: per query the ids of the retrieved documents, best first", lines=4),
-        gr.Textbox(label="references: per query its targets, each a list of ids of documents that cover it", lines=4),
+        gr.Textbox(label="predictions: for each query, the ids of the retrieved documents, best first", lines=4),
+        gr.Textbox(label="references: for each query, its targets, each a list of ids of documents", lines=4),
         gr.Number(label="k", value=10, precision=0),
     ],
-    outputs=gr.JSON(label="figures"),
+    outputs=gr.JSON(label="metrics"),
     examples=[[json.dumps(case["predictions"]), json.dumps(case["references"]), case["k"]] for case in test_cases],
     title="MRecall@k",
     description=metric.description,

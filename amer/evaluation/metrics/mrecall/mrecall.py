@@ -1,13 +1,13 @@
-"""MRecall@k as a metric of the `evaluate` library. It stands alone: a Space has nothing else of AMER."""
+"""MRecall@k as a metric of the `evaluate` library. It imports nothing of AMER, since a Space has only this folder."""
 
 import datasets
 import evaluate
 import numpy as np
 
 _DESCRIPTION = """
-Recall and MRecall of ranked lists for queries with several right answers (targets), each of them covered by a cluster
-of documents. A target is found when a document of its cluster is among the top k. Recall@k is the fraction of targets
-found. MRecall@k (Min et al., 2021) is 1 when all m targets are found, or k of them when k < m, and else 0.
+Recall and MRecall of ranked lists for queries with several right answers (targets). A cluster of documents covers each
+target. A target is found if a document of its cluster is among the top k. Recall@k is the fraction of targets found.
+MRecall@k (Min et al., 2021) is 1 if all m targets are found, or k of them if k < m; otherwise it is 0.
 """
 
 _CITATION = """
@@ -21,8 +21,8 @@ _CITATION = """
 
 _INPUTS = """
 Args:
-    predictions: per query the ids of the retrieved documents, best first.
-    references: per query its targets, each a list of the ids of the documents that cover it.
+    predictions: for each query, the ids of the retrieved documents, best first.
+    references: for each query, its targets, each a list of the ids of the documents that cover it.
     k: cut-off, at most the length of the longest ranked list; 100 by default.
 Returns:
     mrecall: mean MRecall@k over the queries, 0 to 1.
