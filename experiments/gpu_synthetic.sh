@@ -2,10 +2,10 @@
 # Figure 3 at the paper's size on one GPU: vectors of 1024 numbers, 20,000 training and 1,000 test questions, a corpus of
 # 200,000, all six settings, AMER and Single-Query.
 #
-#   bash experiments/gpu_synthetic.sh    works for at most $LIMIT seconds; call it again until it says that it is done
+#   bash experiments/gpu_synthetic.sh    runs for at most $LIMIT seconds; call it again until it prints "done"
 #
-# Data, trainings and test figures lie in outputs/gpu_synthetic: what is there is not made again, and a training goes on
-# from its last checkpoint. The finished figure, its numbers and the log go to $OUT, or to docs/results/gpu_synthetic.
+# Data, trainings and test results are kept in outputs/gpu_synthetic; a training resumes from its last checkpoint. The
+# figure, its numbers and the log go to $OUT, by default docs/results/gpu_synthetic.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

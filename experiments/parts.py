@@ -1,8 +1,8 @@
-"""Questions of several parts: AMER beside one vector and every other way to search for them, in one run.
+"""Questions of several parts: compares AMER with a single query vector and other ways to search, in one run.
 
-`python -m experiments.parts --dataset DIR --store DIR --amer DIR ... --one DIR ... --output OUT`, with folders of the
-same system trained with several seeds. OUT gets `results.json`, `report.md` and `recall.png`. The dataset may be a
-JSONL file of questions instead: `{"query": TEXT, "targets": [[ID], ...], "spans": [[START, END], ...]}`.
+`python -m experiments.parts --dataset DIR --store DIR --amer DIR ... --one DIR ... --output OUT`. Several folders of
+one system are trainings with several seeds. The script writes `results.json`, `report.md` and `recall.png` to OUT. The
+dataset may also be a JSONL file of questions: `{"query": TEXT, "targets": [[ID], ...], "spans": [[START, END], ...]}`.
 """
 
 from __future__ import annotations
@@ -60,31 +60,38 @@ from modeling_amer import QuestionEncoder
 FIRST = (ENCODER, RULE, LLM, ONE, DEEPER, PERTURBED, MMR, AMER, FIXED, AVERAGED)  # rows of the table, in order
 LAST = (TOLD, ORACLE)
 REFERENCES = (ONE, RULE, TOLD)
-LLM_TOKENS = 128  # of a reply: more than the parts of a question have
+LLM_TOKENS = 128  # limit for a reply; the parts of a question have fewer
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or `arguments`."""
+    """Parse `arguments`, or the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True, help="dataset directory, or a JSONL file of questions")
     parser.add_argument("--store", type=Path, required=True, help="folder of the document store")
-    parser.add_argument("--amer", nargs="+", required=True, metavar="DIR", help="AMER, a folder for each seed")
-    parser.add_argument("--one", nargs="+", required=True, metavar="DIR", help="one vector trained alike")
+    parser.add_argument("--amer", nargs="+", required=True, metavar="DIR", help="folders of AMER, one per seed")
     parser.add_argument(
-        "--row", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="other models; a name twice: seeds"
+        "--one", nargs="+", required=True, metavar="DIR", help="folders of the single-vector model, one per seed"
     )
-    parser.add_argument("--split", default="test", choices=["validation", "test"], help="of a dataset directory")
-    parser.add_argument("--output", type=Path, required=True, help="folder for results, tables and picture")
+    parser.add_argument(
+        "--row",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=DIR",
+        help="another model; repeat NAME for more seeds",
+    )
+    parser.add_argument("--split", default="test", choices=["validation", "test"], help="split of a dataset directory")
+    parser.add_argument("--output", type=Path, required=True, help="folder for results, tables and plot")
     parser.add_argument("--llm", metavar="NAME", help="chat model that splits the questions")
-    parser.add_argument("--llm_endpoint", metavar="URL", help="where it answers, if not on this machine")
+    parser.add_argument("--llm_endpoint", metavar="URL", help="endpoint of the chat model; default: run it locally")
     return parser.parse_args(arguments)
 
 
 def read_rows(given: list[str]) -> dict[str, list[str]]:
-    """Name -> folders, of `NAME=DIR` as often as there are seeds.
+    """Parse `NAME=DIR` arguments to name -> folders, one folder per seed.
 
     Raises:
-        ValueError: not of that form, or a name that a row has already.
+        ValueError: an argument is not of that form, or its name is taken by a standard row.
     """
     rows: dict[str, list[str]] = {}
     for text in given:
@@ -98,34 +105,34 @@ def read_rows(given: list[str]) -> dict[str, list[str]]:
 
 
 def load_questions(dataset: Path, split: str) -> RetrievalDataset:
-    """A split of a dataset directory, or all questions of a JSONL file.
+    """Load a split of a dataset directory, or all questions of a JSONL file.
 
     Raises:
-        ValueError: questions without texts, or a file that breaks the form; names the place.
+        ValueError: the questions have no texts, or the file is malformed.
     """
     if dataset.is_dir():
         questions = load_split(dataset, split)
         if questions.queries is None:
-            raise ValueError(f"the questions of {dataset} are vectors: needed are texts")
+            raise ValueError(f"the questions of {dataset} are vectors: give a dataset with texts")
         return questions
     records = list(read_objects(dataset))
     for place, record in records:
         if set(record) != {"query", "targets", "spans"}:
-            raise ValueError(f"{place} has {', '.join(sorted(record))}: needed are query, targets and spans")
+            raise ValueError(f"{place} has {', '.join(sorted(record))}: it must have query, targets and spans")
     queries, targets, spans = ([record[key] for _, record in records] for key in ("query", "targets", "spans"))
     ids = [f"{dataset.stem}-{place.number}" for place, _ in records]
     return RetrievalDataset(ids, targets, [[] for _ in ids], queries, spans=spans)
 
 
 def question_groups(test: RetrievalDataset, store: DocumentStore) -> dict[str, np.ndarray]:
-    """Which questions have how many parts, and which have the least similar targets: name -> `(q,)` bool."""
+    """Groups of questions by number of parts, and the third with the least similar targets: name -> `(q,)` bool."""
     counts = np.array([len(targets) for targets in test.targets])
     groups = {f"{n} part{'s' if n > 1 else ''}": counts == n for n in np.unique(counts).tolist()}
     return {**groups, "least similar third": low_similarity_third(target_similarity(test.linked_rows, store))}
 
 
 def chat_of(arguments: argparse.Namespace) -> Chat | None:
-    """The chat model that was asked for."""
+    """The requested chat model, or None."""
     if arguments.llm is None:
         return None
     if arguments.llm_endpoint:
@@ -136,7 +143,7 @@ def chat_of(arguments: argparse.Namespace) -> Chat | None:
 def measure(
     arguments: argparse.Namespace, bench: Bench
 ) -> tuple[dict[str, list[Measured]], dict[str, dict[str, float]]]:
-    """All systems in the order of the table, and what a question takes alone."""
+    """Measure all systems, in the order of the table, and the times of single questions."""
     others = read_rows(arguments.row)
     trained, alone = trained_systems(bench, arguments.amer, arguments.one, others)
     measured = {**encoder_systems(bench), **trained}
@@ -148,7 +155,7 @@ def measure(
 
 
 def describe(arguments: argparse.Namespace, store: DocumentStore, count: int) -> dict[str, Any]:
-    """What the figures belong to."""
+    """Describe the data, models and machine of the results."""
     info = read_json(arguments.dataset / "dataset.json") if arguments.dataset.is_dir() else {}
     models = {AMER: arguments.amer, ONE: arguments.one, **read_rows(arguments.row)}
     return {
@@ -165,7 +172,7 @@ def describe(arguments: argparse.Namespace, store: DocumentStore, count: int) ->
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """The results in Markdown."""
+    """Format the results as Markdown."""
     numbers, groups = results["systems"], results["groups"]
     apart = [name for name in (DEEPER, *LAST) if name in numbers]
     tables = {
@@ -181,9 +188,9 @@ def report(results: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, and write the results, the report and the picture."""
+    """Measure, and write the results, the report and the plot."""
     parsed, console, started = parse_arguments(arguments), Console(), time.perf_counter()
-    read_rows(parsed.row)  # refuses before anything is measured
+    read_rows(parsed.row)  # reports errors before the measurements
     store, device = DocumentStore.open(parsed.store), chosen_device()
     test = load_questions(parsed.dataset, parsed.split).link(store)
     encoder = QuestionEncoder.from_identity(store.encoder, resolve_model(store.encoder["name"])).to(device)

@@ -1,4 +1,4 @@
-"""Every way to search for the parts of a question, measured on the same questions, documents and machine."""
+"""Ways to search for the parts of a question, measured on the same questions, documents and machine."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ AVERAGED, PERTURBED, DEEPER = "AMER, averaged", "one vector, m perturbations", "
 RULE, LLM, TOLD = "split by rule", "split by LLM", "told the split"
 MMR, ORACLE = "one vector, MMR", "oracle centroid"
 FIXED_M = 4
-WARM_UP = 8  # questions that are encoded before the clock starts
-ALONE = 20  # questions that are encoded one by one, too
+WARM_UP = 8  # questions to encode before the clock starts
+ALONE = 20  # questions to encode one by one as well
 Encode = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Questions, documents and the encoder of both, and how long what takes there.
+    """Measures systems, with their times, on the same questions and documents.
 
     Attributes:
-        test: questions in text, linked to the index's store.
-        index: of the documents.
-        encoder: of documents and questions.
-        console: says which system is measured.
+        test: the questions, as texts, linked to the index's store.
+        index: the index of the documents.
+        encoder: the encoder of documents and questions.
+        console: shows which system is measured.
     """
 
     test: RetrievalDataset
@@ -62,29 +62,29 @@ class Bench:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """`(q,)` how many parts each question has: one a target."""
+        """The number of parts of each question, `(q,)`: one per target."""
         return np.array([len(targets) for targets in self.test.targets])
 
     @cached_property
     def true_parts(self) -> list[list[str]] | None:
-        """The texts of the parts, where the dataset marks them."""
+        """The texts of the parts, if the dataset has spans."""
         if self.test.spans is None:
             return None
         return [split_by_spans(*pair) for pair in zip(self.questions, self.test.spans, strict=True)]
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """The encoder's own vectors `(n, dim)`."""
+        """Encode texts with the document encoder: `(n, dim)`."""
         return self.encoder.encode(texts).numpy()
 
     def timed(self, way: Encode) -> tuple[np.ndarray, float]:
-        """All questions encoded in a way `(q, m, dim)`, and the seconds a question took."""
+        """Encode all questions with `way`: vectors `(q, m, dim)` and seconds per question."""
         way(self.questions[:WARM_UP])
         started = time.perf_counter()
         query_embeddings = way(self.questions)
         return query_embeddings, (time.perf_counter() - started) / len(self.questions)
 
     def alone(self, way: Encode) -> dict[str, float]:
-        """Median seconds of a question encoded by itself, and of the encoder's own vector, measured in turns."""
+        """Median seconds to encode a single question with `way` and with the document encoder, measured in turns."""
         ways, seconds = (
             {"seconds": way, "encoder_seconds": self.encode},
             np.empty((2, min(ALONE, len(self.questions)))),
@@ -97,7 +97,10 @@ class Bench:
         return dict(zip(ways, np.median(seconds, axis=1).tolist(), strict=True))
 
     def search(self, vectors: np.ndarray, seconds: float | None, fusion: Fusion = round_robin, **own: Any) -> Measured:
-        """Query vectors `(q, m, dim)`, zeros for none, whose encoding took so long a question; `own` as `Measured`."""
+        """Search with query vectors `(q, m, dim)`, where zeros are padding.
+
+        `seconds` is the encoding time per question; `own` are further fields of `Measured`.
+        """
         started = time.perf_counter()
         depth = deepest(self.counts)
         fused = fusion(*search_lists(self.index, vectors, depth), depth, vectors, self.index.store)
@@ -107,15 +110,15 @@ class Bench:
 
 
 def searches_of(vectors: np.ndarray) -> np.ndarray:
-    """`(q,)` how many of a question's vectors `(q, m, dim)` are not zeros."""
+    """The number of non-zero vectors of each question, `(q,)`, of `(q, m, dim)`."""
     return (vectors != 0).any(axis=-1).sum(axis=1)
 
 
 def opened(folder: Path | str, index: ExactIndex) -> AMERModel:
-    """A trained model that finds its document encoder.
+    """Open a trained model with the document encoder of the index.
 
     Raises:
-        ValueError: that is not the encoder of the documents.
+        ValueError: the model needs another document encoder.
     """
     model = open_model(folder, chosen_device())
     index.store.check_encoder(model.config.document_encoder)
@@ -123,7 +126,7 @@ def opened(folder: Path | str, index: ExactIndex) -> AMERModel:
 
 
 def encoder_systems(bench: Bench) -> dict[str, list[Measured]]:
-    """What needs no training: the encoder with whole questions and with parts, and the upper bound of one vector."""
+    """Measure the systems without training: the encoder on whole questions and on parts, and the upper bound."""
     rule = [split_by_rule(question) for question in bench.questions]
     ways: dict[str, tuple[Encode, list[list[str]] | None]] = {
         ENCODER: (lambda texts: bench.encode(texts)[:, None], None),
@@ -142,7 +145,7 @@ def encoder_systems(bench: Bench) -> dict[str, list[Measured]]:
 
 
 def chat_system(bench: Bench, chat: Chat, replies: Path) -> tuple[Measured, dict[str, float]]:
-    """Questions split by a chat model; its time is taken in this run, whatever replies are remembered from another."""
+    """Measure questions split by a chat model; its time is measured anew, even if the replies are cached."""
     bench.console.print(f"{LLM}: {chat.name}")
     parts = split(bench.questions, chat, replies)
     started = time.perf_counter()
@@ -161,10 +164,10 @@ def chat_system(bench: Bench, chat: Chat, replies: Path) -> tuple[Measured, dict
 
 
 def model_system(bench: Bench, model: AMERModel, m: int | None = None) -> tuple[Measured, np.ndarray, Encode]:
-    """A trained model, with its own number of vectors where m is None.
+    """Measure a trained model with m vectors; if m is None, with its own number.
 
     Returns:
-        what it reached, its query vectors `(q, m, dim)`, and how it encodes.
+        The results, the query vectors `(q, m, dim)`, and the encoding function.
     """
     auto = m is None and model.config.chooses_number
 
@@ -186,14 +189,14 @@ def model_system(bench: Bench, model: AMERModel, m: int | None = None) -> tuple[
 
 
 def amer_systems(bench: Bench, model: AMERModel) -> tuple[dict[str, Measured], Encode]:
-    """AMER with its own number of vectors, with a fixed one, and its vectors in one; and how the first encodes."""
+    """Measure AMER with its own and with a fixed number of vectors, and averaged; return the encoding function too."""
     own, vectors, way = model_system(bench, model)
     fixed, _, _ = model_system(bench, model, FIXED_M)
     return {AMER: own, FIXED: fixed, AVERAGED: bench.search(average(vectors), own.seconds)}, way
 
 
 def one_vector_systems(bench: Bench, model: AMERModel, seed: int) -> tuple[dict[str, Measured], Encode]:
-    """The one vector, and what else can be made of it without training; and how it encodes."""
+    """Measure the single-vector model and its variants without training; return the encoding function too."""
     own, vectors, way = model_system(bench, model)
     counts, most = bench.counts, int(bench.counts.max())
     perturbed = perturb(vectors[:, 0], most, SCALE, seed)
@@ -210,7 +213,7 @@ def one_vector_systems(bench: Bench, model: AMERModel, seed: int) -> tuple[dict[
 
 
 def _reranked(bench: Bench, rows: np.ndarray, scores: np.ndarray, own: Measured) -> Measured:
-    """Maximal marginal relevance, its lambda chosen on these very questions, in its favour."""
+    """Maximal marginal relevance; choosing lambda on the test questions themselves favours it."""
     store, targets = bench.index.store, bench.test.linked_rows
     trade_off, _ = tune_trade_off(
         rows, scores, store, 10, lambda chosen: float(recall_at_k(chosen, targets, 10).mean())
@@ -224,16 +227,16 @@ def _reranked(bench: Bench, rows: np.ndarray, scores: np.ndarray, own: Measured)
 def trained_systems(
     bench: Bench, amer: Sequence[str], one: Sequence[str], others: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[Measured]], dict[str, dict[str, float]]]:
-    """All that stands on trained models, one loaded at a time.
+    """Measure the systems with trained models, with one model in memory at a time.
 
     Args:
-        bench: where they are measured.
-        amer: folders of AMER, one a seed.
-        one: folders of the one vector that was trained alike.
-        others: name -> folders of any other model.
+        bench: the bench that measures them.
+        amer: folders of AMER, one per seed.
+        one: folders of the single-vector model with the same training, one per seed.
+        others: name -> folders of other models.
 
     Returns:
-        system -> one for each seed; and of those that encode in a way of their own what a question takes alone.
+        System -> results, one per seed; and the times of single questions for the systems with their own encoding.
     """
 
     def alone_system(name: str) -> Callable[[AMERModel, int], tuple[dict[str, Measured], Encode]]:

@@ -1,7 +1,7 @@
 """Figures and tables of the paper: `python -m experiments.reproduce figure1 table8`, or `all`.
 
-Everything on the way is kept in the output folder and not done again: data, trainings, and every run as a file. What
-is drawn comes from the numbers in the JSON file beside it.
+The output folder keeps data, trainings and runs, so nothing is computed twice. Each figure or table is drawn from the
+numbers in the JSON file beside it.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ METRIC = f"mrecall@{DEPTH}"
 COMPARED = ("Single-Query", "+Query Expansion", "+Re-ranking", "AMER")
 SCHEDULES = {"Single-Query": "Single-Query", "AMER": "Scheduled Sampling", "Always Predicted": "Always Predicted"}
 FIGURE6_QUERIES = 1_000
-MACHINE = {"chat_endpoint", "search_device"}  # where things are done, not what
+MACHINE = {"chat_endpoint", "search_device"}  # these do not change the results
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A study, and what of it has been computed; every part waits until an artefact asks for it."""
+    """Computes the parts of a study when a figure or table first needs them, and keeps them."""
 
     study: Study
     folder: Path
@@ -84,12 +84,12 @@ class Reproduction:
 
     @cached_property
     def synthetic(self) -> list[dict[str, Any]]:
-        """Test figures of the six settings of the study with vectors."""
+        """Test results of the six settings of the synthetic study."""
         return synthetic.train_and_evaluate(self.synthetic_arguments, self.console)[0]
 
     @cached_property
     def synthetic_arguments(self) -> argparse.Namespace:
-        """What `experiments/synthetic.py` is asked for."""
+        """The arguments for `experiments/synthetic.py`."""
         sizes = self.study.synthetic.model_dump(exclude_none=True)
         sizes["config"] = ROOT / sizes.pop("training")
         options = [str(part) for name, value in sizes.items() for part in (f"--{name}", value)]
@@ -106,7 +106,7 @@ class Reproduction:
         return mrecall_at_k(run.rows, self.data[dataset].splits["test"].target_rows, DEPTH)
 
     def comparison(self, systems: dict[str, str]) -> dict[str, Any]:
-        """Some systems, under the names they shall have, on every dataset and base model against Single-Query."""
+        """Compare systems with Single-Query on every dataset and base model; `systems` maps them to names."""
         values = {
             base: {
                 dataset: {
@@ -125,7 +125,7 @@ class Reproduction:
 
 
 def check_same_study(folder: Path, study: Study) -> None:
-    """Note what data a folder is of; decoders, seeds and trainings may change, they are known by their own settings.
+    """Record the study's data in the folder. Decoders, seeds and trainings may change: each records its own settings.
 
     Raises:
         ValueError: the folder was made with other data.
@@ -139,7 +139,9 @@ def check_same_study(folder: Path, study: Study) -> None:
     before = read_json(file) if file.is_file() else data
     differing = [name for name, value in data.items() if before.get(name) != value]
     if differing:
-        raise ValueError(f"{folder} was made with another {', '.join(differing)}: give another --output, or remove it")
+        raise ValueError(
+            f"{folder} was made with another {', '.join(differing)}: choose another --output or remove it"
+        )
     write_json(file, data)
 
 
@@ -149,7 +151,7 @@ def table1(work: Reproduction) -> dict[str, Any]:
 
 
 def figure1(work: Reproduction) -> dict[str, Any]:
-    """Off-the-shelf retrievers by the distance between targets, dataset by dataset."""
+    """Off-the-shelf retrievers by the distance between targets, for each dataset."""
     numbers = {}
     for name, data in work.data.items():
         targets = data.splits["test"].target_rows
@@ -176,7 +178,7 @@ def table3(work: Reproduction) -> dict[str, Any]:
 
 
 def figure5(work: Reproduction) -> dict[str, Any]:
-    """How alike AMER's vectors of one question are, beside the targets it was trained on."""
+    """The similarity of AMER's vectors of one question, and of its training targets."""
     seeds = work.study.seeds
     embeddings = {
         name: {
@@ -202,7 +204,7 @@ def figure6(work: Reproduction) -> dict[str, Any]:
 
 
 def baselines(work: Reproduction) -> dict[str, Any]:
-    """Every system on the test questions by all metrics, trained ones as means over base models and seeds."""
+    """All metrics of every system on the test questions; for trained systems, means over base models and seeds."""
     numbers = {}
     for name, data in work.data.items():
         targets = data.splits["test"].target_rows
@@ -217,7 +219,7 @@ def baselines(work: Reproduction) -> dict[str, Any]:
 
 
 def draw_by_dataset(draw: Callable[[Any, Path], None]) -> Callable[[dict[str, Any], Path], None]:
-    """One picture for each dataset, its name in the file's."""
+    """Draw one plot per dataset; the file name contains the dataset's name."""
 
     def draw_all(numbers: dict[str, Any], path: Path) -> None:
         for name, of_dataset in numbers.items():
@@ -227,12 +229,12 @@ def draw_by_dataset(draw: Callable[[Any, Path], None]) -> Callable[[dict[str, An
 
 
 def picture(draw: Callable[[Any, Path], None]) -> Callable[[dict[str, Any], Path], None]:
-    """Draw to the path with the ending of a picture."""
+    """Draw to the path with the suffix `.png`."""
     return lambda numbers, path: draw(numbers, path.with_name(f"{path.name}.png"))
 
 
 def base_table(number: int) -> Callable[[dict[str, Any], Path], None]:
-    """The table of one base model: Table 5 is of the first, Table 8 of the last."""
+    """The table of one base model: Table 5 for the first, Table 8 for the last."""
 
     def save(numbers: dict[str, Any], path: Path) -> None:
         comparison_table(numbers, list(numbers["bases"])[number - 5]).save(path)
@@ -252,21 +254,21 @@ ARTEFACTS: dict[str, tuple[Callable[[Reproduction], dict[str, Any]], Callable[[d
     "figure5": (figure5, picture(draw_figure5)),
     "baselines": (baselines, lambda numbers, path: systems_table(numbers).save(path)),
 }
-"""Name -> the function that computes its numbers, and the one that draws these; in the order in which `all` goes."""
+"""Name -> the functions that compute and draw its numbers; `all` follows this order."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or `arguments`."""
+    """Parse `arguments`, or the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("artefacts", nargs="+", choices=[*ARTEFACTS, "all"], help="what to reproduce")
-    parser.add_argument("--dataset", default="paper", help="the study: a file's name in configs/paper/studies")
+    parser.add_argument("--dataset", default="paper", help="study: name of a file in configs/paper/studies")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "reproduce", help="folder for everything")
-    parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--parallel", type=int, default=2, help="number of trainings at a time")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute and draw what was asked for."""
+    """Compute and draw the requested figures and tables."""
     parsed, console, started = parse_arguments(arguments), Console(), time.perf_counter()
     work = Reproduction(load_study(parsed.dataset), parsed.output.resolve() / parsed.dataset, parsed.parallel, console)
     check_same_study(work.folder, work.study)

@@ -1,4 +1,4 @@
-"""A study: the datasets, decoders, seeds and sizes from which every figure and table of the paper is drawn."""
+"""The description of a study: datasets, decoders, seeds and sizes for every figure and table of the paper."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from experiments.training_jobs import ROOT
 
 STUDIES = ROOT / "configs" / "paper" / "studies"
 BM25_NAME = "BM25"
-OWN_FIELDS = {"base_model", "dataset", "store", "output_dir", "seed", "num_query_vectors"}  # that a study gives itself
-OWN_FOLDERS = {"results", "synthetic", "decoders", "wikipedia"}  # beside those of the datasets
+OWN_FIELDS = {"base_model", "dataset", "store", "output_dir", "seed", "num_query_vectors"}  # set by the study itself
+OWN_FOLDERS = {"results", "synthetic", "decoders", "wikipedia"}  # other folders beside those of the datasets
 
 
 def slug(name: str) -> str:
-    """A name as part of a path: "SmolLM2, 4 layers" -> "smollm2-4-layers"."""
+    """Make a name part of a path: "SmolLM2, 4 layers" -> "smollm2-4-layers"."""
     return "-".join(re.findall(r"[\w.]+", name.lower()))
 
 
 class Strict(BaseModel):
-    """A part of the YAML file: unknown fields are refused."""
+    """A part of the YAML file, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StudyDataset(Strict):
-    """Questions, and how a retriever is trained and searched for them.
+    """A dataset, and the settings of its training and search.
 
     Attributes:
-        builder: `amer.data.build_<builder>`.
-        arguments: of the builder: its sizes, or where the published files are.
-        searches: what finds candidates for gold documents: "BM25" or names of document encoders (paper A.3).
+        builder: name of the builder function, `amer.data.build_<builder>`.
+        arguments: arguments of the builder: sizes, or paths of the published files.
+        searches: searches for gold documents: "BM25" or names of document encoders (paper A.3).
         training: YAML file of `amer train`, relative to the project.
-        num_query_vectors: m in training's validation and in search (paper §6.1).
+        num_query_vectors: m in validation and in search (paper §6.1).
     """
 
     builder: Literal["wordnet", "ambigqa", "qampari"]
@@ -49,14 +49,14 @@ class StudyDataset(Strict):
 
 
 class Decoder(Strict):
-    """A base model: all of it, or its first `layers` layers."""
+    """A base model, whole or cut to its first `layers` layers."""
 
     name: str
     layers: int | None = Field(default=None, ge=1)
 
 
 class Synthetic(Strict):
-    """The study with vectors (Figure 3), as options of `experiments/synthetic.py`."""
+    """The synthetic study (Figure 3), as options of `experiments/synthetic.py`."""
 
     training: Path
     per_device_train_batch_size: int | None = None
@@ -68,24 +68,24 @@ class Synthetic(Strict):
 
 
 class Study(Strict):
-    """What a YAML file in `configs/paper/studies` says.
+    """The content of a YAML file in `configs/paper/studies`.
 
     Attributes:
-        encoder: the frozen document encoder of the trained retrievers; it is one of `retrievers`.
-        query_prompts: encoder -> what it wants before a question, where `amer.corpus.known_encoders` does not say.
-        trust_remote_code: encoders whose own code may be run.
-        retrievers: off-the-shelf ones, for Figure 1: "BM25" or names of document encoders.
-        search_device: where documents are searched; a GPU, if there is one, when left out.
-        chat: model that expands and rewrites questions.
-        chat_endpoint: where it answers, an OpenAI-compatible URL; on this machine when left out.
-        chat_max_new_tokens: where its answers are cut off.
+        encoder: the frozen document encoder of the trained retrievers; it must be one of `retrievers`.
+        query_prompts: encoder -> its query prompt, if `amer.corpus.known_encoders` has none.
+        trust_remote_code: encoders that may run their own code.
+        retrievers: off-the-shelf retrievers for Figure 1: "BM25" or names of document encoders.
+        search_device: device of the document search. Default: a GPU if there is one.
+        chat: chat model that expands and rewrites questions.
+        chat_endpoint: OpenAI-compatible URL of the chat model. Default: run it locally.
+        chat_max_new_tokens: largest number of tokens of a reply.
         wikipedia: folder of the published chunks, the corpus of AmbigQA and QAMPARI.
-        datasets: by the name they have in tables.
-        base_models: by the name they have in tables; four, one for each of Tables 5 to 8.
-        seeds: one training each.
-        overrides: fields of `amer train` over the datasets' YAML files.
-        single_query: fields of `amer train` for the Single-Query baseline alone.
-        synthetic: for Figure 3.
+        datasets: name in tables -> dataset.
+        base_models: name in tables -> base model; four, one for each of Tables 5 to 8.
+        seeds: seeds of the trainings, one training each.
+        overrides: fields of `amer train` that replace those of the datasets' YAML files.
+        single_query: fields of `amer train` for the Single-Query baseline only.
+        synthetic: settings for Figure 3.
     """
 
     encoder: str
@@ -115,13 +115,13 @@ class Study(Strict):
     @classmethod
     def _not_its_own(cls, fields: dict) -> dict:
         if OWN_FIELDS & set(fields):
-            raise ValueError(f"{', '.join(OWN_FIELDS & set(fields))}: the study gives these itself")
+            raise ValueError(f"{', '.join(OWN_FIELDS & set(fields))}: remove these fields, the study sets them itself")
         return fields
 
     @model_validator(mode="after")
     def _whole(self) -> Study:
         if self.encoder not in self.retrievers:
-            raise ValueError(f"the encoder {self.encoder} must be among the retrievers, as the baseline it is")
+            raise ValueError(f"the encoder {self.encoder} must be among the retrievers, since it is a baseline")
         for name in self.retrievers:
             check_usable(name, name in self.trust_remote_code)
         for names in (self.datasets, self.base_models):
@@ -135,10 +135,10 @@ class Study(Strict):
 
 
 def load_study(name: str) -> Study:
-    """The study in `configs/paper/studies/<name>.yaml`.
+    """Load the study in `configs/paper/studies/<name>.yaml`.
 
     Raises:
-        ValueError: no such study, or a file that does not describe one; names the field.
+        ValueError: there is no such study, or the file is invalid; the message names the field.
     """
     file = STUDIES / f"{name}.yaml"
     if not file.is_file():

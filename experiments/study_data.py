@@ -1,4 +1,4 @@
-"""The data of a study on disk, every part built once: questions, corpus, document vectors, expanded questions."""
+"""The data of a study on disk: questions, corpus, document vectors, expanded questions. Each part is built once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from experiments.training_jobs import ROOT
 
 
 def add_input_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> None:
-    """A copy of a dataset in which every question has the document encoder's own vector, whole or not at all."""
+    """Copy a dataset and add the document encoder's vectors of the questions; written whole or not at all."""
     splits = add_question_vectors(load_dataset_dir(source), encoder)
     info = read_json(source / "dataset.json")
     save_dataset_dir(path, splits, {**info, "query_vectors": encoder.identity})
@@ -42,13 +42,13 @@ def add_input_vectors(source: Path, encoder: DocumentEncoder, path: Path) -> Non
 
 @dataclass(frozen=True)
 class StudyData:
-    """One dataset of a study, its parts made when they are first asked for and found again afterwards.
+    """One dataset of a study. Each part is made on first access and saved for later.
 
     Attributes:
-        study: whose dataset it is.
-        name: of the dataset in the study.
-        folder: where everything lies.
-        console: says what is being made.
+        study: the study.
+        name: name of the dataset in the study.
+        folder: folder of all files.
+        console: shows what is being made.
     """
 
     study: Study
@@ -58,12 +58,12 @@ class StudyData:
 
     @property
     def spec(self) -> StudyDataset:
-        """What the study says of the dataset."""
+        """The study's settings of the dataset."""
         return self.study.datasets[self.name]
 
     @cached_property
     def dataset(self) -> Path:
-        """Folder of the questions, with the study's encoder's vectors of them."""
+        """Folder of the questions, with their vectors by the study's encoder."""
         path = self.folder / "dataset"
         if not path.exists():
             self.console.print(f"[bold]{self.name}[/]: encoding the questions")
@@ -77,7 +77,7 @@ class StudyData:
 
     @cached_property
     def store(self) -> DocumentStore:
-        """The corpus as the study's encoder sees it."""
+        """The corpus, encoded by the study's encoder."""
         return self.store_of(self.study.encoder)
 
     @cached_property
@@ -96,12 +96,12 @@ class StudyData:
         return read_json(self._built / "dataset" / "dataset.json")["splits"]
 
     def target_vectors(self, split: str, most: int) -> list[np.ndarray]:
-        """Of the first questions with several targets, one document vector of each target: `(m_i, dim)` each."""
+        """One document vector per target of the first questions with several targets: `(m_i, dim)` each."""
         several = [clusters for clusters in self.splits[split].target_rows if len(clusters) > 1]
         return [self.store.vectors([cluster[0] for cluster in clusters]) for clusters in several[:most]]
 
     def store_of(self, encoder: str) -> DocumentStore:
-        """The corpus as an encoder sees it."""
+        """The corpus, encoded by an encoder."""
         path = self._corpus / "stores" / slug(encoder)
         if (path / "store.json").is_file():
             return DocumentStore.open(path)
@@ -119,32 +119,32 @@ class StudyData:
         return BM25.build(documents, path)
 
     def store_behind(self, retriever: str) -> DocumentStore:
-        """Where a retriever's document vectors are; for BM25, which has none, those of the study's encoder."""
+        """The store of a retriever's document vectors; for BM25, which has none, that of the study's encoder."""
         return self.store if retriever == BM25_NAME else self.store_of(retriever)
 
     @cached_property
     def expanded_test(self) -> RetrievalDataset:
-        """The test questions with keywords behind them, and the encoder's vectors of both together."""
+        """The test questions with appended keywords, and the encoder's vectors of the expanded questions."""
         queries = self.expanded.queries
         return replace(self.splits["test"], queries=queries, input_vectors=self.encoder.encode_queries(queries))
 
     @cached_property
     def expanded(self) -> Expanded:
-        """The test questions with keywords of the study's chat model (paper A.7)."""
+        """The test questions with keywords from the study's chat model (paper A.7)."""
         expanded = expand(self.splits["test"].queries, self._chat, self.folder / "chat" / "keywords.jsonl")
         self._report("keywords", "answered in prose, and stand as they are", expanded.prose)
         return expanded
 
     @cached_property
     def rewritten(self) -> Rewritten:
-        """The test questions in other words of the study's chat model, as many as AMER has further vectors."""
+        """The test questions with reformulations from the study's chat model, one fewer than AMER's vectors."""
         n = self.spec.num_query_vectors - 1
         rewritten = rewrite(self.splits["test"].queries, self._chat, n, self.folder / "chat" / "rewrites.jsonl")
         self._report("rewrites", "rewritten too seldom, and stand in for what is missing", rewritten.short)
         return rewritten
 
     def _report(self, name: str, what: str, replies: list[tuple[int, str]]) -> None:
-        """Say of how many test questions the chat model's reply was of no use, and keep which."""
+        """Print how many replies of the chat model were unusable, and save their question numbers."""
         test = self.splits["test"]
         self.console.print(f"[bold]{self.name}[/]: {name}: {len(replies)} of {len(test)} questions were {what}")
         unusable = [{"query_id": test.query_ids[number], "reply": reply} for number, reply in replies]
@@ -167,7 +167,7 @@ class StudyData:
 
     @property
     def _corpus(self) -> Path:
-        """Folder of the corpus, its stores and its BM25 index: AmbigQA and QAMPARI share Wikipedia's."""
+        """Folder of the corpus, its stores and its BM25 index; AmbigQA and QAMPARI share that of Wikipedia."""
         return self.folder if self.spec.builder == "wordnet" else self.folder.parent / "wikipedia"
 
     @cached_property
@@ -181,7 +181,7 @@ class StudyData:
 
     @cached_property
     def _built(self) -> Path:
-        """Where the builder has put `dataset/`."""
+        """The folder in which the builder wrote `dataset/`."""
         path, arguments = self.folder / "built", self.spec.arguments
         if (path / "dataset").exists():
             return path

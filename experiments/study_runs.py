@@ -1,4 +1,4 @@
-"""The trainings and searches of a study; every run is saved, so nothing is trained again to draw it."""
+"""The trainings and searches of a study. Every run is saved, so that drawing it needs no new training."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from experiments.study_data import StudyData
 from experiments.training_jobs import ROOT, Job, run_all
 from modeling_amer import AMERModel
 
-DEPTH, CANDIDATES = 100, 500  # documents a run holds, and that MMR chooses from (paper A.7)
-SCALE = 0.5  # of a random perturbation, against a vector of length one
+DEPTH, CANDIDATES = 100, 500  # number of documents in a run, and of candidates for MMR (paper A.7)
+SCALE = 0.5  # length of a random perturbation, relative to a vector of length one
 TRAINED = {
     "Single-Query": SINGLE_QUERY,
     "AMER": {},
     "Always Predicted": {"scheduled_sampling": "always_predicted"},
 }
-"""What is trained for every base model and seed: fields of `amer train` over the study's YAML file (§6.2)."""
+"""The systems to train for each base model and seed: fields of `amer train` that replace those of the study (§6.2)."""
 
 
 def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
-    """(base model, system, seed) -> its training, the costly ones first."""
+    """(base model, system, seed) -> training job, the costly jobs first."""
     where = {"dataset": data.dataset, "store": data.store.path}
     jobs = {}
     for (base, decoder), (system, fields), seed in product(
@@ -62,14 +62,14 @@ def training_jobs(data: StudyData) -> dict[tuple[str, str, int], Job]:
 
 
 def decoder_folder(decoder: Decoder, folder: Path) -> str:
-    """A base model for `amer train`: where it is, or for one cut after some layers a folder where those are saved."""
+    """The folder or name of a base model for `amer train`; a model cut after some layers is first saved."""
     source = resolve_model(decoder.name)
     if decoder.layers is None:
         return source
     path = folder / f"{slug(decoder.name)}-{decoder.layers}"
     if not path.exists():
         most = AutoConfig.from_pretrained(source).num_hidden_layers
-        if decoder.layers > most:  # transformers would fill up with random ones
+        if decoder.layers > most:  # transformers would add random layers
             raise ValueError(f"{decoder.name} has {most} layers: it cannot be cut after {decoder.layers}")
         with atomic_directory(path) as temporary:
             AutoModel.from_pretrained(source, num_hidden_layers=decoder.layers).save_pretrained(temporary)
@@ -78,7 +78,7 @@ def decoder_folder(decoder: Decoder, folder: Path) -> str:
 
 
 def retriever_runs(data: StudyData) -> dict[str, Run]:
-    """Off-the-shelf retrievers on the test questions: retriever -> run (paper §3)."""
+    """Search the test questions with off-the-shelf retrievers: retriever -> run (paper §3)."""
     test = data.splits["test"]
 
     def search_with(name: str) -> Run:
@@ -88,7 +88,7 @@ def retriever_runs(data: StudyData) -> dict[str, Run]:
 
 
 def reference_runs(data: StudyData) -> dict[str, Run]:
-    """What needs no training: the encoder's vectors of rewritten questions fused, and an upper bound."""
+    """The runs without training: fused searches for rewritten questions, and an upper bound."""
     test, m = data.splits["test"], data.spec.num_query_vectors
 
     def rewrites(name: str) -> Run:
@@ -103,9 +103,9 @@ def reference_runs(data: StudyData) -> dict[str, Run]:
 
 
 def trained_runs(data: StudyData, parallel: int) -> dict[tuple[str, str, int], Run]:
-    """All systems that stand on a trained model: (base model, system, seed) -> run on the test questions.
+    """Train what is not trained yet, and search: (base model, system, seed) -> run on the test questions.
 
-    What is not trained yet is trained. The runs of AMER hold its query embeddings.
+    The runs of AMER hold its query embeddings.
     """
     jobs = training_jobs(data)
     run_all(list(jobs.values()), data.console, parallel)
@@ -121,28 +121,28 @@ def trained_runs(data: StudyData, parallel: int) -> dict[tuple[str, str, int], R
             }
         if system == "AMER":
             made["AMER, averaged"] = model.averaged_run
-        for name, make in made.items():  # beside the model, so that they go with it when it is trained anew
+        for name, make in made.items():  # beside the model, so that a new training removes them
             runs[base, name, seed] = kept(data, job.output / "runs", name, make)
     return runs
 
 
 class Trained:
-    """A trained model and the ways to search with it; loaded when the first of them is asked for."""
+    """A trained model, loaded on the first search, and the ways to search with it."""
 
     def __init__(self, data: StudyData, job: Job) -> None:
         self.data = data
         self.job = job
 
     def run(self, name: str) -> Run:
-        """As it was trained: its query vectors, fused (paper §4.2)."""
+        """Search as trained: fuse the lists of its query vectors (paper §4.2)."""
         return self._search(name, self._test_embeddings)
 
     def expanded_run(self, name: str) -> Run:
-        """Questions with the keywords of a chat model (paper A.7)."""
+        """Search for questions with the keywords of a chat model (paper A.7)."""
         return self._search(name, self._encode(self.data.expanded_test))
 
     def reranked_run(self, name: str) -> Run:
-        """Maximal marginal relevance over the top 500, lambda chosen on the validation questions (paper A.7)."""
+        """Re-rank the top 500 by maximal marginal relevance; lambda is tuned on the validation questions (A.7)."""
         data, validation = self.data, self.data.splits["validation"]
         rows, scores = _one_list(data.index.search(self._encode(validation), CANDIDATES))
 
@@ -156,12 +156,12 @@ class Trained:
         return Run(name, data.splits["test"].query_ids, rows, scores)
 
     def perturbed_run(self, name: str) -> Run:
-        """As many searches as AMER makes, with random vectors around the one there is."""
+        """Search as often as AMER, with random vectors around the single query vector."""
         m = self.data.spec.num_query_vectors
         return self._search(name, perturb(self._test_embeddings[:, 0], m, SCALE, self.job.overrides["seed"]))
 
     def averaged_run(self, name: str) -> Run:
-        """AMER's vectors in one: what MaxSim over one vector a document comes to."""
+        """Search with the mean of AMER's vectors, which equals MaxSim with one vector per document."""
         return self._search(name, average(self._test_embeddings))
 
     @cached_property
@@ -189,18 +189,18 @@ def search(name: str, data: StudyData, query_embeddings: np.ndarray, fusion: Fus
 
 
 def kept(data: StudyData, parent: Path, name: str, make: Callable[[str], Run]) -> Run:
-    """The run of a name saved in a folder, made and saved if it is not there."""
+    """Load the run of a name from a folder, or make and save it."""
     folder = parent / slug(name)
     if not folder.exists():
         data.console.print(f"[bold]{data.name}[/]: searching, {folder.relative_to(data.folder)}")
         make(name).save(folder, data.store)
     run = Run.load(folder, data.store)
     if run.query_ids != data.splits["test"].query_ids:
-        raise ValueError(f"{folder} is a run on other questions than {data.dataset} has: remove it")
+        raise ValueError(f"{folder} is a run on other questions than those of {data.dataset}: remove it")
     return run
 
 
 def _one_list(found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The lists of a single query vector: `(q, 1, k)` -> `(q, k)`, rows and scores."""
+    """Take the lists of a single query vector: rows and scores `(q, 1, k)` -> `(q, k)`."""
     rows, scores = found
     return rows[:, 0], scores[:, 0]

@@ -1,13 +1,13 @@
-"""Train a grid of settings and keep the one of the lowest validation loss (paper A.5, A.6).
+"""Train a grid of settings and keep the one with the lowest validation loss (paper A.5, A.6).
 
-`python -m experiments.sweep SWEEP.yaml --dataset DIR --store DIR --output OUT`, with in the YAML file
+`python -m experiments.sweep SWEEP.yaml --dataset DIR --store DIR --output OUT`. The YAML file has
 - `config`: the configuration of `amer train` that the runs start from, relative to the file;
 - `grid`: fields of `amer train`, each with a list of values;
-- `processes` (1 if not given): how many share a batch where the configuration is trained. Here one process has all of
-  it, `processes` times `per_device_train_batch_size`: the same training, but for the draws of LoRA dropout.
+- `processes` (default 1): the number of processes that share a batch in the final training. The sweep trains in one
+  process with `processes` times `per_device_train_batch_size`: the same training, except for LoRA dropout.
 
-A run that is trained already is not trained again, and an interrupted one goes on. OUT gets `sweep.json` (every run),
-`best.yaml` (for `amer train`) and `sweep.png`.
+Finished runs are kept and interrupted runs resume. The sweep writes `sweep.json` (every run), `best.yaml` (for
+`amer train`) and `sweep.png` to OUT.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from experiments.training_jobs import ROOT, Job, history, run_all
 
 KEYS = {"config", "grid", "processes"}
 BATCH = "per_device_train_batch_size"
-OWN = {"dataset", "store", "output_dir"}  # fields of `amer train` that this script gives
+OWN = {"dataset", "store", "output_dir"}  # fields of `amer train` that this script sets
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to train.
+    """A grid of trainings.
 
     Attributes:
         config: YAML file of `amer train`.
-        values: what the file says, and over it what is the same in all runs.
-        changed: the latter alone.
-        grid: field -> its values.
-        processes: that share a batch where the configuration is trained.
+        values: the fields of all runs: those of the file, with `changed` on top.
+        changed: fields of all runs that replace those of the file.
+        grid: field -> values to try.
+        processes: number of processes that share a batch in the final training.
     """
 
     config: Path
@@ -59,7 +59,7 @@ class Sweep:
     processes: int
 
     def jobs(self, folder: Path) -> list[tuple[dict[str, Any], Job]]:
-        """Every point of the grid, and its run in a folder of that name."""
+        """Every point of the grid and its job; the folder is named after the point."""
         made = []
         for chosen in product(*self.grid.values()):
             point = dict(zip(self.grid, chosen, strict=True))
@@ -71,26 +71,26 @@ class Sweep:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or `arguments`."""
+    """Parse `arguments`, or the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="YAML file, such as configs/paper/sweeps/text.yaml")
     parser.add_argument("--dataset", required=True, help="the dataset: a folder or a name on the Hub")
     parser.add_argument("--store", required=True, help="the document store: a folder or a name on the Hub")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs and the result")
-    parser.add_argument("--config", type=Path, help="in the place of the one that the sweep names")
-    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="for all runs, as in the YAML")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--config", type=Path, help="configuration to use instead of the sweep's")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields to set in all runs")
+    parser.add_argument("--parallel", type=int, default=1, help="number of runs at a time")
     parser.add_argument(
-        "--only", type=int, nargs="+", help="train these alone, from 1, the last field of the grid varying fastest"
+        "--only", type=int, nargs="+", help="train only these runs, from 1; the last field of the grid varies fastest"
     )
     return parser.parse_args(arguments)
 
 
 def read_sweep(arguments: argparse.Namespace) -> Sweep:
-    """The sweep of a command line, every run's settings checked as `amer train` checks them.
+    """Read the sweep of a command line, and check the settings of every run as `amer train` does.
 
     Raises:
-        ValueError: a file, field or value that `amer train` would not take; names it.
+        ValueError: a file, field or value is invalid for `amer train`; the message names it.
     """
     given = read_yaml(arguments.sweep, KEYS)
     if not arguments.config and "config" not in given:
@@ -108,30 +108,30 @@ def read_sweep(arguments: argparse.Namespace) -> Sweep:
     for _, job in sweep.jobs(arguments.output):
         *_, args = parse([str(config), *as_options(job.overrides)])
         if args.eval_strategy == "no":
-            raise ValueError(f"{config} never validates, so no run is the best: set eval_strategy: steps")
+            raise ValueError(f"{config} never validates, so no run can be the best: set eval_strategy: steps")
     return sweep
 
 
 def _check_fields(grid: Any, changed: Mapping[str, Any], file: Path) -> None:
-    """ValueError unless grid and `changed` are fields of `amer train` with values, each field given once."""
+    """Raise a ValueError unless grid and `changed` are fields of `amer train` with values, each given once."""
     if not isinstance(grid, dict) or not grid:
         raise ValueError(f"{file} needs `grid`: a mapping of fields of `amer train` to lists of values, got {grid!r}")
     for field in (*grid, *changed):
         if field not in FIELDS - OWN:
-            raise ValueError(f"{field!r} is no field of a training that can be chosen: see `amer train --fields`")
+            raise ValueError(f"{field!r} is not a training field that can be set: see `amer train --fields`")
         if field in grid and field in changed:
-            raise ValueError(f"{field!r} is in the grid of {file} and in --set: leave it out of one")
+            raise ValueError(f"{field!r} is in the grid of {file} and in --set: remove it from one of them")
     for field, values in {**grid, **{field: [value] for field, value in changed.items()}}.items():
         simple = isinstance(values, list) and all(isinstance(value, (str, int, float)) for value in values)
         if not simple or not values or len(set(values)) < len(values):
-            raise ValueError(f"{field} takes different numbers or words, in the grid a list of them; got {values!r}")
+            raise ValueError(f"{field} takes distinct numbers or words, in the grid as a list; got {values!r}")
 
 
 def train_all(jobs: list[Job], console: Console, parallel: int) -> list[Job]:
-    """Train what is not trained yet; a run that fails does not stop the others.
+    """Train what is not trained yet; a failed run does not stop the others.
 
     Returns:
-        the jobs that failed.
+        The failed jobs.
     """
 
     def failed(job: Job) -> bool:
@@ -147,16 +147,16 @@ def train_all(jobs: list[Job], console: Console, parallel: int) -> list[Job]:
         futures = [pool.submit(failed, job) for job in jobs]
         try:
             return [job for job, future in zip(jobs, futures, strict=True) if future.result()]
-        except BaseException:  # an interrupt: what has not begun does not begin
+        except BaseException:  # on an interrupt, waiting runs do not start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def best_evaluation(job: Job) -> dict[str, float]:
-    """The logged evaluation of a run that has the lowest loss: `step`, `eval_loss` and the metrics.
+    """The logged evaluation with the lowest loss of a run: `step`, `eval_loss` and the metrics.
 
     Raises:
-        RuntimeError: it logged none that is a number.
+        RuntimeError: the run logged no eval_loss that is a number.
     """
     evaluations = [entry for entry in history(job) if math.isfinite(entry.get("eval_loss", math.nan))]
     if not evaluations:
@@ -165,7 +165,7 @@ def best_evaluation(job: Job) -> dict[str, float]:
 
 
 def save_result(sweep: Sweep, runs: list[dict[str, Any]], failed: list[str], folder: Path) -> None:
-    """Write `sweep.json`, `best.yaml` and `sweep.png`; `runs` are those that were trained, the best first."""
+    """Write `sweep.json`, `best.yaml` and `sweep.png`; `runs` are the trained runs, the best first."""
     best, config = runs[0], os.path.relpath(sweep.config, ROOT)
     about = {"config": config, "changed": sweep.changed, "processes": sweep.processes, "grid": sweep.grid}
     write_json(folder / "sweep.json", {**about, "best": best["fields"], "runs": runs, "failed": failed})
@@ -177,7 +177,7 @@ def save_result(sweep: Sweep, runs: list[dict[str, Any]], failed: list[str], fol
 
 
 def plot_losses(grid: Mapping[str, list[Any]], runs: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each field: every run at its value, and a line through the best ones."""
+    """Draw a panel per field: a point for every run, and a line through the best run of each value."""
     figure, panels = new_figure(1.5 + 2.6 * len(grid), 3.6, columns=len(grid), share_y=True)
     for axes, (field, values) in zip(np.ravel(panels), grid.items(), strict=True):
         places = [values.index(run["fields"][field]) for run in runs]
@@ -194,7 +194,7 @@ def plot_losses(grid: Mapping[str, list[Any]], runs: list[dict[str, Any]], path:
 
 
 def result_table(sweep: Sweep, runs: list[dict[str, Any]]) -> Table:
-    """The runs, the best first."""
+    """Make a table of the runs, the best first."""
     columns = (Column(escape(name), justify="right", overflow="fold") for name in (*sweep.grid, "step", "eval_loss"))
     table = Table(*columns, title="Lowest validation loss of each run")
     for run in runs:
@@ -204,7 +204,7 @@ def result_table(sweep: Sweep, runs: list[dict[str, Any]]) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, compare, choose; the exit status, 1 if a run failed."""
+    """Train all runs and choose the best; the exit status is 1 if a run failed."""
     parsed, console = parse_arguments(arguments), Console()
     sweep = read_sweep(parsed)
     jobs = sweep.jobs(parsed.output)

@@ -1,6 +1,7 @@
-"""The paper's synthetic study in small (§5, Figure 3): can one vector, and can five, find five targets far apart?
+"""The paper's synthetic study at a small size (§5, Figure 3): can one or five vectors find five targets far apart?
 
-Builds the data, trains AMER and the Single-Query baseline on each transformation, and reports MRecall on the test set.
+It builds the data, trains AMER and the Single-Query baseline on each transformation, and reports MRecall on the test
+set.
 """
 
 from __future__ import annotations
@@ -36,28 +37,32 @@ METRICS = ("mrecall@100", "mrecall@10")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or `arguments`."""
+    """Parse `arguments`, or the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "synthetic", help="folder for everything")
     parser.add_argument("--settings", nargs="+", default=["single"], choices=["single", "multi", "ood"])
     parser.add_argument("--transformations", nargs="+", default=["linear", "mlp"], choices=["linear", "mlp"])
-    parser.add_argument("--dim", type=int, default=32, help="size of the vectors (paper: 1024)")
-    parser.add_argument("--num_train", type=int, default=20_000, help="training queries, a tenth for validation")
-    parser.add_argument("--num_test", type=int, default=1_000, help="test queries")
-    parser.add_argument("--corpus_size", type=int, default=200_000, help="targets and random vectors")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "synthetic.yaml", help="of the training")
+    parser.add_argument("--dim", type=int, default=32, help="dimension of the vectors (paper: 1024)")
     parser.add_argument(
-        "--base_model", help="decoder to train (paper: Llama-3.2-1B-Instruct); a small random one if not given"
+        "--num_train", type=int, default=20_000, help="training queries, including a tenth for validation"
     )
-    parser.add_argument("--per_device_train_batch_size", type=int, help="in the place of the configuration's")
-    parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--num_test", type=int, default=1_000, help="test queries")
+    parser.add_argument("--corpus_size", type=int, default=200_000, help="number of targets and random vectors")
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "configs" / "synthetic.yaml", help="YAML file of the training"
+    )
+    parser.add_argument(
+        "--base_model", help="decoder to train (paper: Llama-3.2-1B-Instruct); default: a small random one"
+    )
+    parser.add_argument("--per_device_train_batch_size", type=int, help="replaces the configuration's")
+    parser.add_argument("--parallel", type=int, default=2, help="number of trainings at a time")
     parsed = parser.parse_args(arguments)
-    parsed.output = parsed.output.resolve()  # a training is known by the paths it was given
+    parsed.output = parsed.output.resolve()  # a training is identified by the paths of its command line
     return parsed
 
 
 def random_decoder(folder: Path, dim: int) -> Path:
-    """A Llama of two layers and random weights, saved as base models are; about twice as wide as the vectors (A.5)."""
+    """Save a Llama with two layers and random weights as a base model, about twice as wide as the vectors (A.5)."""
     heads = max(4, dim // 16)
     width = 32 * heads
     path = folder / f"decoder-{width}"
@@ -70,7 +75,7 @@ def random_decoder(folder: Path, dim: int) -> Path:
 
 
 def evaluate(job: Job, data: Path) -> dict[str, float]:
-    """MRecall and Recall on the test split; kept, since evaluating does not change a trained model."""
+    """MRecall and Recall on the test split, saved for later calls."""
     kept = job.output / "test.json"
     if not kept.is_file():
         store = DocumentStore.open(data / "store")
@@ -82,7 +87,7 @@ def evaluate(job: Job, data: Path) -> dict[str, float]:
 
 
 def build_data(arguments: argparse.Namespace, transformation: str, setting: str, console: Console) -> Path:
-    """Dataset and store of one transformation and setting; other sizes are another folder."""
+    """Build dataset and store of one transformation and setting; other sizes go to another folder."""
     sizes = {name: getattr(arguments, name) for name in ("dim", "num_train", "num_test", "corpus_size")}
     folder = arguments.output / "data" / "-".join([transformation, setting, *map(str, sizes.values())])
     if not folder.exists():
@@ -99,13 +104,13 @@ def target_vectors(data: Path, most: int) -> list[np.ndarray]:
 
 
 def train_and_evaluate(arguments: argparse.Namespace, console: Console) -> tuple[list[dict], dict[str, list]]:
-    """Train what is not trained yet.
+    """Train what is not trained yet, and evaluate.
 
     Returns:
-        for every setting, system and transformation its test figures; and for every run its training history.
+        The test results of every setting, system and transformation, and the training history of every run.
     """
     base = arguments.base_model or random_decoder(arguments.output, arguments.dim)
-    runs = {}  # (setting, system, transformation) -> job and its data, the long ones first
+    runs = {}  # (setting, system, transformation) -> job and its data, the long jobs first
     choices = (arguments.settings, arguments.transformations)
     for system, setting, transformation in product(reversed(SYSTEMS), *choices):
         data = build_data(arguments, transformation, setting, console)
@@ -125,7 +130,7 @@ def train_and_evaluate(arguments: argparse.Namespace, console: Console) -> tuple
 
 
 def report(results: list[dict], histories: dict[str, list], arguments: argparse.Namespace, console: Console) -> None:
-    """The table of Figure 3 on the terminal, its bars and the training curves as pictures, the numbers as JSON."""
+    """Print the table of Figure 3, and write its bars and the training curves as plots, and the numbers as JSON."""
     table = Table(title=f"Figure 3 in small: d = {arguments.dim}, corpus of {arguments.corpus_size:,}, test set, in %")
     for column in ("Setting", "Transformation", "System", "MRecall@10", "MRecall@100", "Recall@10"):
         table.add_column(column, justify="right" if "@" in column else "left")

@@ -1,4 +1,4 @@
-"""Run several `train.py` jobs side by side, each once: what the studies share."""
+"""Runs several `train.py` jobs in parallel, each once; the studies share it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rich.console import Console
 from amer.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-WHAT = "job.json"  # in the output folder: what was asked for
-DONE = "trainer_state.json"  # the last file that train.py writes there
+WHAT = "job.json"  # in the output folder: the settings of the job
+DONE = "trainer_state.json"  # in the output folder: the last file that train.py writes
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: a YAML file, an output folder, and fields that differ from the file."""
+    """One training run: a YAML file, an output folder, and fields that replace those of the file."""
 
     name: str
     config: Path
@@ -30,7 +30,7 @@ class Job:
     overrides: dict[str, object] = field(default_factory=dict)
 
     def describe(self) -> dict[str, object]:
-        """What decides the result."""
+        """The settings that determine the result."""
         overrides = {key: str(value) for key, value in self.overrides.items()}
         return {"config": self.config.read_text(encoding="utf-8"), "overrides": overrides}
 
@@ -38,11 +38,11 @@ class Job:
 def run_all(jobs: list[Job], console: Console, parallel: int = 2) -> None:
     """Train what is not trained yet, `parallel` jobs at a time, each on its share of the cores.
 
-    A finished job is kept, an interrupted one goes on from its last checkpoint, and one whose settings have changed
-    starts anew.
+    A finished job is kept, an interrupted job resumes from its last checkpoint, and a job with changed settings starts
+    again.
 
     Raises:
-        RuntimeError: a job failed; names its log.
+        RuntimeError: a job failed; the message names its log.
     """
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ThreadPoolExecutor(parallel) as pool:
@@ -50,13 +50,13 @@ def run_all(jobs: list[Job], console: Console, parallel: int = 2) -> None:
         try:
             for future in futures:
                 future.result()
-        except BaseException:  # a failure or an interrupt: what has not begun does not begin
+        except BaseException:  # on a failure or an interrupt, waiting jobs do not start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def history(job: Job) -> list[dict[str, float]]:
-    """The logged figures of a finished job, step by step."""
+    """The logged metrics of a finished job, step by step."""
     return read_json(job.output / DONE)["log_history"]
 
 

@@ -1,4 +1,4 @@
-"""The paper's tables and figures: pure numbers in, JSON-able numbers out, and from these alone pictures and tables."""
+"""The paper's tables and figures: functions that compute numbers for JSON, and functions that draw these numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grouped bars that a colour-blind reader and a black-and-white printer can tell apart."""
+"""Grouped bars that are readable for the colour-blind and in black and white."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = (  # colour and hatch of each kind of bar; colours of Okabe and Ito, as of `amer.evaluation.plots`
+STYLES = (  # colour and hatch of each kind of bar; colours of Okabe and Ito, as in `amer.evaluation.plots`
     ("#0072B2", ""),
     ("#E69F00", "///"),
     ("#009E73", "..."),
@@ -20,9 +20,9 @@ STYLES = (  # colour and hatch of each kind of bar; colours of Okabe and Ito, as
     ("#56B4E9", "\\\\\\"),
     ("white", "ooo"),
 )
-NAME_WIDTH = 14  # characters in a line below a group
-FILLED = 0.8  # of a group's room
-LEAST_WIDTH = 6.5  # inches: room for titles and the legend where a figure has few bars or panels
+NAME_WIDTH = 14  # characters per line below a group
+FILLED = 0.8  # share of a group's width that bars fill
+LEAST_WIDTH = 6.5  # inches: room for titles and legend in a figure with few bars or panels
 
 
 def draw_bars(
@@ -31,19 +31,19 @@ def draw_bars(
     bars: Mapping[str, Sequence[float]],
     errors: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """Bars side by side in every group, with error bars or else with their heights above them.
+    """Draw the bars of every group side by side, with error bars or else with their heights above them.
 
     Args:
-        axes: where to draw.
+        axes: axes to draw on.
         groups: names below the groups.
-        bars: name in the legend -> one height for each group, NaN where there is none.
-        errors: the same names -> one deviation for each group, NaN where there is none.
+        bars: name in the legend -> one height per group, NaN for none.
+        errors: the same names -> one deviation per group, NaN for none.
 
     Raises:
-        ValueError: more kinds of bars than can be told apart.
+        ValueError: there are more kinds of bars than styles.
     """
     if not 1 <= len(bars) <= len(STYLES):
-        raise ValueError(f"1 to {len(STYLES)} bars of a group can be told apart, got {len(bars)}: draw fewer")
+        raise ValueError(f"a group has 1 to {len(STYLES)} bars, got {len(bars)}: change the number")
     width = FILLED / len(bars)
     for place, (name, heights) in enumerate(bars.items()):
         centres = np.arange(len(groups)) + (place - (len(bars) - 1) / 2) * width
@@ -58,17 +58,17 @@ def draw_bars(
     axes.set_xticks(range(len(groups)), [textwrap.fill(group, NAME_WIDTH) for group in groups], fontsize=9)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(groups) - 0.5)
-    axes.margins(y=0.1)  # for the heights above the bars
+    axes.margins(y=0.1)  # room for the heights above the bars
     axes.axhline(0, color="black", linewidth=0.8)
 
 
 def panel_width(groups: int, bars: int, bar_width: float = 0.4) -> float:
-    """Inches for so many groups of so many bars: names and, in bars of 0.4, heights do not run into each other."""
+    """Width in inches for `groups` groups of `bars` bars; at 0.4 per bar, names and heights do not overlap."""
     return 0.8 + groups * max(1.25, bar_width * bars)
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """The legend of one panel above all of them, in as many columns as there is room for."""
+    """Draw the legend of one panel above all panels, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     columns = int(figure.get_figwidth() / (0.8 + 0.08 * max(map(len, labels))))
     figure.legend(handles, labels, loc="outside upper center", ncols=max(1, columns), frameon=False, handlelength=3)

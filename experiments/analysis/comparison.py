@@ -24,27 +24,27 @@ def comparison_numbers(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What Tables 2, 3 and 5 to 8 and Figure 4 are drawn from.
+    """Compute the numbers of Tables 2, 3 and 5 to 8 and of Figure 4.
 
     Args:
-        values: base model -> dataset -> system -> `(seeds, q)` values of 0 to 1, of the same queries in the same
+        values: base model -> dataset -> system -> `(seeds, q)` values of 0 to 1, for the same queries in the same
             order; the number of seeds may differ. Every base model needs the same datasets and systems.
         low: dataset -> `(q,)` bool, the low similarity set (`amer.evaluation.low_similarity_third`).
-        metric: what the values are.
+        metric: name of the metric.
         reference: the system that gains are relative to.
-        tested: the system whose difference from the reference gets the asterisk; p-values are given for all.
-        resamples: of the paired bootstrap over queries, on each query's mean over the seeds.
-        seed: of the paired bootstrap.
+        tested: the system that gets an asterisk if it differs from the reference; all systems get p-values.
+        resamples: number of resamples of the paired bootstrap over queries, on each query's mean over the seeds.
+        seed: seed of the paired bootstrap.
 
     Returns:
         `{"metric", "reference", "tested", "resamples", "seed", "queries": {dataset: {subset: int}}, "bases": {base:
         {dataset: {system: {"seeds": int, subset: {"mean", "deviation", "gain", "p_value"}}}}}}` for the subsets
-        "whole" and "low_similarity". The deviation is that of the seeds' means (n - 1 in the divisor), None for one
-        seed. The gain is `(B - A) / A`, None where the reference A is 0. The reference has no p-value.
+        "whole" and "low_similarity". The deviation is that of the seeds' means (divisor n - 1), None for one seed. The
+        gain is `(B - A) / A`, None if the reference A is 0. The reference has no p-value.
 
     Raises:
-        ValueError: base models with other datasets or systems than the first, an unknown reference, values of another
-            shape, NaN or beyond 0 to 1, a low similarity set of fewer than two queries or of another length.
+        ValueError: a base model has other datasets or systems than the first, the reference is unknown, values have
+            another shape, are NaN or outside 0 to 1, or a low similarity set has under two queries or another length.
     """
     _check_names(values, low, reference, tested)
     bases = {}
@@ -59,15 +59,15 @@ def comparison_numbers(
 
 
 def gain_numbers(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Relative gains averaged over the base models, each counting alike (paper Tables 2 and 3).
+    """Average the relative gains over the base models, with equal weights (paper Tables 2 and 3).
 
     Args:
-        comparison: of `comparison_numbers`.
+        comparison: result of `comparison_numbers`.
 
     Returns:
         `{"metric", "reference", "queries", "seeds": [least, most], "bases": [str], "systems": {system: {dataset:
-        {subset: {"gain": float | None, "bases": [str]}}}}}`, with the base models that the average is over: a gain
-        over a reference of 0 does not exist. The reference itself is left out.
+        {subset: {"gain": float | None, "bases": [str]}}}}}`. The inner "bases" are the base models in the average: a
+        base model whose reference is 0 has no gain. The reference itself is left out.
     """
     bases, datasets = comparison["bases"], comparison["queries"]
     first = next(iter(next(iter(bases.values())).values()))
@@ -82,7 +82,7 @@ def gain_numbers(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seed_range(bases: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[int]:
-    """Least and most seeds of any system, given some of the "bases" of `comparison_numbers`."""
+    """The least and the most seeds of any system, for some of the "bases" of `comparison_numbers`."""
     seeds = [system["seeds"] for datasets in bases for systems in datasets.values() for system in systems.values()]
     return [min(seeds), max(seeds)]
 
@@ -90,7 +90,7 @@ def seed_range(bases: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[int]:
 def _compare(
     systems: Mapping[str, np.ndarray], low: np.ndarray, reference: str, place: str, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """One base model on one dataset."""
+    """Compare the systems of one base model on one dataset."""
     checked = {name: _checked(values, low, f"{place}, {name}") for name, values in systems.items()}
     chosen = {"whole": np.ones(len(low), dtype=bool), "low_similarity": low}
     compared: dict[str, dict[str, Any]] = {name: {"seeds": len(values)} for name, values in checked.items()}

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
-    """Draw Figure 4: a row of panels for each dataset, the whole set beside the low similarity set.
+    """Draw Figure 4: a row of panels per dataset, the whole set beside the low similarity set.
 
     Args:
-        comparison: of `comparison_numbers`, with up to six systems. Bars are means, error bars the deviation over
-            seeds (none for one seed).
-        path: of the PNG.
+        comparison: result of `comparison_numbers`, with up to six systems. Bars show means, error bars the deviation
+            over seeds (none for one seed).
+        path: path of the PNG.
 
     Raises:
-        ValueError: more systems than can be told apart.
+        ValueError: there are more than six systems.
     """
     bases, queries = comparison["bases"], comparison["queries"]
     systems = list(next(iter(next(iter(bases.values())).values())))
@@ -43,7 +43,7 @@ def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) ->
 
 
 def _percents(entries: Mapping[str, list[dict[str, float | None]]], key: str) -> dict[str, list[float]]:
-    """System -> a figure for each base model, NaN where there is none."""
+    """System -> a value in percent per base model, NaN for none."""
     return {
         name: [np.nan if entry[key] is None else 100 * entry[key] for entry in here] for name, here in entries.items()
     }

@@ -11,10 +11,10 @@ from experiments.analysis.tables import MINUS, NOT_AVAILABLE, Cell, Table, gain_
 
 
 def comparison_table(comparison: Mapping[str, Any], base: str) -> Table:
-    """Every system on every dataset, for one base model (paper Tables 5 to 8).
+    """Make the table of every system on every dataset, for one base model (paper Tables 5 to 8).
 
     Args:
-        comparison: of `comparison_numbers`.
+        comparison: result of `comparison_numbers`.
         base: one of its base models.
 
     Raises:
@@ -38,10 +38,10 @@ def comparison_table(comparison: Mapping[str, Any], base: str) -> Table:
 
 
 def gain_table(gains: Mapping[str, Any]) -> Table:
-    """Gains averaged over the base models, the best of every column in bold (paper Tables 2 and 3).
+    """Make the table of gains averaged over the base models, the best of a column in bold (paper Tables 2 and 3).
 
     Args:
-        gains: of `gain_numbers`.
+        gains: result of `gain_numbers`.
     """
     columns = [(dataset, subset) for dataset in gains["queries"] for subset in SUBSETS]
     every = len(gains["bases"])
@@ -63,7 +63,7 @@ def gain_table(gains: Mapping[str, Any]) -> Table:
 
 
 def _rows(dataset: str, systems: Mapping[str, Any], tested: str) -> list[list[Cell]]:
-    """One dataset's rows; its name stands in the first of them."""
+    """The rows of one dataset; the first row has its name."""
     best = {subset: highest(system[subset]["mean"] for system in systems.values()) for subset in SUBSETS}
     rows = []
     for place, (name, system) in enumerate(systems.items()):

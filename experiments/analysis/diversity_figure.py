@@ -1,4 +1,4 @@
-"""Retrieval by how far apart the targets of a query lie, overall and by how many they are (paper §3, Figure 1)."""
+"""Retrieval by the distance between a query's targets, overall and by number of targets (paper §3, Figure 1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WHOLE = "whole set"
 BINS = ("<25", "25-50", "50-75", ">75")
-LEAST_QUERIES = 40  # ten in a bin
+LEAST_QUERIES = 40  # ten per bin
 
 
 def figure1_numbers(
@@ -31,30 +31,30 @@ def figure1_numbers(
     metric: str = "mrecall@100",
     least_queries: int = LEAST_QUERIES,
 ) -> dict[str, Any]:
-    """Means in four bins by distance between targets, for all queries and for each size of the answer set.
+    """Compute means in four bins by distance between targets, for all queries and for each size of the answer set.
 
-    The bins are quarters by rank, nearest targets first, and are made anew within each size: they are even
-    everywhere. Neighbouring sizes are put together, from the smallest up, until they have `least_queries`; what is
-    left over at the end joins the last group.
+    The bins are quarters by rank, nearest targets first, computed for each group of sizes, so that they are of equal
+    size. Neighbouring sizes are merged from the smallest up until a group has `least_queries`; the remaining sizes
+    join the last group.
 
     Args:
-        dataset: its name, for the title.
+        dataset: name of the dataset, for the title.
         values: retriever -> `(q,)` values of 0 to 1.
-        distances: retriever -> `{"euclidean": (q,), "cosine": (q,)}`, `amer.evaluation.target_distances` in the store
-            of the retriever's own document encoder (paper §3). Retrievers of one store share
-            them: `dict.fromkeys(values, distances)`.
-        num_targets: `(q,)` integers, how many targets a query has: two or more.
-        metric: what the values are.
-        least_queries: in a group of sizes, at least 4.
+        distances: retriever -> `{"euclidean": (q,), "cosine": (q,)}`, from `amer.evaluation.target_distances` in the
+            store of the retriever's document encoder (paper §3). Retrievers with the same store share them:
+            `dict.fromkeys(values, distances)`.
+        num_targets: `(q,)` integers, the number of targets of each query: two or more.
+        metric: name of the metric.
+        least_queries: smallest number of queries in a group of sizes, at least 4.
 
     Returns:
         `{"dataset", "metric", "least_queries", "distances": {kind: {group: {"queries": int, "retrievers": {name:
-        {"means": [4], "counts": [4], "ranges": [[least, greatest] distance, 4 times]}}}}}}`; groups are "whole set",
-        then such as "2 targets" and "6 to 8 targets".
+        {"means": [4], "counts": [4], "ranges": [[least, greatest] distance, 4 times]}}}}}}`. The groups are "whole
+        set", then groups such as "2 targets" and "6 to 8 targets".
 
     Raises:
-        ValueError: fewer than four queries, arrays of other lengths, NaN, values beyond 0 to 1, queries with fewer
-            than two targets, retrievers with other distances than the first, or least_queries below 4.
+        ValueError: there are fewer than four queries, array lengths differ, values are NaN or outside 0 to 1, a query
+            has fewer than two targets, retrievers have different kinds of distances, or least_queries is below 4.
     """
     sizes = _checked_sizes(num_targets)
     _check_retrievers(values, distances, sizes.shape)
@@ -77,14 +77,14 @@ def figure1_numbers(
 
 
 def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
-    """Draw Figure 1: a row of panels for each distance, the whole set on the left, then the sizes; a line a retriever.
+    """Draw Figure 1: a row of panels per distance, with the whole set, then the sizes; one line per retriever.
 
     Args:
-        numbers: of `figure1_numbers`, with up to 13 retrievers.
-        path: of the PNG.
+        numbers: result of `figure1_numbers`, with up to 13 retrievers.
+        path: path of the PNG.
 
     Raises:
-        ValueError: more retrievers than markers.
+        ValueError: there are more retrievers than markers.
     """
     distances = numbers["distances"]
     shape = (len(distances), len(distances["euclidean"]))
@@ -104,14 +104,14 @@ def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Fi
 
 
 def _draw_lines(axes: Axes, means: Mapping[str, Sequence[float]]) -> None:
-    spread = 0.04 * (np.arange(len(means)) - (len(means) - 1) / 2)  # so that markers do not hide
+    spread = 0.04 * (np.arange(len(means)) - (len(means) - 1) / 2)  # so that markers do not hide one another
     for shift, style, (name, heights) in zip(spread, line_styles(means), means.items(), strict=True):
         axes.plot(np.arange(len(BINS)) + shift, 100 * np.array(heights), label=name, **{**style, "markersize": 7})
     axes.set_xticks(range(len(BINS)), BINS, fontsize=8)
 
 
 def _bins(values: np.ndarray, distances: np.ndarray) -> dict[str, list[Any]]:
-    quarter = similarity_quartiles(distances)  # by rank, the smallest first: of distances the nearest
+    quarter = similarity_quartiles(distances)  # by rank, the smallest distance first
     places = [quarter == place for place in range(len(BINS))]
     return {
         "means": [float(values[here].mean()) for here in places],
@@ -121,7 +121,7 @@ def _bins(values: np.ndarray, distances: np.ndarray) -> dict[str, list[Any]]:
 
 
 def _size_groups(sizes: np.ndarray, least_queries: int) -> dict[str, np.ndarray]:
-    """Name of a group of sizes -> `(q,)` bool, which queries have one of them."""
+    """Name of a group of sizes -> `(q,)` bool, the queries of the group."""
     groups: list[list[int]] = [[]]
     queries = 0
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):

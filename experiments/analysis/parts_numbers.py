@@ -1,4 +1,4 @@
-"""What systems reach on questions of several parts: means, deviations over seeds, and paired tests, as numbers."""
+"""Results of systems on questions of several parts: means, deviations over seeds, and paired tests, as numbers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from amer.evaluation import paired_bootstrap
 from amer.evaluation.recall import Targets, mrecall_from_ranks, recall_from_ranks, target_ranks
 
 RESAMPLES = 10_000
-CUTOFFS = (10, 100)  # beside m, the number of parts of the question, and 2m
+CUTOFFS = (10, 100)  # in addition to m, the number of parts of the question, and 2m
 BY_GROUP = ("recall@10", "mrecall@10")
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One system, with one seed, on all questions.
+    """Results of one system with one seed on all questions.
 
     Attributes:
         values: metric -> `(q,)`.
-        searches: `(q,)` query vectors sent to the index.
-        seconds: a question took among many: encoding, search and fusion; None where that would say nothing.
-        parts: the parts into which it split each question; None where it does not split.
-        chosen: `(q,)` how many parts it saw; None where the number is not its own choice.
+        searches: `(q,)` number of query vectors searched.
+        seconds: time per question in a batch, with encoding, search and fusion; None if it is not meaningful.
+        parts: the parts of each question as split by the system; None if it does not split.
+        chosen: `(q,)` number of parts the system chose; None if it does not choose the number.
     """
 
     values: dict[str, np.ndarray]
@@ -36,17 +36,17 @@ class Measured:
 
 
 def deepest(counts: np.ndarray) -> int:
-    """The greatest k of `set_metrics` for questions of `counts (q,)` parts."""
+    """The largest k of `set_metrics` for questions with `counts (q,)` parts."""
     return max(*CUTOFFS, 2 * int(counts.max()))
 
 
 def set_metrics(rows: np.ndarray, targets: Targets, stretch: np.ndarray | int = 1) -> dict[str, np.ndarray]:
-    """Recall@k and MRecall@k of every question at k = m, 2m, 10 and 100, m the number of its targets.
+    """Compute Recall@k and MRecall@k of every question at k = m, 2m, 10 and 100, where m is its number of targets.
 
     Args:
-        rows: `(q, n)` store rows, best first, n at least the greatest k; -1 is padding.
-        targets: per question its targets, each a list of rows.
-        stretch: how many times k documents count, of all questions or `(q,)` of each.
+        rows: `(q, n)` store rows, best first, with n at least the largest k; -1 is padding.
+        targets: the targets of each question, each a list of rows.
+        stretch: factor of k, for all questions or `(q,)` for each.
 
     Returns:
         metric -> `(q,)`: "recall@m", "mrecall@m", "recall@2m" and so on.
@@ -64,19 +64,19 @@ def set_metrics(rows: np.ndarray, targets: Targets, stretch: np.ndarray | int = 
 def parts_numbers(
     systems: Mapping[str, Sequence[Measured]], groups: Mapping[str, np.ndarray], references: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Means over questions and seeds, overall and in each group, and the difference from each reference.
+    """Compute means over questions and seeds, overall and in each group, and the difference from each reference.
 
     A test pairs the questions; the value of a question is its mean over the seeds of the system.
 
     Args:
-        systems: name -> one for each seed, all on the same questions.
-        groups: name -> `(q,)` bool, which questions are in it.
+        systems: name -> results, one per seed, all on the same questions.
+        groups: name -> `(q,)` bool, the questions in the group.
         references: names of systems.
 
     Returns:
         system -> `{"seeds", "searches", "seconds", "metrics": {metric: entry}, "groups": {group: {"searches",
-        metric: entry}}}`, an entry being `{"mean", "deviation", "against": {reference: {"difference", "low", "high",
-        "p_value"}}}`; the deviation over seeds is None where there is one, a test where there is one question.
+        metric: entry}}}`. An entry is `{"mean", "deviation", "against": {reference: {"difference", "low", "high",
+        "p_value"}}}`. The deviation over seeds is None for one seed; a test is None for one question.
     """
     pooled = {name: _pooled(seeds) for name, seeds in systems.items()}
     numbers = {}
@@ -113,17 +113,17 @@ def parts_numbers(
 def splitting_numbers(
     systems: Mapping[str, Sequence[Measured]], counts: np.ndarray, parts: Sequence[Sequence[str]] | None
 ) -> dict[str, dict[str, Any]]:
-    """How well the systems that split questions do so, each figure a mean over seeds with its deviation.
+    """Compute how well systems split questions; each figure is a mean over seeds with its deviation.
 
     Args:
-        systems: name -> one for each seed; those that choose no number are passed over.
-        counts: `(q,)` how many parts each question has.
-        parts: the texts of the true parts; None where they are not known.
+        systems: name -> results, one per seed; systems that do not choose a number of parts are skipped.
+        counts: `(q,)` number of parts of each question.
+        parts: the texts of the true parts; None if unknown.
 
     Returns:
         system -> `{"number": {"all": figure, "1": figure, ...}, "parts": figure, "questions": figure}`: the share of
-        questions with the right number of parts, overall and by that number; the share of true parts that it found
-        to the letter; the share of questions all of whose parts are right. A figure is `{"mean", "deviation"}`.
+        questions with the right number of parts, overall and by that number; the share of true parts found exactly;
+        the share of questions with all parts right. A figure is `{"mean", "deviation"}`.
     """
     found = {}
     for name, seeds in systems.items():
@@ -140,14 +140,14 @@ def splitting_numbers(
 
 
 def _exact(found: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Share of the true parts that are found, and of the questions with just the true ones."""
+    """The share of true parts that are found, and of questions with exactly the true parts."""
     hits = [part in own for own, wanted in zip(found, true, strict=True) for part in wanted]
     whole = [list(own) == list(wanted) for own, wanted in zip(found, true, strict=True)]
     return float(np.mean(hits)), float(np.mean(whole))
 
 
 def _pooled(seeds: Sequence[Measured]) -> dict[str, np.ndarray]:
-    """Metric -> `(q,)`, each question's mean over the seeds."""
+    """Metric -> `(q,)`, the mean of each question over the seeds."""
     return {metric: np.mean([seed.values[metric] for seed in seeds], axis=0) for metric in seeds[0].values}
 
 
@@ -160,5 +160,5 @@ def _figure(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    """Of a sample of seeds; None for one."""
+    """The standard deviation over seeds; None for one seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""Questions of several parts as tables and a picture, from the numbers of `parts_numbers`."""
+"""Tables and a plot for questions of several parts, from the numbers of `parts_numbers`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from experiments.analysis.parts_numbers import BY_GROUP, RESAMPLES
 from experiments.analysis.tables import MINUS, NOT_AVAILABLE, Cell, Table, highest, percent
 
 DRAWN = {"R@10": "recall@10", "MRecall@10": "mrecall@10"}
-ROWS = 6  # of bars' inches in height
+ROWS = 6  # height of the bars in inches
 
 
 def main_table(numbers: Mapping[str, Any], reference: str, apart: Sequence[str]) -> Table:
-    """Every system: recall at all depths, searches and milliseconds.
+    """Make a table of every system: recall at all depths, searches and milliseconds.
 
     Args:
-        numbers: of `parts_numbers`, in each system also "alone", or None: `{"seconds", "encoder_seconds"}`.
-        reference: what an asterisk is tested against.
-        apart: systems that are told more than a question, or give more documents; never set bold.
+        numbers: result of `parts_numbers`; each system also has "alone", `{"seconds", "encoder_seconds"}` or None.
+        reference: the system that the asterisk tests compare with.
+        apart: systems that get more than the question, or give more documents; never in bold.
     """
     metrics = list(next(iter(numbers.values()))["metrics"])
     best = {metric: _best(numbers, apart, lambda system, key=metric: system["metrics"][key]) for metric in metrics}
@@ -46,7 +46,7 @@ def main_table(numbers: Mapping[str, Any], reference: str, apart: Sequence[str])
 
 
 def difference_table(numbers: Mapping[str, Any], reference: str) -> Table:
-    """How far each system is ahead of the reference, with p-values."""
+    """Make a table of the differences of each system from the reference, with p-values."""
     metrics = list(next(iter(numbers.values()))["metrics"])
     rows = [
         [Cell(name), *(Cell(_difference(system["metrics"][metric]["against"][reference])) for metric in metrics)]
@@ -58,11 +58,11 @@ def difference_table(numbers: Mapping[str, Any], reference: str) -> Table:
 
 
 def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference: str, apart: Sequence[str]) -> Table:
-    """Recall and MRecall at 10 in each group of questions.
+    """Make a table of Recall and MRecall at 10 in each group of questions.
 
     Args:
         numbers: as in `main_table`.
-        counts: group -> how many questions it has.
+        counts: group -> number of questions.
         reference: as in `main_table`.
         apart: as in `main_table`.
     """
@@ -83,7 +83,7 @@ def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference
 
 
 def one_part_table(numbers: Mapping[str, Any], group: str, reference: str) -> Table:
-    """Questions of one part alone: nothing to split, so nothing shall be lost."""
+    """Make a table of questions with one part: they need no splitting, so results should not get worse."""
     rows = []
     for name, system in numbers.items():
         entries = [system["groups"][group][metric] for metric in BY_GROUP]
@@ -96,7 +96,7 @@ def one_part_table(numbers: Mapping[str, Any], group: str, reference: str) -> Ta
 
 
 def splitting_table(splitting: Mapping[str, Any]) -> Table:
-    """Who sees how many parts there are, and which, from `splitting_numbers`."""
+    """Make a table of how well systems find the number of parts and the parts, from `splitting_numbers`."""
     numbers = list(next(iter(splitting.values()))["number"])
     rows = [
         [
@@ -115,7 +115,7 @@ def splitting_table(splitting: Mapping[str, Any]) -> Table:
 
 
 def draw_parts(numbers: Mapping[str, Any], path: Path) -> None:
-    """Recall and MRecall at 10 of every system as bars: a PNG."""
+    """Draw Recall and MRecall at 10 of every system as bars, to a PNG."""
     figure, axes = new_figure(panel_width(len(numbers), len(DRAWN)), ROWS)
     bars = {
         label: [100 * system["metrics"][metric]["mean"] for system in numbers.values()]

@@ -1,4 +1,4 @@
-"""How far apart the outputs of a model and the targets of a dataset lie (paper §6.3, A.4, Figures 5 and 6)."""
+"""Distances between the outputs of a model and between the targets of a dataset (paper §6.3, A.4, Figures 5 and 6)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ PAIRS = {SAME_QUERY: "two targets of the same query", RANDOM_QUERIES: "two targe
 def figure5_numbers(
     embeddings: Mapping[str, Mapping[str, np.ndarray]], target_similarity: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Mean pairwise cosine between the query embeddings of a query, beside that between training targets.
+    """Compute the mean pairwise cosine between the query embeddings of a query, and between training targets.
 
     Args:
-        embeddings: dataset -> base model -> `(q, m, dim)` query embeddings of any length, m at least 2; several seeds
-            are put one behind the other, `(seeds * q, m, dim)`.
-        target_similarity: dataset -> `(n,)` of `amer.evaluation.target_similarity`, of the training queries.
+        embeddings: dataset -> base model -> `(q, m, dim)` query embeddings of any length, with m at least 2;
+            concatenate several seeds to `(seeds * q, m, dim)`.
+        target_similarity: dataset -> `(n,)` from `amer.evaluation.target_similarity`, for the training queries.
 
     Returns:
         `{"bases": [str], "datasets": {dataset: {"Between Targets": {"similarity": float, "queries": n}, base:
-        {"similarity": float, "queries": q, "query_vectors": m}}}}`, means over pairs and then over queries.
+        {"similarity": float, "queries": q, "query_vectors": m}}}}`: means over pairs, then over queries.
 
     Raises:
-        ValueError: no dataset, datasets with other base models than the first, embeddings of another shape, fewer
-            than two of a query, zero vectors or NaN.
+        ValueError: there is no dataset, a dataset has other base models than the first, embeddings have another
+            shape, a query has fewer than two, or a vector is zero or NaN.
     """
     if not embeddings or set(embeddings) != set(target_similarity):
         raise ValueError(
@@ -58,14 +58,14 @@ def figure5_numbers(
 
 
 def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
-    """Draw Figure 5: for each dataset a bar for its targets, in blue, and one for each base model.
+    """Draw Figure 5: for each dataset, a blue bar for its targets and one bar per base model.
 
     Args:
-        numbers: of `figure5_numbers`, with up to five base models.
-        path: of the PNG.
+        numbers: result of `figure5_numbers`, with up to five base models.
+        path: path of the PNG.
 
     Raises:
-        ValueError: more base models than can be told apart.
+        ValueError: there are more than five base models.
     """
     datasets = numbers["datasets"]
     bars = {
@@ -80,22 +80,23 @@ def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Fi
 
 
 def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: int = 0) -> dict[str, Any]:
-    """Mean distance between two targets of the same query, and between targets of two random queries.
+    """Compute the mean distance between targets of the same query, and between targets of two random queries.
 
-    Every query is paired with another one. A query counts once, however many targets it has.
+    Every query is paired with another one. All queries have the same weight, whatever their number of targets.
 
     Args:
-        target_vectors: dataset -> per query `(m_i, dim)`, m_i at least 2 and at least two queries; compared as unit
-            vectors. A store's are `[store.vectors([cluster[0] for cluster in query]) for query in target_rows]`.
-        seed: of the pairing.
+        target_vectors: dataset -> `(m_i, dim)` for each query, with m_i at least 2 and at least two queries;
+            normalised to unit length. From a store:
+            `[store.vectors([cluster[0] for cluster in query]) for query in target_rows]`.
+        seed: seed of the pairing.
 
     Returns:
         `{"seed": int, "datasets": {dataset: {"queries": int, "targets": int, "euclidean": {"same_query": float,
-        "random_queries": float}, "cosine": {...}}}}`, the cosine distance being 1 - cosine.
+        "random_queries": float}, "cosine": {...}}}}`; the cosine distance is 1 - cosine.
 
     Raises:
-        ValueError: no dataset, fewer than two queries, a query with fewer than two targets or another dim, zero
-            vectors or NaN.
+        ValueError: there is no dataset, there are fewer than two queries, a query has fewer than two targets or
+            another dim, or a vector is zero or NaN.
     """
     if not target_vectors:
         raise ValueError("no dataset was given: Figure 6 needs at least one")
@@ -104,11 +105,11 @@ def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: in
 
 
 def draw_figure6(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Figure:
-    """Draw Figure 6: Euclidean beside cosine distance, for each dataset same query (blue) and random queries (orange).
+    """Draw Figure 6: Euclidean and cosine distance, for each dataset same query (blue) and random queries (orange).
 
     Args:
-        numbers: of `figure6_numbers`.
-        path: of the PNG.
+        numbers: result of `figure6_numbers`.
+        path: path of the PNG.
     """
     datasets = numbers["datasets"]
     width = len(DISTANCES) * panel_width(len(datasets), len(PAIRS))
@@ -137,7 +138,7 @@ def _output_similarity(embeddings: np.ndarray, place: str) -> dict[str, Any]:
 def _target_distances(vectors: Sequence[np.ndarray], seed: int, place: str) -> dict[str, Any]:
     """One dataset."""
     if len(vectors) < 2:
-        raise ValueError(f"{place}: {len(vectors)} queries given, two random ones need at least 2")
+        raise ValueError(f"{place}: {len(vectors)} queries are given: give at least 2")
     for query, targets in enumerate(vectors):
         if np.ndim(targets) != 2 or len(targets) < 2 or np.shape(targets)[1] != np.shape(vectors[0])[1]:
             raise ValueError(
@@ -152,5 +153,5 @@ def _target_distances(vectors: Sequence[np.ndarray], seed: int, place: str) -> d
 def _unit(vectors: np.ndarray, place: str) -> np.ndarray:
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if not (np.isfinite(norms) & (norms > 0)).all():
-        raise ValueError(f"{place}: a vector is zero or holds NaN or infinite numbers: it has no direction")
+        raise ValueError(f"{place}: a vector is zero or holds NaN or infinity, so it cannot be normalised")
     return vectors / norms

@@ -1,4 +1,4 @@
-"""How large the datasets are (paper Table 1)."""
+"""Sizes of the datasets (paper Table 1)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from experiments.analysis.tables import Cell, Table
 
 
 def statistics_numbers(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:
-    """Queries of every split and the mean number of targets in the test set.
+    """Compute the number of queries of every split, and the mean number of targets in the test set.
 
     Args:
-        counts: dataset -> what its `dataset.json` says under "splits": `{"train": {"queries": int, "targets": int,
-            ...}, ...}`. Without a test split there is no such table; another may be missing.
+        counts: dataset -> the field "splits" of its `dataset.json`: `{"train": {"queries": int, "targets": int,
+            ...}, ...}`. The test split is required, the others are optional.
 
     Returns:
         `{"datasets": {dataset: {"train": int | None, "validation": int | None, "test": int, "targets": float}}}`.
 
     Raises:
-        ValueError: no dataset, or one without test queries.
+        ValueError: there is no dataset, or a dataset has no test queries.
     """
     if not counts:
         raise ValueError("no dataset was given: Table 1 needs at least one")
@@ -28,14 +28,14 @@ def statistics_numbers(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) ->
     for dataset, splits in counts.items():
         test = splits.get("test", {})
         if not test.get("queries"):
-            raise ValueError(f"dataset {dataset!r} has the splits {list(splits)}: needed is a test split with queries")
+            raise ValueError(f"dataset {dataset!r} has the splits {list(splits)}: it needs a test split with queries")
         queries = {split: splits[split]["queries"] if split in splits else None for split in SPLITS}
         datasets[dataset] = {**queries, "targets": test["targets"] / test["queries"]}
     return {"datasets": datasets}
 
 
 def statistics_table(numbers: Mapping[str, Any]) -> Table:
-    """Table 1 from `statistics_numbers`."""
+    """Make Table 1 from the result of `statistics_numbers`."""
     rows = [
         [
             Cell(dataset),

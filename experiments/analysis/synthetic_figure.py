@@ -20,17 +20,18 @@ FIELDS = ("setting", "system", "transformation")
 
 
 def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: str | os.PathLike[str]) -> Figure:
-    """Draw Figure 3: a panel for each metric; in it the settings, in a setting the systems, of each one bar a
-    transformation.
+    """Draw Figure 3: one panel per metric, with a group of bars for each system in each setting.
+
+    A group has one bar per transformation.
 
     Args:
-        results: one mapping for each bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of
-            every metric; where a combination is not there, its place stays empty.
-        metrics: one or several, such as `("mrecall@100", "mrecall@10")`.
-        path: of the PNG.
+        results: one mapping per bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of every
+            metric; a missing combination leaves a gap.
+        metrics: names of metrics, such as `("mrecall@100", "mrecall@10")`.
+        path: path of the PNG.
 
     Raises:
-        ValueError: nothing to draw, a field is missing, or more transformations than can be told apart.
+        ValueError: there is nothing to draw, a field is missing, or there are more transformations than styles.
     """
     if not results or not metrics or any(name not in result for result in results for name in (*FIELDS, *metrics)):
         raise ValueError(
@@ -52,7 +53,7 @@ def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], p
 
 
 def _name_settings(axes: Axes, settings: Sequence[str], systems: int) -> None:
-    """Each setting's name below its systems, and a line between two settings."""
+    """Write the name of each setting below its systems, and draw a line between two settings."""
     below = {"xycoords": ("data", "axes fraction"), "xytext": (0, -22), "textcoords": "offset points"}
     for place, setting in enumerate(settings):
         middle = place * systems + (systems - 1) / 2

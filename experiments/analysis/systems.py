@@ -1,4 +1,4 @@
-"""All systems by all metrics: beside the set metrics of the paper the usual ones of ranked lists."""
+"""All metrics of all systems: the paper's set metrics and the usual metrics of ranked lists."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from experiments.analysis.tables import Cell, Table, highest, percent
 
 
 def systems_numbers(values: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> dict[str, Any]:
-    """Means over queries, and over the runs of a system, which differ in base model or seed.
+    """Compute means over queries, and over the runs of a system, which differ in base model or seed.
 
     Args:
-        values: system -> one mapping a run: metric -> `(q,)`. All have the metrics of the first.
+        values: system -> one mapping per run, metric -> `(q,)`; all have the same metrics.
 
     Returns:
         `{system: {"runs": int, "metrics": {metric: float}}}`.
 
     Raises:
-        ValueError: no system, a system without runs, or other metrics than the first has.
+        ValueError: there is no system, a system has no runs, or a run has other metrics than the first.
     """
     metrics = next((set(run) for runs in values.values() for run in runs), set())
     numbers = {}
     for system, runs in values.items():
         if not runs or any(set(run) != metrics for run in runs):
-            raise ValueError(f"system {system!r} has {len(runs)} runs: needed are one or more, with {sorted(metrics)}")
+            raise ValueError(f"system {system!r} has {len(runs)} runs: give at least one, all with {sorted(metrics)}")
         means = {metric: float(np.mean([run[metric].mean() for run in runs])) for metric in runs[0]}
         numbers[system] = {"runs": len(runs), "metrics": means}
     if not numbers:
@@ -36,10 +36,10 @@ def systems_numbers(values: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) ->
 
 
 def systems_table(numbers: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row a system of every dataset, the best of a column in bold.
+    """Make a table with one row per system and dataset, the best of a column in bold.
 
     Args:
-        numbers: dataset -> what `systems_numbers` gives.
+        numbers: dataset -> result of `systems_numbers`.
     """
     metrics = list(next(iter(next(iter(numbers.values())).values()))["metrics"])
     groups = []

@@ -14,7 +14,7 @@ from amer.files import atomic_write
 
 MINUS = "\N{MINUS SIGN}"
 NOT_AVAILABLE = "n/a"
-MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>~$])")  # a bar is escaped where it stands in a table
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>~$])")  # `markdown_table` escapes the bar
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -23,7 +23,7 @@ LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+        "[": "{[}",  # at the start of a row, "[" would begin an argument of the line break before it
         "±": r"$\pm$",
         "Δ": r"$\Delta$",
         MINUS: "$-$",
@@ -33,7 +33,7 @@ LATEX = str.maketrans(
 
 
 class Cell(NamedTuple):
-    """Plain text as people read it, whether it is set bold, and whether an asterisk follows it."""
+    """Plain text of a cell, whether it is bold, and whether an asterisk follows."""
 
     text: str
     bold: bool = False
@@ -45,10 +45,10 @@ class Table:
     """A table with its caption.
 
     Attributes:
-        caption: plain text: what the figures are, and what they rest on.
+        caption: plain text that explains the numbers.
         header: titles of the columns.
-        groups: rows of as many cells, a rule between the groups.
-        names: how many columns from the left hold names; the others hold figures.
+        groups: groups of rows, with a rule between groups; a row has one cell per column.
+        names: number of columns on the left with names; the others hold numbers.
     """
 
     caption: str
@@ -57,7 +57,7 @@ class Table:
     names: int = 1
 
     def to_markdown(self) -> str:
-        """The caption and a table; all that Markdown would take for its own is escaped."""
+        """The caption and the table in Markdown, with special characters escaped."""
         titles = [_markdown(Cell(title)) for title in self.header]
         rows = [[_markdown(cell) for cell in row] for group in self.groups for row in group]
         alignment = "l" * self.names + "r" * (len(titles) - self.names)
@@ -82,19 +82,19 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` with the endings `.md` and `.tex`, each whole or not at all."""
+        """Write `path` with the suffixes `.md` and `.tex`, each whole or not at all."""
         for ending, text in ((".md", self.to_markdown()), (".tex", self.to_latex())):
             with atomic_write(Path(f"{os.fspath(path)}{ending}")) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
 
 def percent(share: float) -> str:
-    """A share as a figure in percent without its sign: 0.62644 -> "62.64"."""
+    """Format a share in percent without the percent sign: 0.62644 -> "62.64"."""
     return f"{100 * share:.2f}"
 
 
 def gain_percent(gain: float | None) -> str:
-    """A relative gain: 0.0579 -> "+5.79%", and "0.00%" where nothing is left of it after rounding."""
+    """Format a relative gain: 0.0579 -> "+5.79%"; a gain that rounds to zero -> "0.00%"."""
     if gain is None:
         return NOT_AVAILABLE
     text = f"{100 * gain:+.2f}%".replace("-", MINUS)
@@ -102,7 +102,7 @@ def gain_percent(gain: float | None) -> str:
 
 
 def highest(shares: Iterable[float | None]) -> list[bool]:
-    """Which are the highest as they are printed: several after a tie, none where all are None."""
+    """Whether each share is the highest as printed: several for a tie, none if all are None."""
     printed = [None if share is None else round(100 * share, 2) for share in shares]
     best = max((share for share in printed if share is not None), default=None)
     return [share is not None and share == best for share in printed]

@@ -169,7 +169,7 @@ def test_a_file_of_questions_is_a_dataset(tmp_path):
     start, end = questions.spans[0][1]
     assert questions.queries[0][start:end] == "reserve a few hundred megabytes for a file up front"
     (tmp_path / "own.jsonl").write_text('{"query": "a", "targets": [["b"]]}\n')
-    with pytest.raises(ValueError, match=r"own.jsonl, line 1 has query, targets: needed"):
+    with pytest.raises(ValueError, match=r"own.jsonl, line 1 has query, targets: it must have"):
         load_questions(tmp_path / "own.jsonl", "test")
 
 

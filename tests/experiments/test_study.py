@@ -56,7 +56,7 @@ def test_an_unknown_study_is_refused_with_those_there_are():
         ("datasets", {}, "at least 1"),
         ("retrievers", ["BM25", "BM25"], "repeat"),
         ("retrievers", ["BM25"], "must be among the retrievers"),
-        ("overrides", {"seed": 1}, "the study gives these itself"),
+        ("overrides", {"seed": 1}, "the study sets them itself"),
         ("overrides", {"eval_ks": [1, 10]}, "overrides"),
         ("base_models", {name: {"name": "org/one"} for name in ("A B", "a-b", "c", "d")}, "must differ"),
         ("base_models", {name: {"name": "org/one"} for name in ("a", "b", "c", "???")}, "must differ"),

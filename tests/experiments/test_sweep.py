@@ -178,15 +178,15 @@ def test_a_wider_grid_keeps_the_folders_of_the_runs_it_had(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is no field of a training"),
-        ({"grid": {"learning_rat": [1]}}, [], "'learning_rat' is no field"),  # argparse would take the abbreviation
-        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is no field of a training that can be chosen"),
-        ({}, ["--set", "lernrate=1"], "'lernrate' is no field"),
+        ({"grid": {"lernrate": [1]}}, [], "'lernrate' is not a training field"),
+        ({"grid": {"learning_rat": [1]}}, [], "'learning_rat' is not a training field"),  # argparse would take the abbreviation
+        ({"grid": {"dataset": ["a"]}}, [], "'dataset' is not a training field"),
+        ({}, ["--set", "lernrate=1"], "'lernrate' is not a training field"),
         ({}, ["--set", "temperature=1"], r"'temperature' is in the grid of .*some\.yaml and in --set"),
         ({}, ["--set", "seed"], r"seed takes .* got \[None\]"),
-        ({"grid": {"seed": 1}}, [], "seed takes different numbers .* got 1"),
+        ({"grid": {"seed": 1}}, [], "seed takes distinct numbers .* got 1"),
         ({"grid": {"seed": []}}, [], r"seed takes .* got \[\]"),
-        ({"grid": {"seed": [1, 1]}}, [], r"seed takes different .* got \[1, 1\]"),
+        ({"grid": {"seed": [1, 1]}}, [], r"seed takes distinct .* got \[1, 1\]"),
         ({"grid": {"eval_ks": [[1, 2]]}}, [], r"eval_ks takes .* got \[\[1, 2\]\]"),
         ({"grid": []}, [], r"needs `grid`.* got \[\]"),
         ({"grid": None}, [], "needs `grid`.* got None"),

@@ -115,7 +115,7 @@ def test_figure_6_has_blue_and_orange_bars_for_either_distance(tmp_path):
     ("vectors", "message"),
     [
         ({}, "at least one"),
-        ({"a": RAGGED[:1]}, "a: 1 queries given"),
+        ({"a": RAGGED[:1]}, "a: 1 queries are given"),
         ({"a": [*RAGGED, RAGGED[0][:1]]}, "query number 2 .* single target"),
         ({"a": [*RAGGED, np.eye(3)]}, "of one dim"),
         ({"a": [*RAGGED, np.zeros(2)]}, r"must be \(m, dim\)"),

@@ -28,5 +28,5 @@ def test_table_1_counts_queries_and_averages_the_targets_of_the_test_set():
 
 @pytest.mark.parametrize("counts", [{}, {"a": {"train": COUNTS["senses"]["train"]}}, {"a": {"test": {"queries": 0}}}])
 def test_a_dataset_without_test_queries_is_refused(counts):
-    with pytest.raises(ValueError, match=r"at least one|needed is a test split"):
+    with pytest.raises(ValueError, match=r"at least one|it needs a test split"):
         statistics_numbers(counts)
