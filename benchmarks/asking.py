@@ -1,8 +1,8 @@
-"""Where one question's time goes: encoder, query vectors, search, texts; in CPU milliseconds, the fastest of many.
+"""The time of one question by step: encoder, query vectors, search, texts; CPU milliseconds, the fastest of many.
 
-For a decoder also what it costs to read the prompt anew at each call, and for every precision how far the query
-vectors are from those of float32. Without `--model`, it is an untrained anchored SmolLM2-135M: as fast as a trained
-one.
+For a decoder, it also measures the cost of reading the prompt at each call. For every precision, it measures the
+distance of the query vectors from those in float32. Without `--model`, the model is an untrained anchored
+SmolLM2-135M, which is as fast as a trained one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from amer.search import ExactIndex, Searcher
 OPTIONS = {
     "model": (str, "a trained model's folder"),
     "store": (Path, "a document store's folder", {"required": True}),
-    "questions": (Path, "a split of a dataset, as Parquet; the beginnings of documents are asked without it"),
+    "questions": (Path, "a split of a dataset, as Parquet; default: the beginnings of documents"),
     "dtypes": (["float32", "bfloat16"], "precisions of the model"),
-    "vectors": ([1, 5], "m, query vectors of each question, where the model does not choose"),
-    "batch": (32, "questions that are also asked together"),
-    "rounds": (20, "of each measurement"),
-    "k": (10, "documents a question"),
+    "vectors": ([1, 5], "m, query vectors of each question, if the model does not choose"),
+    "batch": (32, "questions to ask together as well"),
+    "rounds": (20, "rounds of each measurement"),
+    "k": (10, "documents per question"),
 }
 
 
 def fastest(function: Callable[[], Any], rounds: int) -> float:
-    """CPU milliseconds of all threads, the least of some rounds: what a load of the machine moves least."""
+    """CPU milliseconds of all threads; the minimum of some rounds, which other load on the machine affects least."""
     function()
     found = []
     for _ in range(rounds):
@@ -45,7 +45,7 @@ def fastest(function: Callable[[], Any], rounds: int) -> float:
 
 
 def ask(searcher: Searcher, questions: list[str], m: int | None, arguments: argparse.Namespace) -> Row:
-    """What the first question costs with m query vectors, None where the model chooses, and a batch of them."""
+    """Measure the first question and a batch of questions with m query vectors; m is None if the model chooses."""
     model, rounds, k = searcher.model, arguments.rounds, arguments.k
     one, batch = questions[:1], questions[: arguments.batch]
     encoder = model.document_encoder.encode if model.config.token_vectors else searcher.encoder.encode_queries

@@ -1,4 +1,4 @@
-"""What all benchmarks share: the machine, time, memory, the ceiling of its matrix products, tables and JSON."""
+"""Shared parts of the benchmarks: machine, time, memory, peak rate of matrix products, tables and JSON."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ console = Console(width=180)
 
 
 def run(script: str, description: str | None, options: Options, measure: Callable[[Any], Iterable[Row]]) -> None:
-    """A whole script: read its arguments, measure, and report the rows."""
+    """Run a whole script: read its arguments, measure, and report the rows."""
     arguments = read_arguments(script, description, options)
     report(arguments, list(measure(arguments)))
 
 
 def read_arguments(script: str, description: str | None, options: Options) -> argparse.Namespace:
-    """The command line of a script: what every one takes (`--device`, `--repeats`, ...), and its own options.
+    """Parse the command line of a script: the common options (`--device`, `--repeats`, ...) and its own.
 
     Args:
-        script: the script's `__file__`, after which the default output is named.
-        description: what it measures; its docstring.
-        options: name -> the default value, or the type where there is none; help; and other words for argparse.
+        script: the script's `__file__`; the default output is named after it.
+        description: description of the script, its docstring.
+        options: name -> the default value, or the type if there is no default; help; and arguments for argparse.
     """
     shared: Options = {
-        "device": ("cpu", "where it runs: cpu or cuda"),
-        "repeats": (3, "measured runs of each; the median counts"),
-        "seed": (0, "of all random inputs"),
-        "output": (ROOT / "outputs" / "benchmarks" / f"{Path(script).stem}.json", "the JSON file to write"),
+        "device": ("cpu", "device: cpu or cuda"),
+        "repeats": (3, "measured runs of each system; the median counts"),
+        "seed": (0, "seed of all random inputs"),
+        "output": (ROOT / "outputs" / "benchmarks" / f"{Path(script).stem}.json", "JSON file to write"),
     }
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, (default, meaning, *words) in {**shared, **options}.items():
@@ -71,14 +71,14 @@ def read_arguments(script: str, description: str | None, options: Options) -> ar
 
 
 def store_without_texts(path: Path, count: int, vectors: Any, **metadata: pa.Array) -> DocumentStore:
-    """A store of so many documents that have vectors, as `write_store` takes them, and metadata, but no texts."""
+    """Make a store of `count` documents with vectors (as for `write_store`) and metadata, but without texts."""
     ids, empty = pa.array(np.arange(count)).cast(pa.string()), pa.array([""] * count)
     documents = pa.table({"id": ids, "title": empty, "text": empty, **metadata})
     return write_store(path, documents, vectors, {"name": "synthetic"})
 
 
 def timed(function: Callable[[], Any], repeats: int = 3, warm_up: int = 1) -> list[float]:
-    """Seconds of each of `repeats` calls, after `warm_up` calls that do not count; waits for the GPU."""
+    """Seconds of each of `repeats` calls, after `warm_up` unmeasured calls; waits for the GPU."""
     for _ in range(warm_up):
         function()
     seconds = []
@@ -97,19 +97,19 @@ def median_seconds(function: Callable[[], Any], repeats: int = 3, warm_up: int =
 
 
 def synchronize() -> None:
-    """Wait for what the GPU still has to do, if one is in use."""
+    """Wait until the GPU is done, if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 class Clock:
-    """Splits the time of a run into phases: every moment belongs to the innermost phase that is open.
+    """Splits the time of a run into phases: every moment counts for the innermost open phase.
 
-    Functions are watched from outside, so that nothing of what is measured knows about it. On a GPU every change of
-    phase waits for the device, so a watched run is a little slower than one that is only timed.
+    It watches functions from outside, so the measured code needs no change. On a GPU every change of phase waits for
+    the device, so a watched run is a little slower than one that is only timed.
 
     Attributes:
-        seconds: so far in each phase.
+        seconds: seconds so far in each phase.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What happens inside belongs to `name`, except what an inner phase takes."""
+        """Count the time inside for `name`, except the time of inner phases."""
         self._turn()
         self._open.append(name)
         try:
@@ -130,7 +130,7 @@ class Clock:
 
     @contextmanager
     def watch(self, owner: Any, function: str, name: str | Callable[..., str]) -> Iterator[None]:
-        """Inside, every call of `owner.function` is a phase; `name` may be chosen from the call's arguments."""
+        """Make every call of `owner.function` inside a phase; `name` may be a function of the call's arguments."""
         original = getattr(owner, function)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -142,11 +142,11 @@ class Clock:
 
     @property
     def current(self) -> str | None:
-        """The innermost phase that is open."""
+        """The innermost open phase."""
         return self._open[-1] if self._open else None
 
     def shares(self) -> dict[str, float]:
-        """Each phase's share of the whole, the largest first."""
+        """The share of each phase in the whole time, the largest first."""
         whole = sum(self.seconds.values())
         return {name: seconds / whole for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}
 
@@ -159,11 +159,11 @@ class Clock:
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device | str = "cpu") -> int:
-    """The most bytes that tensors held during one call, beyond those that were there before.
+    """The peak of bytes in tensors during one call, beyond those that existed before.
 
-    On a GPU the allocator's own count; on the CPU the profiler's record of every allocation by torch, exact and the
-    same each time. Memory of NumPy and of libraries' work spaces is not in it. The function should run once before,
-    so that what it makes once (say, an optimiser's state) is not counted.
+    On a GPU this is the allocator's count. On the CPU it is the profiler's exact record of all allocations by torch;
+    memory of NumPy and of work spaces of libraries is not included. Run the function once before, so that one-time
+    allocations (such as an optimiser's state) are not counted.
     """
     gc.collect()
     if torch.device(device).type == "cuda":
@@ -184,7 +184,7 @@ def peak_memory(function: Callable[[], Any], device: torch.device | str = "cpu")
 
 
 def count_flops(run: Callable[[Clock], Any]) -> int:
-    """FLOPs of the matrix products of one run, backward included; nothing in it may be compiled yet."""
+    """FLOPs of the matrix products of one run, with the backward pass; nothing in it may be compiled yet."""
     with FlopCounterMode(display=False) as counter:
         run(Clock())
     return counter.get_total_flops()
@@ -197,14 +197,14 @@ def measure(
     warm_up: int = 1,
     repeats: int | None = None,
 ) -> dict[str, Any]:
-    """Time, peak memory and phases of one piece of work, each in runs of its own.
+    """Measure time, peak memory and phases of some work, each in separate runs.
 
     Args:
-        run: the work, given a clock for the phases that it names itself.
-        watches: given a clock, what it should watch besides.
-        arguments: of [`arguments_of`].
-        warm_up: runs before those that are timed.
-        repeats: runs that are timed; the median counts.
+        run: the work; it gets a clock for the phases that it names itself.
+        watches: function from a clock to the functions that the clock should watch.
+        arguments: arguments from [`read_arguments`].
+        warm_up: number of runs before the timed ones.
+        repeats: number of timed runs; the median counts.
     """
     seconds = median_seconds(lambda: run(Clock()), repeats or arguments.repeats, warm_up)
     peak = peak_memory(lambda: run(Clock()), arguments.device)
@@ -217,7 +217,7 @@ def measure(
 
 
 def matmul_rate(device: torch.device | str, dtype: torch.dtype) -> float:
-    """The ceiling: FLOP/s of square matrix products on this device, of the size that goes fastest."""
+    """The ceiling: FLOP/s of square matrix products on this device, at the fastest size."""
     rates = []
     for size in (4096, 8192) if torch.device(device).type == "cuda" else (512, 1024, 2048):
         left, right = torch.randn(2, size, size, device=device).to(dtype)
@@ -229,9 +229,9 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: An
     """Print the rows as tables and write them, with machine and arguments, to `arguments.output`.
 
     Args:
-        arguments: of [`arguments_of`] and the script's own.
-        rows: figures with their units in the names; `phases`, where a row has them, are shown in a table of their own.
-        more: what else the JSON should hold.
+        arguments: arguments from [`read_arguments`].
+        rows: figures with the units in their names; `phases`, if a row has them, are shown in a separate table.
+        more: further content of the JSON.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     facts = {
@@ -253,7 +253,7 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: An
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
-    """One line a row, one column a name; nothing where a row has no such figure."""
+    """Make a table with one line per row and one column per name; a missing figure leaves the cell empty."""
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "phases"]
     shown = Table(*(Column(name, justify="right") for name in columns), title=title, title_justify="left")
     for row in rows:
@@ -262,7 +262,7 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def _figure(value: Any) -> str:
-    """Three digits that count."""
+    """Format a number with three significant digits."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"

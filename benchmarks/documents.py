@@ -1,6 +1,6 @@
 """Encoding of documents: `DocumentEncoder` in both precisions beside sentence-transformers' own loop in float32.
 
-The systems take turns, and what counts is CPU time: other work on the machine hardly moves it.
+The systems take turns. The measure is CPU time, since other work on the machine hardly affects it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from amer.offline import MINILM, resolve_model
 
 OPTIONS = {
     "documents": ("data/documents.parquet", "the corpus"),
-    "questions": ("", "a split of questions, for the recall that the precision costs"),
+    "questions": ("", "a split of questions, to measure the loss of recall by precision"),
     "encoder": (MINILM, "a sentence-transformers model"),
-    "limit": (2_048, "so many documents, drawn at random"),
+    "limit": (2_048, "number of documents, drawn at random"),
     "batch_size": (256, "documents at a time, at most"),
-    "k": (10, "documents found for a question"),
+    "k": (10, "number of documents to search per question"),
 }
 
 
 def compare(arguments: Any) -> Iterator[dict[str, Any]]:
-    """One row a system; the first is what is compared with."""
+    """Yield one row per system; the first is the reference."""
     table = pq.read_table(arguments.documents, columns=["id", "title", "text"])
     rows = np.random.default_rng(arguments.seed).permutation(len(table))[: arguments.limit]
     records = table.take(rows).to_pylist()
     plain = SentenceTransformer(resolve_model(arguments.encoder), device=arguments.device)
     texts = [f"{record['title']} {record['text']}".strip() for record in records]
-    plain.encode(texts[:8])  # reads the weights, as ours have been when they are loaded
+    plain.encode(texts[:8])  # reads the weights; ours are read on loading
     tokens = sum(map(len, plain.tokenizer(texts, truncation=True, max_length=plain.max_seq_length)["input_ids"]))
     systems: dict[str, Callable[[], np.ndarray]] = {
         "sentence-transformers, float32": lambda: plain.encode(
@@ -65,7 +65,7 @@ def compare(arguments: Any) -> Iterator[dict[str, Any]]:
 def take_turns(
     systems: dict[str, Callable[[], np.ndarray]], repeats: int
 ) -> tuple[dict[str, tuple[float, float]], dict[str, np.ndarray]]:
-    """Medians of seconds and of CPU seconds, and the vectors of each system, every one called once in every round."""
+    """Call every system once per round; return the medians of seconds and CPU seconds, and the vectors of each."""
     spent: dict[str, list[tuple[float, float]]] = {system: [] for system in systems}
     vectors: dict[str, np.ndarray] = {}
     for _ in range(repeats):
@@ -81,7 +81,7 @@ def take_turns(
 
 
 def recall(vectors: np.ndarray, ids: list[str], plain: SentenceTransformer, arguments: Any) -> dict[str, float]:
-    """Share of the questions, those whose first target is here, that find it among the k nearest documents."""
+    """The share of questions that find their first target in the top k, among questions whose first target is here."""
     if not arguments.questions:
         return {}
     split = pq.read_table(arguments.questions, columns=["query", "targets"]).to_pylist()

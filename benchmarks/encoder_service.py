@@ -1,6 +1,6 @@
-"""The service with the document encoder alone in the model's place: what `service.py` compares with.
+"""The service with the document encoder instead of a model: the reference of `service.py`.
 
-One vector a question, the same index, the same service; it says `ready: ADDRESS` as `amer serve` does.
+It uses one vector per question, the same index and the same service, and prints `ready: ADDRESS` like `amer serve`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modeling_amer import QuestionEncoder
 
 
 class EncoderAlone:
-    """What a `Searcher` asks of a model; its query vector is the encoder's own."""
+    """Implements the parts of a model that a `Searcher` uses; its query vector is the encoder's."""
 
     def __init__(self, store: DocumentStore, dtype: str) -> None:
         folder = resolve_model(store.encoder["name"])
@@ -37,7 +37,7 @@ class EncoderAlone:
         )
 
     def encode_query(self, texts: Sequence[str], batch_size: int, **_: object) -> torch.Tensor:
-        """`(n, 1, dim)`, however many are asked for."""
+        """Encode to `(n, 1, dim)`, whatever the requested number of vectors."""
         return self.encoder.encode(texts, batch_size)[:, None]
 
 

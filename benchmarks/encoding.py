@@ -1,4 +1,4 @@
-"""Encoding of questions: `AMERModel.encode_query` in batches beside the naive reference, one question at a time."""
+"""Encoding of questions: `AMERModel.encode_query` in batches, compared with the naive reference, one by one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from modeling_amer import AMERModel
 
 OPTIONS = {
     **MODEL_OPTIONS,
-    "questions": (64, "how many are encoded"),
-    "batches": ([16, 64], "questions that we decode at a time"),
-    "reference_questions": (16, "the reference encodes at most so many"),
+    "questions": (64, "number of questions to encode"),
+    "batches": ([16, 64], "batch sizes of AMER"),
+    "reference_questions": (16, "most questions that the reference encodes"),
     "reference_repeats": (1, "measured runs of the reference"),
 }
 
 
 def compare(model: AMERModel, kind: str, arguments: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
-    """The reference's row and one for each of our batch sizes, on the same questions."""
+    """The row of the reference, and one per batch size of AMER, on the same questions."""
     texts = make_questions(model, arguments.questions, kind, arguments, vary=True)
     few, naive = texts[: arguments.reference_questions], Reference(model)
     figures = measure_encoding(
@@ -59,13 +59,13 @@ def compare(model: AMERModel, kind: str, arguments: argparse.Namespace, rate: fl
 def measure_encoding(
     encode: Callable[[], torch.Tensor], watches: Callable[[Clock], Watches], arguments: argparse.Namespace, **how: int
 ) -> dict[str, Any]:
-    """Figures of one way to encode."""
+    """Measure one way to encode."""
 
     def run(clock: Clock) -> None:
         with clock.phase("rest"), autocast(arguments):
             encode()
 
-    flops = count_flops(run)  # which warms up
+    flops = count_flops(run)  # also warms up
     return {**measure(run, watches, arguments, **how), "GFLOP": flops / 1e9}
 
 

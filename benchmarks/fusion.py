@@ -1,6 +1,6 @@
-"""Round-robin fusion of m ranked lists: ours for all questions at once beside the plain loop in Python.
+"""Round-robin fusion of m ranked lists: AMER's for all questions at once, compared with a plain Python loop.
 
-The loop finds the fused rows alone; ours gives scores and where each document was found as well.
+The loop finds only the fused rows; AMER also returns scores and the query vector that found each document.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from common import Row, median_seconds, run
 from amer.search import round_robin
 
 OPTIONS = {
-    "questions": (1000, "fused in one call"),
+    "questions": (1000, "questions to fuse in one call"),
     "vectors": ([5], "m, lists of each question"),
-    "length": (100, "documents of a list"),
-    "k": (100, "documents of the fused list"),
-    "overlaps": ([0.3, 0.9, 1.0], "shares of a list that all lists draw from"),
+    "length": (100, "documents in a list"),
+    "k": (100, "documents in the fused list"),
+    "overlaps": ([0.3, 0.9, 1.0], "shares of a list from documents that all lists share"),
 }
 
 
 def make_lists(questions: int, m: int, length: int, overlap: float, seed: int) -> np.ndarray:
-    """Rows `(questions, m, length)`: each holds, with chance `overlap`, one of `length` that all lists share."""
+    """Draw rows `(questions, m, length)`; each is, with probability `overlap`, one of `length` shared rows."""
     generator = np.random.default_rng(seed)
     shared = generator.permuted(np.broadcast_to(np.arange(length), (questions, m, length)), axis=2)
     own = length + np.arange(m * length).reshape(m, length)
@@ -33,7 +33,7 @@ def make_lists(questions: int, m: int, length: int, overlap: float, seed: int) -
 
 
 def plain_fusion(rows: np.ndarray, k: int) -> list[list[int]]:
-    """The paper's §4.2 as one writes it: rank by rank, list by list, until there are k."""
+    """The paper's §4.2 as a plain loop: rank by rank, list by list, until there are k."""
     fused = []
     for lists in rows.tolist():
         found, seen = [], set()
@@ -49,7 +49,7 @@ def plain_fusion(rows: np.ndarray, k: int) -> list[list[int]]:
 
 
 def compare(m: int, overlap: float, arguments: argparse.Namespace) -> list[Row]:
-    """The loop's row and ours, on the same lists."""
+    """The rows of the loop and of AMER, on the same lists."""
     rows = make_lists(arguments.questions, m, arguments.length, overlap, arguments.seed)
     scores = np.broadcast_to(np.linspace(1, 0, arguments.length, dtype=np.float32), rows.shape)
     loop = median_seconds(lambda: plain_fusion(rows, arguments.k), arguments.repeats)
@@ -64,7 +64,7 @@ def compare(m: int, overlap: float, arguments: argparse.Namespace) -> list[Row]:
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Every number of lists with every overlap."""
+    """Measure every number of lists with every overlap."""
     for m, overlap in product(arguments.vectors, arguments.overlaps):
         yield from compare(m, overlap, arguments)
 

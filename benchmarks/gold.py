@@ -1,8 +1,8 @@
-"""Answers looked up in passages: ours beside DPR's loop over tokens, and the whole gold mapping but for its searches.
+"""Search for answers in passages: AMER's, DPR's loop over tokens, and the whole gold mapping without its searches.
 
-The loop is kinder than DPR's code in two ways: a passage is cut into tokens once for all answers, an alias once for
-all passages. Passages are of random words; after one in six stands a mark, and where there are accents, one in sixteen
-is not ASCII.
+The loop is faster than DPR's code in two ways: it tokenizes a passage once for all answers, and an alias once for all
+passages. Passages consist of random words. A mark follows one word in six; with accents, one word in sixteen is not
+ASCII.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ ACCENTED = ["José", "1997\u20132003", "Kraków", "naïve"]
 
 
 OPTIONS = {
-    "questions": (5, "each with candidates of its own"),
+    "questions": (5, "questions, each with its own candidates"),
     "passages": (1000, "candidates of each question"),
-    "words": (100, "of a passage"),
-    "answers": (5, "of a question"),
-    "aliases": (2, "of an answer"),
+    "words": (100, "words of a passage"),
+    "answers": (5, "answers of a question"),
+    "aliases": (2, "aliases of an answer"),
 }
 
 
 class Drawn:
-    """A search that costs nothing: each question's candidates are the next so many rows."""
+    """A search without cost: the candidates of each question are the next k rows."""
 
     name = "drawn"
 
     def search(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows `(n, k)` and zeros."""
+        """Return rows `(n, k)`, and zeros as scores."""
         rows = np.arange(len(texts) * k).reshape(len(texts), k)
         return rows, np.zeros(rows.shape, dtype=np.float32)
 
 
 def make_passages(accents: bool, arguments: argparse.Namespace) -> list[str]:
-    """The candidates of all questions."""
+    """Make the candidates of all questions."""
     generator = np.random.default_rng(arguments.seed)
     shape = (arguments.questions * arguments.passages, arguments.words)
     words = np.array(["".join(generator.choice(SYLLABLES, generator.integers(1, 4))) for _ in range(20_000)])
@@ -59,7 +59,7 @@ def make_passages(accents: bool, arguments: argparse.Namespace) -> list[str]:
 
 
 def make_answers(passages: list[str], arguments: argparse.Namespace) -> list[list[list[str]]]:
-    """For each question aliases of one to three words, copied out of its own passages."""
+    """Make the answers of each question: aliases of one to three words, copied from its own passages."""
     generator, answers = np.random.default_rng(arguments.seed), []
     for first in range(0, len(passages), arguments.passages):
         rows = generator.integers(first, first + arguments.passages, (arguments.answers, arguments.aliases)).tolist()
@@ -69,12 +69,12 @@ def make_answers(passages: list[str], arguments: argparse.Namespace) -> list[lis
 
 
 def tokens(text: str) -> list[str]:
-    """DPR's SimpleTokenizer, uncased."""
+    """Tokenize like DPR's SimpleTokenizer, uncased."""
     return [match.group().lower() for match in TOKEN.finditer(unicodedata.normalize("NFD", text))]
 
 
 def token_loop(answers: list[list[str]], texts: list[str]) -> np.ndarray:
-    """DPR's `has_answer` of every text and target, `(texts, targets)`."""
+    """DPR's `has_answer` for every text and target, `(texts, targets)`."""
     targets = [[tokens(alias) for alias in aliases] for aliases in answers]
     passages = map(tokens, texts)
     return np.array([[any(_holds(words, alias) for alias in aliases) for aliases in targets] for words in passages])
@@ -85,14 +85,14 @@ def _holds(words: list[str], alias: list[str]) -> bool:
 
 
 def map_afresh(answers: list[list[list[str]]], documents: pa.Table, arguments: argparse.Namespace) -> None:
-    """A gold mapping into a folder of its own, with a search that costs nothing."""
+    """Run a gold mapping into a new folder, with a search without cost."""
     questions = [Question(str(number), "x", targets, ["x"]) for number, targets in enumerate(answers)]
     with tempfile.TemporaryDirectory() as folder:
         map_gold(questions, [Drawn()], documents, folder, arguments.passages, show_progress_bar=False)
 
 
 def compare(accents: bool, arguments: argparse.Namespace) -> list[Row]:
-    """The loop's row and ours, on the same passages."""
+    """The rows of the loop and of AMER, on the same passages."""
     passages = make_passages(accents, arguments)
     answers = make_answers(passages, arguments)
     lists = [passages[first : first + arguments.passages] for first in range(0, len(passages), arguments.passages)]
@@ -120,7 +120,7 @@ def compare(accents: bool, arguments: argparse.Namespace) -> list[Row]:
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
-    """Passages without and with accents."""
+    """Measure passages without and with accents."""
     return compare(False, arguments) + compare(True, arguments)
 
 

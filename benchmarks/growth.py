@@ -1,8 +1,8 @@
-"""How time and memory grow with the corpus: encode, write, build, open, search and serve, each in a fresh process.
+"""Growth of time and memory with the corpus: encode, write, build, open, search and serve, each in a fresh process.
 
-Vectors are synthetic; only "encode" embeds texts, of the sizes up to `--encoded`. "search" and "serve" answer twenty
-questions of five vectors, one after another, opening included. The slope is that of the line through the points in
-log-log: 1 is linear. It writes a plot beside the JSON.
+Vectors are synthetic; only "encode" embeds texts, for sizes up to `--encoded`. "search" and "serve" open the store and
+answer twenty questions of five vectors, one after another. The slope is that of a line through the points in a log-log
+plot: 1 is linear. The script writes a plot beside the JSON.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from matplotlib import pyplot as plt
 
 OPTIONS = {
     "rows": ([10_000, 100_000, 1_000_000], "documents"),
-    "encoded": (10_000, "most documents that are also embedded by the encoder"),
+    "encoded": (10_000, "largest number of documents to embed with the encoder"),
     "encoder": (MINILM, "a document encoder"),
-    "dim": (384, "size of the synthetic vectors"),
-    "preset": ("ivfpq", "the index: flat, ivfpq, hnsw"),
+    "dim": (384, "dimension of the synthetic vectors"),
+    "preset": ("ivfpq", "index: flat, ivfpq or hnsw"),
 }
 PARTS = ("encode", "write", "build", "open", "search", "search, exact", "serve")
 
 
 def measured(part: str, folder: Path, rows: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, CPU seconds and peak memory of one part."""
+    """Measure seconds, CPU seconds and peak memory of one part."""
     own = [part, folder, rows, arguments.dim, resolve_model(arguments.encoder), arguments.preset]
     script = Path(__file__).with_name("growth_parts.py")
     done = subprocess.run([sys.executable, str(script), *map(str, own)], cwd=ROOT, check=True, stdout=subprocess.PIPE)
@@ -44,7 +44,7 @@ def measured(part: str, folder: Path, rows: int, arguments: argparse.Namespace) 
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Every part at every size."""
+    """Measure every part at every size."""
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             for part in PARTS:
@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def slopes(rows: list[Row], figure: str) -> dict[str, float]:
-    """Of every part with several sizes, the slope of its line in log-log."""
+    """The slope in a log-log plot of every part with several sizes."""
     found = {}
     for part in PARTS:
         points = [(row["documents"], row[figure]) for row in rows if row["part"] == part and row[figure] > 0]
@@ -64,7 +64,7 @@ def slopes(rows: list[Row], figure: str) -> dict[str, float]:
 
 
 def draw(rows: list[Row], file: Path) -> None:
-    """CPU seconds and peak memory over the number of documents, both axes logarithmic."""
+    """Plot CPU seconds and peak memory over the number of documents, with logarithmic axes."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for axis, name in zip(axes, ("CPU seconds", "peak MB"), strict=True):
         for part in PARTS:

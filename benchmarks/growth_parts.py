@@ -1,6 +1,6 @@
-"""One part of `growth.py` in a process of its own: prints its seconds, CPU seconds and peak memory as JSON.
+"""One part of `growth.py` in a separate process: prints its seconds, CPU seconds and peak memory as JSON.
 
-Peak memory is what the process holds beyond its imports, mapped files that were read included.
+Peak memory excludes the imports, and includes the mapped files that were read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from amer.corpus.encoder import DocumentEncoder
 from amer.search import FaissIndex, Searcher, open_index
 from amer.service import Settings, create_app
 
-CENTRES = 1_000  # synthetic vectors lie around so many, as documents do around their subjects
+CENTRES = 1_000  # number of centres around which synthetic vectors lie, as documents around their subjects
 SPREAD = 0.5
 BLOCK = 2**14
 QUESTIONS, VECTORS, K = 20, 5, 10
@@ -32,7 +32,7 @@ Part = Callable[[argparse.Namespace], object]
 
 
 def documents(rows: int) -> pa.Table:
-    """Texts of twelve words."""
+    """Make documents with texts of twelve words."""
     words = ["bank", "river", "spring", "metal", "water", "coil", "money", "source", "season", "shore", "loan", "flow"]
     names = [str(row) for row in range(rows)]
     texts = [" ".join(words[(row * step) % len(words)] for step in range(1, 13)) for row in range(rows)]
@@ -40,7 +40,7 @@ def documents(rows: int) -> pa.Table:
 
 
 def vectors(rows: int, dim: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Unit vectors `(block, dim)` around random centres."""
+    """Yield unit vectors `(block, dim)` around random centres."""
     draw = np.random.default_rng(seed)
     centres = np.random.default_rng(1).standard_normal((CENTRES, dim), dtype=np.float32)
     for start in range(0, rows, BLOCK):
@@ -51,7 +51,7 @@ def vectors(rows: int, dim: int, seed: int = 0) -> Iterator[np.ndarray]:
 
 
 class SyntheticModel:
-    """What a `Searcher` asks of a model; its query vectors are drawn as the documents' are."""
+    """Implements the parts of a model that a `Searcher` uses; draws query vectors as document vectors are drawn."""
 
     def __init__(self, store: DocumentStore) -> None:
         self.config = SimpleNamespace(
@@ -65,7 +65,7 @@ class SyntheticModel:
         )
 
     def encode_query(self, texts: list[str], **_: object) -> torch.Tensor:
-        """`(n, m, dim)`."""
+        """Draw query vectors `(n, m, dim)`."""
         drawn = next(vectors(len(texts) * VECTORS, self.config.document_dim, seed=sum(map(ord, texts[0]))))
         return torch.from_numpy(drawn).view(len(texts), VECTORS, -1)
 
@@ -96,14 +96,14 @@ def open_both(arguments: argparse.Namespace) -> Searcher:
 
 
 def search(arguments: argparse.Namespace) -> None:
-    """Open both, and search with some questions, one after another."""
+    """Open store and index, and search some questions, one after another."""
     searcher = open_both(arguments)
     for number in range(QUESTIONS):
         searcher.search(f"question {number}", K)
 
 
 def search_exactly(arguments: argparse.Namespace) -> None:
-    """The same without an index."""
+    """Like `search`, without an index."""
     store = DocumentStore.open(arguments.folder / "store")
     searcher = Searcher(SyntheticModel(store), open_index(store, None, "cpu"))
     for number in range(QUESTIONS):
@@ -111,7 +111,7 @@ def search_exactly(arguments: argparse.Namespace) -> None:
 
 
 def serve(arguments: argparse.Namespace) -> None:
-    """Open both, and answer the questions as the service does, without a network."""
+    """Open store and index, and answer the questions as the service does, without a network."""
     app = create_app(open_both(arguments), Settings(cache_size=0))
 
     async def ask() -> None:
@@ -139,7 +139,7 @@ PARTS: dict[str, Part] = {
 
 
 def resident(name: str) -> float:
-    """MB that the kernel counts for this process: `VmRSS` now, `VmHWM` at most."""
+    """Memory of this process in MB, by the kernel's count: `VmRSS` is the current value, `VmHWM` the peak."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
@@ -153,7 +153,7 @@ if __name__ == "__main__":
     parser.add_argument("encoder")
     parser.add_argument("preset")
     given = parser.parse_args()
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts from here
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     before, start, cpu = resident("VmRSS"), time.perf_counter(), time.process_time()
     PARTS[given.part](given)
     figures = {"seconds": time.perf_counter() - start, "CPU seconds": time.process_time() - cpu}

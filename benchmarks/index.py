@@ -1,7 +1,7 @@
-"""FAISS through AMER and by hand, with the same index and parameters, and the share that fusion has of the whole.
+"""FAISS through AMER and by hand, with the same index and parameters, and the share of fusion in the time.
 
-Both answer the same questions alternately, and CPU time counts, of all threads: run it with OMP_NUM_THREADS=1. By
-hand, codes are re-scored in NumPy from vectors in memory. Without a store the corpus is synthetic: unit vectors around
+Both answer the same questions in turns. The measure is CPU time of all threads: run it with OMP_NUM_THREADS=1. The
+search by hand re-scores in NumPy from vectors in memory. Without a store the corpus is synthetic: unit vectors around
 random centres, and questions near some of them.
 """
 
@@ -24,32 +24,32 @@ from amer.search import FaissIndex, round_robin
 
 BLOCK = 2**16
 DOCUMENTS_OF_A_CENTRE = 250
-SPREAD = 0.8  # length of what is added to a centre
-NOISE = 0.3  # length of what is added to a document to make a query vector
-GATHERED = 16  # queries that are re-scored together by hand
+SPREAD = 0.8  # distance of a document from its centre
+NOISE = 0.3  # distance of a query vector from its document
+GATHERED = 16  # queries to re-score together by hand
 
 
 OPTIONS = {
-    "store": (Path, "a document store; synthetic vectors without"),
+    "store": (Path, "a document store; default: synthetic vectors"),
     "rows": (1_000_000, "documents of the synthetic store"),
-    "dim": (384, "size of the synthetic vectors"),
-    "queries": (1000, "questions of one search"),
+    "dim": (384, "dimension of the synthetic vectors"),
+    "queries": (1000, "questions per search"),
     "vectors": (5, "m, query vectors of each question"),
     "k": (100, "documents listed for each query vector"),
-    "recall": (0.95, "that indexes are tuned to"),
+    "recall": (0.95, "recall to tune the indexes to"),
     "indexes": (["flat", "ivfpq", "hnsw"], "presets, or factory strings"),
-    "folder": (Path, "keep what is built there; a temporary folder by default"),
+    "folder": (Path, "folder that keeps the indexes; default: a temporary folder"),
 }
 
 
 def near(vectors: np.ndarray, length: float, generator: np.random.Generator) -> np.ndarray:
-    """Unit vectors in a random direction from others `(..., dim)`, at about that distance."""
+    """Draw unit vectors in random directions from `vectors (..., dim)`, at about the distance `length`."""
     moved = vectors + length / vectors.shape[-1] ** 0.5 * generator.standard_normal(vectors.shape, dtype=np.float32)
     return moved / np.linalg.norm(moved, axis=-1, keepdims=True)
 
 
 def synthetic_store(path: Path, rows: int, dim: int, generator: np.random.Generator) -> DocumentStore:
-    """Vectors around centres, without texts."""
+    """Make a store of vectors around centres, without texts."""
     count = -(-rows // DOCUMENTS_OF_A_CENTRE)
     centres = near(np.zeros((count, dim), dtype=np.float32), 1.0, generator)
 
@@ -62,7 +62,7 @@ def synthetic_store(path: Path, rows: int, dim: int, generator: np.random.Genera
 
 
 def by_hand(store: DocumentStore, folder: Path, setting: Any, k: int) -> Callable[[np.ndarray], Any]:
-    """FAISS as one would call it, with the parameters that were found by tuning."""
+    """Return a function that searches with FAISS directly, with the parameters found by tuning."""
     import faiss
 
     index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
@@ -88,14 +88,14 @@ def by_hand(store: DocumentStore, folder: Path, setting: Any, k: int) -> Callabl
 
 
 def cpu_seconds(function: Callable[[], Any]) -> float:
-    """Of one call, in all threads; what other programs take does not count."""
+    """CPU seconds of one call, in all threads of this process."""
     start = time.process_time()
     function()
     return time.process_time() - start
 
 
 def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, args: argparse.Namespace) -> dict:
-    """Build one index, then search in turn with ours and by hand, and fuse."""
+    """Build one index, then search in turns with AMER and by hand, and fuse."""
     start = time.perf_counter()
     index = FaissIndex.build(store, folder, name, args.recall, args.k, seed=args.seed)
     built = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The matched loss over many candidates: time and peak memory, beside the reference that holds all logits at once."""
+"""The matched loss over many candidates: time and peak memory, compared with a reference that holds all logits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SYSTEMS = {"all logits": reference.info_nce, "AMER": matched_info_nce}
 
 
 OPTIONS = {
-    "batch": (32, "questions of a step"),
+    "batch": (32, "questions per step"),
     "num_query_vectors": (5, "m"),
-    "dim": (384, "size of the document embeddings"),
+    "dim": (384, "dimension of the document embeddings"),
     "candidates": ([10_000, 100_000], "documents scored"),
 }
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
-    """A row for each system and number of candidates; the growth is that of peak memory since the first."""
+    """A row per system and number of candidates; growth compares the peak memory with that of the first row."""
     rows: list[Row] = []
     for (system, objective), count in product(SYSTEMS.items(), arguments.candidates):
         vectors, targets = make_problem(count, arguments)
@@ -41,7 +41,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
 
 
 def make_problem(count: int, arguments: argparse.Namespace) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Query vectors `(batch, m, dim)` that want a gradient, and the other arguments of a loss."""
+    """Draw query vectors `(batch, m, dim)` that require a gradient, and the other arguments of a loss."""
     batch, m, device = arguments.batch, arguments.num_query_vectors, arguments.device
     generator = torch.Generator().manual_seed(arguments.seed)
     vectors = torch.randn(batch, m, arguments.dim, generator=generator)

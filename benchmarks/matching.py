@@ -1,6 +1,6 @@
-"""The assignment of query vectors to targets: one batch at a time beside a transfer for every row.
+"""The assignment of query vectors to targets: batch by batch, compared with a device transfer for every row.
 
-Its share of a training step is among the phases of training.py.
+`training.py` reports its share of a training step among the phases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPTIONS = {
 
 
 def compare(batch: int, m: int, arguments: argparse.Namespace) -> list[Row]:
-    """A row for each way of matching, on the same random costs; the first is the reference."""
+    """A row per way of matching, on the same random costs; the first is the reference."""
     generator = torch.Generator().manual_seed(arguments.seed)
     costs = torch.rand(batch, m, m, generator=generator).to(arguments.device)
     mask = torch.ones(batch, m, dtype=torch.bool, device=arguments.device)

@@ -1,6 +1,6 @@
-"""Maximal marginal relevance over the best documents of a question, beside Eq. 3 of the paper as one writes it down.
+"""Maximal marginal relevance over the best documents of a question, compared with a plain version of Eq. 3 (A.7).
 
-The plain greedy computes, at each step and for each candidate, its cosines with all that was chosen. It is measured on
+The plain greedy version computes the cosines of each candidate with all chosen ones at each step. It is measured on
 fewer questions.
 """
 
@@ -19,25 +19,25 @@ from amer.baselines.mmr import mmr
 from amer.corpus import DocumentStore
 
 OPTIONS = {
-    "rows": (20_000, "documents of the store"),
-    "dim": (384, "size of an embedding"),
-    "questions": (200, "re-ranked in one call"),
-    "reference_questions": (2, "of these, how many the plain greedy gets"),
-    "candidates": (500, "documents of a list"),
+    "rows": (20_000, "documents in the store"),
+    "dim": (384, "dimension of an embedding"),
+    "questions": (200, "questions to re-rank in one call"),
+    "reference_questions": (2, "questions for the plain greedy version"),
+    "candidates": (500, "documents in a list"),
     "k": ([10, 100], "documents chosen"),
     "trade_off": (0.75, "lambda of Eq. 3"),
 }
 
 
 def make_store(folder: str, arguments: argparse.Namespace) -> DocumentStore:
-    """Random unit vectors in half precision."""
+    """Make a store of random unit vectors in half precision."""
     vectors = np.random.default_rng(arguments.seed).standard_normal((arguments.rows, arguments.dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return store_without_texts(Path(folder) / "store", arguments.rows, vectors)
 
 
 def make_lists(store: DocumentStore, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """The candidates of random questions: rows and cosines, both `(questions, candidates)`."""
+    """Make the candidates of random questions: rows and cosines, both `(questions, candidates)`."""
     queries = np.random.default_rng(arguments.seed + 1).standard_normal((arguments.questions, store.dim))
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     scores = queries.astype(np.float32) @ store.vectors(range(len(store))).T
@@ -46,7 +46,7 @@ def make_lists(store: DocumentStore, arguments: argparse.Namespace) -> tuple[np.
 
 
 def plain_greedy(rows: np.ndarray, scores: np.ndarray, store: DocumentStore, k: int, trade_off: float) -> list:
-    """Eq. 3 as one writes it down."""
+    """Eq. 3 as a plain loop."""
     lists = []
     for own, cosines in zip(rows, scores, strict=True):
         vectors = store.vectors(own)
@@ -70,7 +70,7 @@ def _plain(vectors: np.ndarray, scores: np.ndarray, k: int, trade_off: float) ->
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """For every k the plain greedy's row, of the first few questions, and ours."""
+    """Yield, for every k, the row of the plain version (on the first few questions) and that of AMER."""
     few = arguments.reference_questions
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(folder, arguments)

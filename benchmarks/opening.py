@@ -1,7 +1,7 @@
-"""The peak memory of opening a document store, in a fresh process, beyond what was there after the imports.
+"""The peak memory of opening a document store, in a fresh process, without that of the imports.
 
-Stores are synthetic: documents with empty texts and vectors of four values, for neither is read. What opening may hold
-is the description of `documents.parquet`, which grows with its row groups and columns.
+Stores are synthetic, with empty texts and vectors of four values, since opening reads neither. Opening only holds the
+metadata of `documents.parquet`, which grows with the numbers of row groups and columns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OPTIONS = {
 
 
 def make_store(path: Path, rows: int, fields: int) -> None:
-    """A store of so many documents and fields."""
+    """Make a store with `rows` documents and `fields` columns of metadata."""
     numbers = pa.array(np.arange(rows))
 
     def blocks() -> Iterator[np.ndarray]:
@@ -54,7 +54,7 @@ def make_store(path: Path, rows: int, fields: int) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Make stores of every size with every number of fields here, open them elsewhere."""
+    """Make stores of every size with every number of fields, and open each in a fresh process."""
     for fields, rows in product(arguments.fields, arguments.rows):
         with tempfile.TemporaryDirectory() as folder:
             make_store(Path(folder) / "store", rows, fields)

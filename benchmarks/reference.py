@@ -1,15 +1,15 @@
-"""The algorithm as the paper states it, done naively: what every ratio in these benchmarks is a ratio to.
+"""A naive version of the paper's algorithm: the reference of all ratios in these benchmarks.
 
-It stands on the weights of an `AMERModel` and gives the same vectors, loss and gradients (tests/benchmarks). What it
-does not do is save work, in the five places where the authors' research code does not either:
+It uses the weights of an `AMERModel` and gives the same vectors, loss and gradients (tests/benchmarks). Like the
+authors' research code, it does not save work in five places:
 
-- each query vector is a full pass over the whole sequence so far, without a KV cache;
-- each pass is one of a causal language model: all hidden states are kept and the vocabulary's logits are computed;
+- each query vector takes a full pass over the whole sequence so far, without a KV cache;
+- each pass is one of a causal language model: it keeps all hidden states and computes the vocabulary's logits;
 - the embeddings of the tokens are `hidden_states[0]` of one more such pass;
 - questions are encoded one at a time, and share no prefix;
-- the logits over all candidates are held at once, and every row is matched by itself, after a transfer of its own.
+- the logits over all candidates are in memory at once, and every row is matched by itself, after its own transfer.
 
-It is kinder than that code in two: no row is padded to 257 tokens, and the frozen weights may be bfloat16.
+It is faster than that code in two places: no row is padded to 257 tokens, and the frozen weights may be bfloat16.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Reference:
     """A naive AMER for questions as text.
 
     Args:
-        model: its weights: its backbone and projections are used, not copied. As the model does, the reference feeds
+        model: the model whose backbone and projections are used, not copied. Like the model, the reference feeds
             predictions back without their gradient in training.
     """
 
@@ -42,13 +42,13 @@ class Reference:
         prefix_ids: torch.Tensor | None = None,
         num_query_vectors: int | None = None,
     ) -> torch.Tensor:
-        """Emit m query vectors for each question, every prediction fed back.
+        """Emit m query vectors for each question, and feed every prediction back.
 
         Args:
             input_ids: `(batch, length)` token ids.
             attention_mask: `(batch, length)`, 0 on padding.
             prefix_ids: `(1, prefix)` token ids that come before every row.
-            num_query_vectors: m; the configuration's by default.
+            num_query_vectors: m. Default: that of the configuration.
 
         Returns:
             `(batch, m, dim)`, unit length.
@@ -69,7 +69,7 @@ class Reference:
 
     @torch.no_grad()
     def encode_query(self, texts: Sequence[str], num_query_vectors: int | None = None) -> torch.Tensor:
-        """The query vectors `(n, m, dim)` of the questions, one after another."""
+        """Encode the questions one after another: query vectors `(n, m, dim)`."""
         encoded = []
         for text in texts:
             question = {name: ids.to(self.model.device) for name, ids in self.model.tokenize([text]).items()}
@@ -77,11 +77,11 @@ class Reference:
         return torch.cat(encoded)
 
     def embed(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The embeddings `(batch, length, hidden)` of the tokens, by a pass of the whole language model."""
+        """Embed the tokens by a pass of the whole language model: `(batch, length, hidden)`."""
         return self.read(self.model.get_input_embeddings()(input_ids), mask).hidden_states[0]
 
     def read(self, inputs: torch.Tensor, mask: torch.Tensor) -> BaseModelOutputWithPast:
-        """One pass of the causal language model; nobody asks for its logits, but it computes them."""
+        """One pass of the causal language model; it computes the logits, though nothing uses them."""
         output = self.model.backbone(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -104,12 +104,12 @@ def info_nce(
     target_mask: torch.Tensor,
     temperature: float = 0.05,
 ) -> torch.Tensor:
-    """InfoNCE of matched pairs (paper §4.1, Eq. 1 and 2), with the log-probabilities of all candidates held at once.
+    """InfoNCE of matched pairs (paper §4.1, Eq. 1 and 2), with the log-probabilities of all candidates in memory.
 
     Args:
         query_embeddings: `(batch, m, dim)` unit vectors.
         candidates: `(n, dim)` unit vectors.
-        target_index: `(batch, m)` int64, the row's targets as rows of `candidates`.
+        target_index: `(batch, m)` int64, the targets of each row as rows of `candidates`.
         target_mask: `(batch, m)` bool, True for real targets, which come first.
         temperature: tau of Eq. 1.
 
@@ -123,10 +123,10 @@ def info_nce(
 
 
 def match_rows(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The assignment of least cost of each row, `(batch, m)`, by scipy and with transfers of its own.
+    """The assignment of least cost of each row, `(batch, m)`, by scipy, with one transfer per row.
 
     Args:
-        costs: `(batch, m, m)`, cost of giving query vector i target j.
+        costs: `(batch, m, m)`, cost of assigning target j to query vector i.
         mask: `(batch, m)` bool, True for real targets, which come first.
     """
     assignment = torch.arange(costs.shape[1], device=costs.device).repeat(len(costs), 1)

@@ -1,8 +1,8 @@
-"""Exact search of random unit vectors: ours, `matmul` and `topk` as one would write them, and FAISS flat by hand.
+"""Exact search of random unit vectors: AMER's, plain `matmul` and `topk`, and FAISS flat by hand.
 
-The corpus is float16. On the CPU ours keeps small stores as float32 ("held") and reads larger ones from disk at every
-search; both are measured. On a GPU every system finds the corpus in device memory, where it is also made. Ceilings
-(matrix products, copies) are measured in the same run.
+The corpus is float16. On the CPU, AMER keeps small stores in memory as float32 ("held") and reads larger ones from
+disk at every search; both are measured. On a GPU, the corpus is made in device memory and every system reads it there.
+The same run measures the ceilings (matrix products, copies).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch.nn.functional import normalize
 from amer.search import ExactIndex
 from amer.search.index import exact
 
-BLOCK_ROWS = 65_536  # of the plain way, and of making vectors
-CHECKED = 32  # query vectors that are searched in float32 as well, for the recall
+BLOCK_ROWS = 65_536  # block size of the plain search, and of making vectors
+CHECKED = 32  # query vectors to search in float32 as well, for the recall
 
 
 OPTIONS = {
     "rows": (117_659, "documents"),
-    "dim": (384, "size of the vectors"),
-    "queries": (200, "questions of one search"),
+    "dim": (384, "dimension of the vectors"),
+    "queries": (200, "questions per search"),
     "vectors": (5, "m, query vectors of each question"),
     "k": (100, "documents listed for each query vector"),
-    "faiss": (False, "on a GPU, also FAISS, which holds the corpus once more"),
+    "faiss": (False, "on a GPU, measure FAISS too; it needs a second copy of the corpus"),
 }
 
 
 def random_vectors(rows: int, dim: int, device: str, dtype: torch.dtype) -> torch.Tensor:
-    """`(rows, dim)` of unit length, made on the device block by block."""
+    """Draw `(rows, dim)` unit vectors on the device, block by block."""
     vectors = torch.empty(rows, dim, dtype=dtype, device=device)
     for block in vectors.split(BLOCK_ROWS):
         block.copy_(normalize(torch.randn(block.shape, device=device), dim=1))
@@ -43,7 +43,7 @@ def random_vectors(rows: int, dim: int, device: str, dtype: torch.dtype) -> torc
 
 
 def plain_search(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> torch.Tensor:
-    """The rows `(n, k)` that matmul and topk find, block by block, in the precision of the queries."""
+    """Search with matmul and topk, block by block, in the precision of the queries: rows `(n, k)`."""
     scores, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, device=queries.device).long()
     for number, block in enumerate(corpus.split(BLOCK_ROWS)):
         found, columns = (queries @ block.to(queries.dtype).T).topk(min(k, len(block)))
@@ -55,7 +55,7 @@ def plain_search(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> torch.T
 def systems(
     queries: torch.Tensor, corpus: torch.Tensor, arguments: argparse.Namespace, folder: str
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """What is compared: functions without arguments that return the rows `(n, k)`, or more where there are not k."""
+    """The systems to compare: functions without arguments that return the rows `(n, k)`."""
     k, found = arguments.k, {}
     if corpus.is_cuda:
         rounded = queries.to(corpus.dtype)
@@ -77,7 +77,7 @@ def systems(
 
 
 def faiss_index(corpus: torch.Tensor) -> Any | None:
-    """A flat index of FAISS, or None, saying so, where it is not installed."""
+    """Make a flat index of FAISS; if FAISS is not installed, print that and return None."""
     try:
         import faiss
     except ImportError:
@@ -90,7 +90,7 @@ def faiss_index(corpus: torch.Tensor) -> Any | None:
 
 
 def faiss_gpu_index(corpus: torch.Tensor) -> Any:
-    """A flat index of FAISS on the GPU, in float16 as the corpus is."""
+    """Make a flat index of FAISS on the GPU, in float16 like the corpus."""
     import faiss
 
     config = faiss.GpuIndexFlatConfig()
@@ -102,7 +102,7 @@ def faiss_gpu_index(corpus: torch.Tensor) -> Any:
 
 
 def copy_rate(device: str) -> float:
-    """The other ceiling: bytes a second read and written by copies of a large tensor, the best of five."""
+    """The other ceiling: bytes read and written per second by copies of a large tensor, the best of five."""
     source = torch.ones(2**30 if device.startswith("cuda") else 2**24, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / min(timed(lambda: target.copy_(source), repeats=5, warm_up=1))
@@ -111,7 +111,7 @@ def copy_rate(device: str) -> float:
 def compare(
     queries: torch.Tensor, corpus: torch.Tensor, floor: float, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """A row for each system; the ratio is to the first."""
+    """A row per system; the ratio is to the first."""
     expected = plain_search(queries[:CHECKED], corpus, arguments.k)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def compare(
             listed = search()[:CHECKED]
             recall = (expected[:, :, None] == listed[:, None, :]).any(dim=2).double().mean().item()
             if not figures["peak MB"]:
-                del figures["peak MB"]  # FAISS: not torch's memory, so not seen
+                del figures["peak MB"]  # torch does not see the memory of FAISS
             rows.append({"system": name, "vectors/s": len(queries) / figures["seconds"], **figures})
             rows[-1] |= {"of the ceiling": floor / figures["seconds"], "recall": recall}
             rows[-1]["ratio"] = rows[0]["seconds"] / figures["seconds"]
@@ -132,7 +132,7 @@ def compare(
 
 
 def in_phase(clock: Clock, search: Callable[[], torch.Tensor]) -> None:
-    """A search, all of which is "rest" but what is watched."""
+    """Run a search; everything except the watched functions counts as "rest"."""
     with clock.phase("rest"):
         search()
 

@@ -1,14 +1,14 @@
-"""Latency, questions a second, CPU time and memory of `amer serve` over HTTP, beside the encoder alone, in one run.
+"""Latency, questions per second, CPU time and memory of `amer serve` over HTTP, compared with the encoder alone.
 
-Clients ask one question after another, each as soon as the last is answered. All services are started first, then
-asked in turn for some seconds each, `--repeats` times, so that a load of the machine slows all of them alike:
+Each client asks its next question when the last is answered. All services start first. Then the clients ask them in
+turns for some seconds each, `--repeats` times, so that other load on the machine affects all services alike:
 
-- "encoder alone": the document encoder's own vector and the same index, in the same service
+- "encoder alone": the document encoder's vector and the same index, in the same service
 - "one at a time": AMER in batches of one question
 - "AMER": concurrent questions are searched together; every question is new
-- "AMER, asked again": questions that were asked before, from the service's cache
+- "AMER, asked again": repeated questions, from the service's cache
 
-Without `--model`, it is an untrained anchored SmolLM2-135M: as fast as a trained one.
+Without `--model`, the model is an untrained anchored SmolLM2-135M, which is as fast as a trained one.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ SYSTEMS = {
     "AMER, asked again": (),
 }
 READY = re.compile(r"ready: (http://\S+)")
-QUESTIONS = 1_000  # distinct ones
-REPEATED = 64  # those that are asked again and again
+QUESTIONS = 1_000  # distinct questions
+REPEATED = 64  # questions to ask repeatedly
 MB = 2**20
 
 
 OPTIONS = {
     "model": (str, "a trained model's folder"),
     "store": (Path, "a document store's folder", {"required": True}),
-    "questions": (Path, "a split of a dataset, as Parquet; the beginnings of documents are asked without it"),
-    "index": (str, "as for `amer serve`"),
-    "model_dtype": ("float32", "as --dtype of `amer serve`"),
-    "systems": (list(SYSTEMS), "which of them"),
+    "questions": (Path, "a split of a dataset, as Parquet; default: the beginnings of documents"),
+    "index": (str, "--index of `amer serve`"),
+    "model_dtype": ("float32", "--dtype of `amer serve`"),
+    "systems": (list(SYSTEMS), "systems to measure"),
     "clients": ([1, 32], "concurrent clients"),
-    "seconds": (60.0, "for each number of clients and each system"),
-    "vectors": (0, "m, query vectors of each question; 0 leaves it to the model"),
-    "k": (10, "documents a question"),
+    "seconds": (60.0, "seconds for each number of clients and each system"),
+    "vectors": (0, "m, query vectors of each question; 0 lets the model choose"),
+    "k": (10, "documents per question"),
 }
 
 
 @dataclass
 class Service:
-    """A service in a process of its own, and what its clients have seen."""
+    """A service in a separate process, and the measurements of its clients."""
 
     address: str
     process: psutil.Process
-    seconds: dict[int, list[float]] = field(default_factory=dict)  # by the number of clients
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # number of clients -> seconds of each question
     errors: dict[int, int] = field(default_factory=dict)
     cpu: dict[int, float] = field(default_factory=dict)
     memory: list[int] = field(default_factory=list)  # bytes after each slice
 
 
 def save_untrained(store: DocumentStore, folder: Path) -> str:
-    """An untrained anchored model of the store's encoder."""
+    """Save an untrained anchored model for the store's encoder."""
     model = AMERModel.from_base(
         resolve_model(SMOLLM2), document_dim=store.dim, document_encoder=store.encoder, anchor="vector"
     )
@@ -84,7 +84,7 @@ def save_untrained(store: DocumentStore, folder: Path) -> str:
 
 
 def questions_of(store: DocumentStore, arguments: argparse.Namespace) -> list[str]:
-    """Those of a split, or the beginnings of some documents; in random order."""
+    """The questions of a split, or the beginnings of some documents, in random order."""
     draw = np.random.default_rng(arguments.seed)
     if arguments.questions is not None:
         asked = pq.read_table(arguments.questions, columns=["query"])["query"].to_pylist()
@@ -95,7 +95,7 @@ def questions_of(store: DocumentStore, arguments: argparse.Namespace) -> list[st
 
 @contextmanager
 def serving(system: str, model: str, arguments: argparse.Namespace) -> Iterator[Service]:
-    """The service in a process of its own."""
+    """Run the service in a separate process."""
     if system == "encoder alone":
         own = [arguments.store, arguments.index or "", arguments.device, arguments.model_dtype]
         command = [sys.executable, str(Path(__file__).with_name("encoder_service.py")), *map(str, own)]
@@ -121,7 +121,7 @@ def serving(system: str, model: str, arguments: argparse.Namespace) -> Iterator[
 async def load(
     service: Service, questions: Iterator[str], clients: int, seconds: float, arguments: argparse.Namespace
 ) -> None:
-    """Ask for some seconds, and note what the clients saw and what it took of the service's process."""
+    """Ask for some seconds, and record the latencies of the clients and the CPU time and memory of the service."""
     latencies = service.seconds.setdefault(clients, [])
     before = sum(service.process.cpu_times()[:2])
     end = time.perf_counter() + seconds
@@ -146,7 +146,7 @@ async def load(
 
 
 def compare(services: dict[str, Service], questions: list[str], arguments: argparse.Namespace) -> list[Row]:
-    """A row for each number of clients and system; the ratios are to the first system."""
+    """A row per number of clients and system; the ratios are to the first system."""
     once = cycle(questions)
     asked = {system: cycle(questions[:REPEATED]) if system.endswith("again") else once for system in services}
     slice_seconds = arguments.seconds / arguments.repeats
@@ -190,7 +190,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
         services = {
             system: open_services.enter_context(serving(system, model, arguments)) for system in arguments.systems
         }
-        if again := services.get("AMER, asked again"):  # each question once, before anything is measured
+        if again := services.get("AMER, asked again"):  # ask each question once before measuring
             asyncio.run(ask_each(again, questions[:REPEATED], arguments))
         return compare(services, questions, arguments)
 

@@ -1,7 +1,7 @@
-"""One training step, ours beside the naive reference: forward, loss with matching, backward, AdamW.
+"""One training step of AMER and of the naive reference: forward, loss with matching, backward, AdamW.
 
-Every prediction is fed back, which is the most that scheduled sampling can ask for. The learning rate is zero: a step
-costs what it costs, and the weights stay, so that all steps are of the same model and should give the same loss.
+Every prediction is fed back, the most expensive case of scheduled sampling. The learning rate is zero: a step costs
+the same, but the weights do not change, so all steps should give the same loss.
 """
 
 from __future__ import annotations
@@ -35,15 +35,19 @@ from modeling_amer import AMERModel
 
 OPTIONS = {
     **MODEL_OPTIONS,
-    "batches": ([8, 32], "questions of a step"),
-    "variants": (["plain"], "of our step", {"choices": ("plain", "recorded", "checkpointing", "compiled")}),
-    "reference_batch": (512, "the reference's at most, where memory ends"),
+    "batches": ([8, 32], "questions per step"),
+    "variants": (
+        ["plain"],
+        "variants of AMER's step",
+        {"choices": ("plain", "recorded", "checkpointing", "compiled")},
+    ),
+    "reference_batch": (512, "largest batch of the reference, limited by memory"),
     "reference_repeats": (1, "measured runs of the reference"),
 }
 
 
 class Step:
-    """A training step on a batch of questions; `loss` is that of the last one."""
+    """A training step on a batch of questions; `loss` is the loss of the last step."""
 
     def __init__(self, model: AMERModel, texts: list[str], arguments: argparse.Namespace) -> None:
         self.model = model
@@ -57,7 +61,7 @@ class Step:
     def __call__(
         self, emit: Callable[..., torch.Tensor], objective: Callable[..., torch.Tensor], clock: Clock
     ) -> None:
-        """Emit query vectors, score them by the objective, and learn from it."""
+        """Emit query vectors, compute the loss, and update the weights."""
         with autocast(self.arguments):
             with clock.phase("rest of forward"):
                 vectors = emit(**self.questions)
@@ -71,13 +75,13 @@ class Step:
         self.loss = loss.item()
 
     def row(self, system: str, flops: int, figures: dict[str, Any]) -> dict[str, Any]:
-        """What is reported of a system that made this step."""
+        """The report row of a system that made this step."""
         batch = len(self.questions["input_ids"])
         return {"system": system, "batch": batch, **figures, "GFLOP": flops / 1e9, "loss": self.loss}
 
 
 def measure_reference(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Figures of the naive step."""
+    """Measure the naive step."""
     naive = reference.Reference(step.model)
 
     def watches(clock: Clock) -> Watches:
@@ -86,13 +90,13 @@ def measure_reference(step: Step, arguments: argparse.Namespace) -> dict[str, An
     def run(clock: Clock) -> None:
         step(naive, reference.info_nce, clock)
 
-    flops = count_flops(run)  # which warms up
+    flops = count_flops(run)  # also warms up
     figures = measure(run, watches, arguments, warm_up=0, repeats=arguments.reference_repeats)
     return step.row("reference", flops, figures)
 
 
 def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Figures of our step."""
+    """Measure AMER's step."""
 
     def run(clock: Clock) -> None:
         step(lambda **questions: step.model(**questions).query_embeddings, losses.matched_info_nce, clock)
@@ -100,7 +104,7 @@ def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dic
     def watches(_: Clock) -> Watches:
         return [*watch_model(step.model), (losses, "match", "matching")]
 
-    flops = count_flops(run)  # of the plain step: what a variant does again is no achievement
+    flops = count_flops(run)  # of the plain step, so that work that a variant repeats does not count as useful
     with variant_of(step.model, variant):
         figures = measure(run, watches, arguments, warm_up=3 if variant == "compiled" else 1)
     return step.row(f"AMER, {variant}", flops, figures)
@@ -108,11 +112,11 @@ def measure_ours(step: Step, variant: str, arguments: argparse.Namespace) -> dic
 
 @contextmanager
 def variant_of(model: AMERModel, variant: str) -> Iterator[None]:
-    """Inside, the model records its decoding, checkpoints gradients, or is compiled, or is as it is.
+    """Inside, the model records its decoding, checkpoints gradients, is compiled, or is plain.
 
-    Recorded is the other way of scheduled sampling: predictions are fed back with gradient, step after step. Compiled
-    are feed-forward parts and norms, once for all layers; attention would be compiled anew for every layer, since each
-    has its own place in the cache.
+    "recorded" is the other form of scheduled sampling: predictions are fed back with gradient, step after step.
+    "compiled" compiles the feed-forward parts and norms once for all layers. It leaves out attention, which would
+    compile again for every layer, since each has its own place in the cache.
     """
     children = (child for layer in model.backbone.layers for child in layer.named_children())
     parts = [part for name, part in children if name != "self_attn"]
@@ -134,7 +138,7 @@ def variant_of(model: AMERModel, variant: str) -> Iterator[None]:
 
 
 def compare(model: AMERModel, kind: str, batch: int, arguments: argparse.Namespace, rate: float) -> list[dict]:
-    """The reference's row and one for each variant of ours, on the same questions."""
+    """The row of the reference, and one per variant of AMER, on the same questions."""
     texts = make_questions(model, batch, kind, arguments)
     rows = [measure_reference(Step(model, texts[: arguments.reference_batch], arguments), arguments)]
     step = Step(model, texts, arguments)

@@ -1,4 +1,4 @@
-"""What training and encoding are measured on: the model, its questions and targets, and the least work they take."""
+"""The workload of training and encoding: the model, its questions and targets, and the least work they need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amer.offline import SMOLLM2, resolve_model
 from modeling_amer import AMERConfig, AMERModel
 
 LLAMA_1B = "llama-1b"
-LLAMA_1B_SIZES = {  # those of Llama-3.2-1B
+LLAMA_1B_SIZES = {  # the sizes of Llama-3.2-1B
     "hidden_size": 2048,
     "intermediate_size": 8192,
     "num_hidden_layers": 16,
@@ -35,35 +35,35 @@ EXTRA_PASS = "embedding pass"
 
 
 MODEL_OPTIONS = {
-    "model": (SMOLLM2, f"a base, or {LLAMA_1B}: random weights of that size"),
+    "model": (SMOLLM2, f"a base model, or {LLAMA_1B} for random weights of that size"),
     "dtype": ("float32", "precision of the decoder's weights", {"choices": DTYPES}),
-    "attention": ("sdpa", "of the decoder: sdpa, eager, flash_attention_2"),
-    "autocast": (False, "compute in bfloat16 where autocast says so"),
+    "attention": ("sdpa", "attention of the decoder: sdpa, eager or flash_attention_2"),
+    "autocast": (False, "compute in bfloat16 by autocast"),
     "lora_r": (64, "rank of LoRA (paper A.6); 0 trains the whole decoder"),
-    "lora_dropout": (0.0, "0, that both may give the same loss"),
-    "dim": (384, "size of the document embeddings"),
+    "lora_dropout": (0.0, "dropout of LoRA; with 0, AMER and the reference give the same loss"),
+    "dim": (384, "dimension of the document embeddings"),
     "num_query_vectors": (5, "m"),
     "length": (32, "tokens of a prompted question"),
-    "prefix": (22, "of those, how many are the prompt that all share"),
+    "prefix": (22, "tokens of the prompt, which all questions share"),
     "inputs": (
         ["distinct", "prompted"],
-        "distinct: every question has all its tokens for itself; prompted: they share a prefix",
+        "distinct: questions share no tokens; prompted: they share a prefix",
     ),
 }
 
 
 def ceiling(arguments: argparse.Namespace) -> float:
-    """FLOP/s of matrix products in the precision that is computed in."""
+    """FLOP/s of matrix products in the precision of the computation."""
     return matmul_rate(arguments.device, torch.bfloat16 if arguments.autocast else DTYPES[arguments.dtype])
 
 
 def autocast(arguments: argparse.Namespace) -> torch.autocast:
-    """The context to compute in."""
+    """The autocast context of the computation."""
     return torch.autocast(torch.device(arguments.device).type, torch.bfloat16, enabled=arguments.autocast)
 
 
 def build_model(arguments: argparse.Namespace) -> AMERModel:
-    """An untrained AMER model on the base, with a tokenizer whose every word is one token."""
+    """Make an untrained AMER model on the base model, with a tokenizer of one token per word."""
     dtype = DTYPES[arguments.dtype]
     if arguments.model == LLAMA_1B:
         with torch.device(arguments.device):
@@ -90,15 +90,15 @@ def build_model(arguments: argparse.Namespace) -> AMERModel:
 def make_questions(
     model: AMERModel, count: int, kind: str, arguments: argparse.Namespace, vary: bool = False
 ) -> list[str]:
-    """Random questions of one kind; the model's prompt is set to go with them.
+    """Draw random questions of one kind, and set the model's prompt accordingly.
 
     Args:
-        count: how many.
+        count: number of questions.
         kind: "distinct" or "prompted".
-        vary: their own parts have from half to one and a half times as many tokens, instead of all as many.
+        vary: vary the number of tokens after the prompt from half to one and a half times the usual number.
 
     Raises:
-        ValueError: another kind, or a prefix that leaves no token to the question.
+        ValueError: the kind is unknown, or the prefix leaves no token for the question.
     """
     if kind not in ("distinct", "prompted"):
         raise ValueError(f"inputs must be distinct or prompted, got {kind!r}.")
@@ -114,7 +114,7 @@ def make_questions(
 
 
 def make_targets(batch: int, arguments: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """m targets for each of `batch` questions, and as many random negatives (paper §5.2), as the losses take them."""
+    """Draw m targets for each of `batch` questions, and as many random negatives (paper §5.2), in the losses' form."""
     m = arguments.num_query_vectors
     generator = torch.Generator().manual_seed(arguments.seed)
     targets = {
@@ -126,36 +126,36 @@ def make_targets(batch: int, arguments: argparse.Namespace) -> dict[str, torch.T
 
 
 def least_tokens(questions: dict[str, torch.Tensor], num_query_vectors: int) -> int:
-    """The positions that must be read: the prefix once, every question's own tokens, and what is fed back."""
+    """The number of positions to read: the prefix once, every question's other tokens, and the fed-back vectors."""
     prefix = questions["prefix_ids"].numel() if "prefix_ids" in questions else 0
     return prefix + int(questions["attention_mask"].sum()) + len(questions["input_ids"]) * (num_query_vectors - 1)
 
 
 def forward_flops(model: AMERModel, tokens: int) -> int:
-    """Two for each weight of the decoder's layers and each token; attention over so few tokens is next to nothing."""
+    """Two FLOPs per weight of the decoder's layers and token; attention over so few tokens is negligible."""
     return 2 * tokens * sum(weight.numel() for weight in _matrices(model))
 
 
 def training_flops(model: AMERModel, tokens: int) -> int:
-    """Forward, the gradient of every layer's input, and that of the weights that are trained."""
+    """FLOPs of the forward pass, of the gradients of every layer's input, and of those of the trained weights."""
     trained = sum(weight.numel() for weight in _matrices(model) if weight.requires_grad)
     return 2 * forward_flops(model, tokens) + 2 * tokens * trained
 
 
 def _matrices(model: AMERModel) -> list[nn.Parameter]:
-    """The weights that every token is multiplied by; neither the embeddings nor a language model's head."""
+    """The weights that multiply every token, without the embeddings and the language model's head."""
     return [module.weight for module in model.backbone.modules() if isinstance(module, nn.Linear)]
 
 
 def _word_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of the words w0, w1, ..., so that questions have exactly as many tokens as they should."""
+    """Make a tokenizer of the words w0, w1, ..., so that the number of tokens of a question is exact."""
     core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(NUM_WORDS)}, unk_token="w0"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w0")
 
 
 def watch_model(model: AMERModel) -> Watches:
-    """What the clock should watch of our path: prefill, decoding, and training's pass over all that is fed back."""
+    """The functions of AMER to watch: prefill, decoding, and the training pass over all fed-back vectors."""
 
     def name(inputs_embeds: torch.Tensor, **_: object) -> str:
         if inputs_embeds.shape[1] >= model.config.num_query_vectors:
@@ -166,7 +166,7 @@ def watch_model(model: AMERModel) -> Watches:
 
 
 def watch_reference(naive: Reference, clock: Clock) -> Watches:
-    """What the clock should watch of the reference: its passes, their language model heads and the extra pass."""
+    """The functions of the reference to watch: its passes, their language model heads and the extra pass."""
 
     def unless_extra(name: str) -> Callable[..., str]:
         return lambda *_, **__: EXTRA_PASS if clock.current == EXTRA_PASS else name
@@ -179,14 +179,14 @@ def watch_reference(naive: Reference, clock: Clock) -> Watches:
 
 
 def add_ratios(rows: list[dict[str, Any]], count: str, rate: float) -> list[dict[str, Any]]:
-    """The rows with questions a second, their ratio to the first row, the reference, and their share of the ceiling.
+    """Add questions per second, their ratio to the reference (the first row), and the share of the ceiling.
 
-    `ratio, plain lookup` is to a reference that looks the tokens' embeddings up without a pass of its own;
-    `ratio of FLOPs` is what the ratio would be if every FLOP took as long.
+    `ratio, plain lookup` is the ratio to a reference that looks up the embeddings of tokens without an extra pass.
+    `ratio of FLOPs` is the ratio that would result if every FLOP took the same time.
 
     Args:
-        rows: with `seconds` and `GFLOP`, and the first with `phases`.
-        count: the name under which a row holds its number of questions.
+        rows: rows with `seconds` and `GFLOP`; the first also has `phases`.
+        count: name of the field with a row's number of questions.
         rate: the ceiling in FLOP/s.
     """
     naive = rows[0][count] / rows[0]["seconds"]
