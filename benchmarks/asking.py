@@ -73,7 +73,7 @@ def ask(searcher: Searcher, questions: list[str], m: int | None, arguments: argp
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Every precision."""
+    """Measure every precision."""
     store = DocumentStore.open(arguments.store)
     questions = questions_of(store, arguments)
     few = questions[: arguments.batch]

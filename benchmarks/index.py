@@ -103,7 +103,7 @@ def measure(store: DocumentStore, name: str, folder: Path, queries: np.ndarray, 
     ours, theirs = [], []
     for repeat in range(args.repeats + 1):
         seconds = cpu_seconds(lambda: index.search(queries, args.k)), cpu_seconds(lambda: hand(flat))
-        if repeat:  # the first warms up
+        if repeat:  # the first repeat warms up
             ours.append(seconds[0])
             theirs.append(seconds[1])
     rows, scores = index.search(queries, args.k)

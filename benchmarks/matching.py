@@ -39,7 +39,7 @@ def compare(batch: int, m: int, arguments: argparse.Namespace) -> list[Row]:
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Every size."""
+    """Measure every size."""
     for m, batch in product(arguments.vectors, arguments.batches):
         yield from compare(batch, m, arguments)
 

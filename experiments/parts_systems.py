@@ -57,7 +57,7 @@ class Bench:
 
     @cached_property
     def questions(self) -> list[str]:
-        """The texts."""
+        """The texts of the questions."""
         return list(self.test.queries or [])
 
     @cached_property

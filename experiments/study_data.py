@@ -82,7 +82,7 @@ class StudyData:
 
     @cached_property
     def index(self) -> ExactIndex:
-        """Searches `store`."""
+        """An exact index of `store`."""
         return self._index_of(self.store)
 
     @cached_property
@@ -132,7 +132,7 @@ class StudyData:
     def expanded(self) -> Expanded:
         """The test questions with keywords from the study's chat model (paper A.7)."""
         expanded = expand(self.splits["test"].queries, self._chat, self.folder / "chat" / "keywords.jsonl")
-        self._report("keywords", "answered in prose, and stand as they are", expanded.prose)
+        self._report("keywords", "answered in prose and stay unchanged", expanded.prose)
         return expanded
 
     @cached_property
@@ -140,7 +140,7 @@ class StudyData:
         """The test questions with reformulations from the study's chat model, one fewer than AMER's vectors."""
         n = self.spec.num_query_vectors - 1
         rewritten = rewrite(self.splits["test"].queries, self._chat, n, self.folder / "chat" / "rewrites.jsonl")
-        self._report("rewrites", "rewritten too seldom, and stand in for what is missing", rewritten.short)
+        self._report("rewrites", "rewritten too few times and replace the missing rewrites", rewritten.short)
         return rewritten
 
     def _report(self, name: str, what: str, replies: list[tuple[int, str]]) -> None:
@@ -175,7 +175,7 @@ class StudyData:
         if self.spec.builder == "wordnet":
             return self._built / "documents.parquet"
         if self.study.wikipedia is None:
-            raise ValueError(f"{self.name} has Wikipedia as its corpus: name the folder of chunks as `wikipedia`")
+            raise ValueError(f"the corpus of {self.name} is Wikipedia: set `wikipedia` to the folder of its chunks")
         build_wikipedia(self._corpus, ROOT / self.study.wikipedia)
         return self._corpus / "documents"
 

@@ -160,7 +160,9 @@ def best_evaluation(job: Job) -> dict[str, float]:
     """
     evaluations = [entry for entry in history(job) if math.isfinite(entry.get("eval_loss", math.nan))]
     if not evaluations:
-        raise RuntimeError(f"Training {job.name!r} logged no eval_loss: let it validate before it ends (eval_steps).")
+        raise RuntimeError(
+            f"Training {job.name!r} logged no eval_loss: lower eval_steps so that it validates before it ends."
+        )
     return min(evaluations, key=lambda entry: entry["eval_loss"])
 
 

@@ -62,7 +62,7 @@ def history(job: Job) -> list[dict[str, float]]:
 
 def _run(job: Job, console: Console, threads: int) -> None:
     if (job.output / WHAT).is_file() and read_json(job.output / WHAT) != job.describe():
-        console.print(f"[bold]{job.name}[/]: settings have changed, training anew")
+        console.print(f"[bold]{job.name}[/]: settings have changed, training again")
         shutil.rmtree(job.output)
     if (job.output / DONE).is_file():
         console.print(f"[bold]{job.name}[/]: already trained, {job.output}")

@@ -155,5 +155,5 @@ class EndpointChat:
             raise OSError(f"{self._base_url} {what} for the model {self.name!r}: {error}") from error
         except (self._openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise ValueError(
-                f"{self._base_url} answered with something else than a chat completion ({error}): check the URL"
+                f"{self._base_url} gave an answer that is not a chat completion ({error}): check the URL"
             ) from error

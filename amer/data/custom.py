@@ -48,7 +48,7 @@ class Problems:
     """Collects what is wrong with the records, to report up to twenty problems at once."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start without problems."""
         self._texts: list[str] = []
 
     def add(self, text: str) -> None:
@@ -252,7 +252,7 @@ def _checked_rows(parts: dict[str, Any]) -> dict[str, list[Row]]:
     problems.check()
     if empty := [name for name, some in rows.items() if not some]:
         files = [str(file) for name in empty for file in (parts[name] if isinstance(parts[name], list) else [name])]
-        raise ValueError(f"{', '.join(files)} holds no record")
+        raise ValueError(f"{', '.join(files)} holds no record: add questions or remove the file")
     return rows
 
 

@@ -316,7 +316,7 @@ def _check_targets(query_id: str, targets: list[list[str]], answers: list[list[s
         raise ValueError(f"query {query_id!r} has no targets: drop it or give at least one cluster of document ids")
     for cluster in targets:
         if not cluster or not all(isinstance(document, str) and document for document in cluster):
-            raise ValueError(f"query {query_id!r} has the target {cluster!r}: it must be a list of document ids")
+            raise ValueError(f"query {query_id!r} has the target {cluster!r}: give a non-empty list of document ids")
     if answers is None or len(answers) not in (0, len(targets)):
         raise ValueError(
             f"query {query_id!r} has {len(targets)} targets but answers {answers!r}: "

@@ -119,7 +119,7 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[Paragraph]:
         yield Paragraph(title, " ".join(sentence.strip() for sentence in sentences), title in needed)
     missing = needed.difference(title for title, _ in context)
     if missing:
-        raise ValueError(f"no paragraph is called {sorted(missing)[0]!r}, which holds a supporting fact")
+        raise ValueError(f"a supporting fact names the paragraph {sorted(missing)[0]!r}, which is missing")
 
 
 def _paragraphs(record: Mapping[str, Any]) -> Iterator[Paragraph]:

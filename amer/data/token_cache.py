@@ -78,7 +78,10 @@ class TokenCache:
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
         if (found := read_manifest(path / CACHE_FILE, dict)) != info:
-            raise ValueError(f"{path} holds token vectors of other questions or another encoder: {found}, not {info}.")
+            raise ValueError(
+                f"{path} holds token vectors of other questions or another encoder: {found}, not {info}. "
+                "Choose another folder."
+            )
         starts = range(0, len(questions), QUESTIONS_A_FILE)
         for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):
             if not _file(path, "bounds", start).is_file():  # written last

@@ -133,5 +133,5 @@ def _checked(values: np.ndarray, low: np.ndarray, place: str) -> np.ndarray:
     if values.ndim != 2 or not len(values) or values.shape[1] != len(low):
         raise ValueError(f"{place}: values must be (seeds, {len(low)}), a row for each seed, got {values.shape}")
     if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{place}: values must lie in 0 to 1 (percent are for tables); some do not, or are NaN")
+        raise ValueError(f"{place}: values must lie in 0 to 1 (shares, not percent); some do not, or are NaN")
     return values

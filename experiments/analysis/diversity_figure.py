@@ -162,4 +162,4 @@ def _check_retrievers(
             if np.shape(array) != shape or not np.isfinite(array).all():
                 raise ValueError(f"{what} of {name!r} must be finite {shape}, got {np.shape(array)}")
         if np.min(values[name]) < 0 or np.max(values[name]) > 1:
-            raise ValueError(f"values of {name!r} must lie in 0 to 1: percent are for the picture")
+            raise ValueError(f"values of {name!r} must lie in 0 to 1: give shares, not percent")

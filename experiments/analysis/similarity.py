@@ -136,7 +136,7 @@ def _output_similarity(embeddings: np.ndarray, place: str) -> dict[str, Any]:
 
 
 def _target_distances(vectors: Sequence[np.ndarray], seed: int, place: str) -> dict[str, Any]:
-    """One dataset."""
+    """Compute the distances of one dataset."""
     if len(vectors) < 2:
         raise ValueError(f"{place}: {len(vectors)} queries are given: give at least 2")
     for query, targets in enumerate(vectors):

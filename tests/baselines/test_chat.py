@@ -126,7 +126,7 @@ def test_a_refusal_is_not_repeated(endpoint, status):
 )
 def test_what_is_no_chat_completion_is_told(endpoint, body):
     endpoint.answer = lambda *_: (200, body)
-    with pytest.raises(ValueError, match="something else than a chat completion"):
+    with pytest.raises(ValueError, match="not a chat completion"):
         EndpointChat(endpoint.url, "gpt-x").reply(["p"])
 
 

@@ -156,7 +156,7 @@ def test_questions_without_an_answer_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"supporting_facts": [["Nowhere", 0]]}, "no paragraph is called 'Nowhere'"),
+        ({"supporting_facts": [["Nowhere", 0]]}, "names the paragraph 'Nowhere', which is missing"),
         ({"context": None}, "not in the published format"),
         ({"context": [["Arlen", None]]}, "not in the published format"),
         ({"_id": "train-1"}, "has the id 'train-1'"),

@@ -61,5 +61,5 @@ def test_bm25_has_the_vectors_of_the_study_s_encoder_behind_it(data):
 
 def test_a_study_without_the_corpus_it_needs_is_refused(data, tmp_path):
     lacking = data["QAMPARI"].study.model_copy(update={"wikipedia": None})
-    with pytest.raises(ValueError, match="name the folder of chunks as `wikipedia`"):
+    with pytest.raises(ValueError, match="set `wikipedia` to the folder of its chunks"):
         _ = StudyData(lacking, "QAMPARI", tmp_path / "qampari", Console(quiet=True)).splits

@@ -1,7 +1,7 @@
-"""Small cases with their figures: the examples of the Space, and what the suite of AMER checks the metric against."""
+"""Small cases with their results: examples for the Space, and test cases for AMER's test suite."""
 
 test_cases = [
-    {  # two targets, one of them found at k = 2
+    {  # two targets, one of which is found at k = 2
         "predictions": [["a", "x", "b"]],
         "references": [[["a", "c"], ["b"]]],
         "k": 2,
@@ -13,7 +13,7 @@ test_cases = [
         "k": 3,
         "result": {"mrecall": 1.0, "recall": 1.0},
     },
-    {  # more targets than k: two of three are all that two documents can cover
+    {  # more targets than k: two documents can cover only two of three targets
         "predictions": [["a", "b"], ["x", "y"]],
         "references": [[["a"], ["b"], ["c"]], [["z"], ["y"]]],
         "k": 2,
