@@ -167,7 +167,7 @@ def test_a_packaged_configuration_is_called_by_its_name():
     named, by_file = parse(["mini", *options]), parse([str(CONFIGS / "mini.yaml"), *options])
     assert settings_of(*named) == settings_of(*by_file)
     assert named[0].layers == 2 and named[2].max_steps == 7
-    with pytest.raises(ValueError, match=r"'maxi' is no configuration: give a YAML file, or mini"):
+    with pytest.raises(ValueError, match=r"'maxi' is not a configuration: give a YAML file, or mini"):
         parse(["maxi", *options])
 
 
@@ -443,7 +443,7 @@ def test_a_small_decoder_is_trained_on_token_vectors_that_are_made_once(tiny_enc
 
 
 def test_a_base_and_a_decoder_from_scratch_are_one_too_many():
-    with pytest.raises(ValueError, match="leave out base_model, or layers"):
+    with pytest.raises(ValueError, match="leave out base_model or layers"):
         parse([*REQUIRED, "--layers", "2"])
 
 
