@@ -343,7 +343,7 @@ def test_a_run_killed_behind_its_last_checkpoint_is_only_saved(unbroken, llama, 
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("True", "holds no checkpoint that was written whole"), ("False", "another output_dir")]
+    ("value", "message"), [("True", "holds no complete checkpoint"), ("False", "another output_dir")]
 )
 def test_going_on_where_that_cannot_be_is_refused(llama, data, tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
@@ -493,7 +493,7 @@ def test_an_anchored_model_gets_the_vectors_that_the_dataset_lacks_from_the_stor
 def test_an_anchored_model_is_not_trained_where_the_stores_encoder_is_not_there(llama, data, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     without_vectors(data.text, tmp_path / "text")
-    with pytest.raises(OSError, match=r"which .*text lacks, and the store's encoder hand-made is not there"):
+    with pytest.raises(OSError, match=r"text has none, and the store's encoder hand-made could not be loaded"):
         run.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
     assert not (tmp_path / "out").exists()
 
