@@ -158,7 +158,7 @@ def test_an_index_names_weights_of_the_model_only(llama, change, tmp_path):
     index = json.loads(file.read_text())
     if change == "no index":
         file.write_text("[]")
-        with pytest.raises(OSError, match="does not say which file holds which weight"):
+        with pytest.raises(OSError, match="does not list which file holds which weight"):
             AMERModel.from_pretrained(tmp_path / "model")
         return
     index["weight_map"] = {name: f"../model/{shard}" for name, shard in index["weight_map"].items()}
