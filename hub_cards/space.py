@@ -101,7 +101,7 @@ def requirements() -> Iterator[str]:
 def _copy_package(name: str, folder: Path) -> None:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise ImportError(f"the package {name} is not installed: install it again")
+        raise ImportError(f"the package {name} cannot be found: install it")
     if folder.is_dir():
         shutil.rmtree(folder)
     shutil.copytree(Path(spec.origin).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))

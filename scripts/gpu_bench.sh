@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs every benchmark on one GPU in less than eight minutes. The decoder has the size of Llama-3.2-1B and random weights.
-# Settings: m = 5, questions of 40 tokens (22 of them the prompt), batches of 128 and 512, and 25 million documents of
+# Runs every benchmark on one GPU in less than eight minutes. The decoder has random weights and the size of
+# Llama-3.2-1B. Settings: m = 5, questions of 40 tokens (22 of them the prompt), batches of 128 and 512, and 25 million documents of
 # 1536 values in GPU memory. It needs `pip install amer` and no network. It measures FAISS if FAISS was built for GPUs,
 # and flash attention if it is installed; otherwise it prints that it skips them.
 #
 #   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT (default: docs/results/gpu)
 #
-# At batch 512 the reference's activations do not fit into memory. The script therefore measures the reference at 128 and
-# compares questions per second. The reference encodes 32 questions, one at a time; AMER encodes 4096. Environment
+# At batch 512 the reference's activations do not fit into memory. The script therefore measures the reference at 128
+# and compares questions per second. The reference encodes 32 questions, one at a time; AMER encodes 4096. Environment
 # variables override all sizes below, for example to try the script on a CPU.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

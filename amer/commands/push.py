@@ -131,9 +131,7 @@ def push_metric(target: Target) -> None:
         )
     from amer.hub_cards import metric_card, update_card
 
-    card = update_card(
-        published(target, "metric"), metric_card(target.repo_id)
-    )  # the folder's README.md is generated, so the Hub's counts
+    card = update_card(published(target, "metric"), metric_card(target.repo_id))  # it uses the folder's README.md
     publish(target, "metric", target.folder, METRIC, card)
 
 
