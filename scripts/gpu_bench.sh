@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs every benchmark on one GPU in less than eight minutes. The decoder has random weights and the size of
-# Llama-3.2-1B. Settings: m = 5, questions of 40 tokens (22 of them the prompt), batches of 128 and 512, and 25 million documents of
-# 1536 values in GPU memory. It needs `pip install amer` and no network. It measures FAISS if FAISS was built for GPUs,
-# and flash attention if it is installed; otherwise it prints that it skips them.
+# Llama-3.2-1B. Settings: m = 5, questions of 40 tokens (22 of them the prompt), batches of 128 and 512, and 25 million
+# documents of 1536 values in GPU memory. It needs `pip install amer` and no network. It measures FAISS if FAISS was
+# built for GPUs, and flash attention if it is installed; otherwise it prints that it skips them.
 #
 #   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT (default: docs/results/gpu)
 #
