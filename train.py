@@ -1,4 +1,4 @@
-"""Train an AMER retriever, as `amer train` does: `accelerate launch train.py CONFIG [--any_field value ...]`."""
+"""Train an AMER retriever like `amer train`: `accelerate launch train.py CONFIG [--any_field value ...]`."""
 
 from amer.trainer.run import main
 

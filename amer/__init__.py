@@ -1,6 +1,6 @@
 """AMER: a retriever that turns a question into several query vectors.
 
-The public names are listed in `__init__.pyi`. Each is imported when it is first used, so `import amer` costs nothing.
+`__init__.pyi` lists the public names. Each is imported on first use, so `import amer` is quick.
 """
 
 import lazy_loader

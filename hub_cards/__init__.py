@@ -1,4 +1,4 @@
-"""Cards for the Hub: of models, datasets, document stores, the metric, Spaces; rendered from what was really run."""
+"""Cards for the Hub: for models, datasets, document stores, the metric and Spaces, rendered from recorded facts."""
 
 from __future__ import annotations
 

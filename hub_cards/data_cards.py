@@ -1,4 +1,4 @@
-"""Cards of what models are trained and measured with: datasets, document stores, the MRecall metric."""
+"""Cards of datasets, document stores and the MRecall metric."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
     info = read_manifest(folder / "dataset.json", dict)
     files = {name: folder / f"{name}.parquet" for name in SPLITS if (folder / f"{name}.parquet").is_file()}
     if not files:
-        raise FileNotFoundError(f"{folder} holds none of {', '.join(f'{name}.parquet' for name in SPLITS)}")
+        raise FileNotFoundError(
+            f"{folder} holds none of {', '.join(f'{name}.parquet' for name in SPLITS)}: give a dataset directory"
+        )
     schema = parquet_metadata(next(iter(files.values()))).schema.to_arrow_schema()
     counts = {name: parquet_metadata(file).num_rows for name, file in files.items()}
     metadata = DatasetCardData(
@@ -110,14 +112,14 @@ def store_card(folder: str | os.PathLike[str], repo_id: str) -> str:
 
 
 def metric_card(repo_id: str) -> str:
-    """The card of the MRecall metric as a Space: the one in its folder, loaded by its name on the Hub."""
+    """The card of the MRecall metric as a Space: its folder's card, with the metric's name on the Hub."""
     front, body = split_card((METRIC / "README.md").read_text(encoding="utf-8"))
     call = f"evaluate.load({quoted(repo_id)})"
     return assemble(front.strip().strip("-"), re.sub(r"evaluate\.load\(.*\n", lambda match: f"{call}\n", body))
 
 
 def _configs(name: str, files: dict[str, str]) -> list[dict[str, Any]]:
-    """What tells the `datasets` library which file is which split."""
+    """Metadata that tells the `datasets` library which file is which split."""
     return [{"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}]
 
 
@@ -128,7 +130,7 @@ class _License(TypedDict, total=False):
 
 
 def _license(licence: str | None, folder: Path) -> _License:
-    """A licence as the Hub's metadata hold it: one of its identifiers, or "other" with a name and the text's file."""
+    """A licence as Hub metadata: one of its identifiers, or "other" with a name and the file of its text."""
     if not licence or licence.startswith("none"):
         return {}
     slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
@@ -146,7 +148,7 @@ def _size_category(rows: int) -> str:
 
 
 def _splits_table(counts: dict[str, int], details: dict[str, dict[str, int]]) -> str:
-    """Questions of each split, and their targets and documents where `dataset.json` counts them."""
+    """A table of the questions per split, with targets and documents if `dataset.json` counts them."""
     rows = []
     for name, queries in counts.items():
         detail = details.get(name, {})
@@ -158,7 +160,7 @@ def _splits_table(counts: dict[str, int], details: dict[str, dict[str, int]]) ->
 
 
 def _origin(info: dict[str, Any]) -> Iterator[str]:
-    """Where a dataset is from, as far as its `dataset.json` says."""
+    """The origin of a dataset, as far as its `dataset.json` records it."""
     if info.get("source"):
         yield f"Source: {info['source']}"
     if info.get("licence"):
@@ -170,7 +172,7 @@ def _origin(info: dict[str, Any]) -> Iterator[str]:
 
 
 def _encoder(identity: dict[str, Any] | None) -> str:
-    """A document encoder in one line; empty where there is none."""
+    """A document encoder in one line; empty if there is none."""
     if not identity:
         return ""
     prompts = [

@@ -1,4 +1,4 @@
-"""The two pictures of a model card, each drawn only where there is something to draw."""
+"""The two pictures of a model card, each drawn only if there is data for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BY_DIVERSITY = "images/by_diversity.png"
 
 
 def has_curve(training: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    """Whether a training record has two losses or more, which make a line."""
+    """Whether a training record has at least two losses, enough for a line."""
     history = training.get("log_history", []) if training else []
     return any(sum(entry.get(key) is not None for entry in history) > 1 for key in LOSSES)
 
@@ -24,10 +24,10 @@ def draw_images(
     """Write the pictures that the card shows into `folder/images`.
 
     Args:
-        folder: of the card.
+        folder: folder of the card.
         training: a training record, or None.
-        report: as in `results.json`, or None.
-        system: name in the report of the model that the card is about.
+        report: contents of `results.json`, or None.
+        system: name of the card's model in the report.
     """
     if has_curve(training):
         plot_training_run(training["log_history"], folder / TRAINING)

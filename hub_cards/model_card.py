@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it was trained and what it reached, all from what was really run."""
+"""The model card: facts about a model, its training and its results, all from recorded runs."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def model_card(
     system: str | None = None,
     folder: Path | None = None,
 ) -> str:
-    """The card of a model, with the pictures that `write_model_card` puts beside it.
+    """The card of a model; it shows the pictures that `write_model_card` writes.
 
     Args:
-        config: of the saved model.
+        config: configuration of the saved model.
         repo_id: `org/name` on the Hub.
-        training: from `training_record`; without it the card says nothing of the training.
-        report: what `results.json` holds; without it the card has no figures.
-        system: name in the report of this very model; by default what the report says itself.
-        folder: of the saved model, whose files are listed with their sizes.
+        training: output of `training_record`. None: the card has no section on the training.
+        report: contents of `results.json`. None: the card has no figures.
+        system: name of this model in the report. Default: the one that the report names.
+        folder: folder of the saved model; the card lists its files with their sizes.
 
     Raises:
-        ValueError: the report has no such system, or does not say which one is meant.
+        ValueError: the report has no such system, or names none.
     """
     system = None if report is None else results.find_system(report, system)
     facts = {
@@ -84,19 +84,19 @@ def write_model_card(
     """Write `README.md`, its pictures and `.eval_results/amer.yaml` into the folder of a saved model.
 
     Args:
-        folder: of the model; what lies there is listed with sizes.
-        config: see `model_card`, as all up to `system`.
+        folder: folder of the model; the card lists its files with their sizes.
+        config: see `model_card` for this and the next four arguments.
         repo_id: `org/name` on the Hub.
-        training: from `training_record`.
-        report: what `results.json` holds.
-        system: name in the report of this very model.
-        existing: a card whose hand-written parts stay, say the one on the Hub; by default the folder's own.
+        training: output of `training_record`.
+        report: contents of `results.json`.
+        system: name of this model in the report.
+        existing: card whose hand-written parts are kept, such as the one on the Hub. Default: the folder's own.
 
     Returns:
-        the path of the card.
+        The path of the card.
 
     Raises:
-        ValueError: as `model_card` and `update_card`; nothing is written then.
+        ValueError: as for `model_card` and `update_card`; nothing is written then.
     """
     folder = Path(folder)
     path = folder / "README.md"
@@ -104,7 +104,7 @@ def write_model_card(
         existing = path.read_bytes().decode("utf-8")
     system = None if report is None else results.find_system(report, system)
     facts = config, repo_id, training, report, system
-    update_card(existing, model_card(*facts))  # what is wrong shows before anything is written
+    update_card(existing, model_card(*facts))  # raise errors before writing anything
     draw_images(folder, training, report, system)
     if report is not None and (entries := results.eval_entries(report, results.find_system(report, system), repo_id)):
         with atomic_write(folder / EVAL_RESULTS) as temporary:
@@ -144,7 +144,7 @@ def _metadata(
 
 
 def _files_table(folder: Path) -> str:
-    """What lies in the folder and belongs to the model, with sizes; empty before the model is saved there."""
+    """A table of the model's files in the folder, with sizes; empty before the model is saved there."""
     if not any(folder.glob("model*.safetensors")):
         return ""
     rows, total = [], 0

@@ -1,4 +1,4 @@
-"""What a model is, in the words of its card."""
+"""The facts about a model that its card states."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | None) -> dict[str, Any]:
-    """What the template asks of the model; its training record counts the trained weights."""
-    embeds = config.token_vectors and bool(config.document_encoder)  # it makes the encoder's vectors itself
+    """The model's values for the template; the training record gives the number of trained weights."""
+    embeds = config.token_vectors and bool(config.document_encoder)  # it computes the encoder's vectors itself
     takes_text = config.reads_text or embeds
     encoder = complete_encoder(config.document_encoder) if takes_text and config.document_encoder else None
     return {
@@ -98,7 +98,7 @@ def _reads(config: AMERConfig) -> str:
 
 
 def _weights(config: AMERConfig, training: dict[str, Any]) -> str:
-    """What was trained; a model with every weight may have been merged from LoRA, which its training record tells."""
+    """The trained weights. The training record shows whether a model with every weight was merged from LoRA."""
     lora = config.lora or training.get("lora")
     text = "the whole decoder and the two projections"
     if lora:

@@ -1,4 +1,4 @@
-"""Templates, and the few ways in which they write values in Markdown."""
+"""Render the templates, and format their values in Markdown."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LINK = "https://huggingface.co/"
 
 
 def render(template: str, **facts: Any) -> str:
-    """The Markdown of a template in `hub_cards/templates`; a fact the template asks for must be given."""
+    """The Markdown of a template in `hub_cards/templates`. All facts that the template uses are required."""
     return _environment().get_template(f"{template}.md.jinja").render(facts)
 
 
 def code(value: Any) -> str:
-    """A value as inline code, whatever backticks it holds."""
+    """A value as inline code; it may contain backticks."""
     text = str(value).replace("\n", "\\n")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -32,33 +32,33 @@ def code(value: Any) -> str:
 
 
 def block(text: str, language: str = "") -> str:
-    """A text as a fenced block, whatever fences it holds."""
+    """A text as a fenced block; it may contain fences."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def repository(name: str, kind: str = "") -> str:
-    """A name as a link where it can be one on the Hub, as inline code where it is a folder.
+    """A link for a name on the Hub, inline code for a folder.
 
     Args:
-        name: of a model or dataset.
+        name: name of a model or dataset.
         kind: "datasets/" for a dataset.
     """
     return f"[{name}]({LINK}{kind}{name})" if is_repository(name) else code(public_name(name))
 
 
 def revision(commit: str | None) -> str:
-    """ " at `commit`", or nothing."""
+    """The text " at `commit`", or an empty text without a commit."""
     return f" at {code(commit)}" if commit else ""
 
 
 def is_repository(name: str | None) -> TypeGuard[str]:
-    """Whether a name is one on the Hub rather than a folder."""
+    """Whether a name is one on the Hub and not a folder."""
     return bool(name and is_repo_id(name))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: 41 s, 6 min 7 s, 3 h 20 min."""
+    """Seconds in readable units: 41 s, 6 min 7 s, 3 h 20 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_of_hour = divmod(minutes, 60)
     if hours:
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: Any) -> str:
-    """A setting as it stands in a table: 0.001, 1e-05, 25,000, yes, a, b."""
+    """A setting as a table shows it: 0.001, 1e-05, 25,000, yes, a, b."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -78,7 +78,7 @@ def number(value: Any) -> str:
 
 
 def quoted(value: str) -> str:
-    """A string as Python source writes it."""
+    """A string as a Python literal."""
     return json.dumps(value, ensure_ascii=False)
 
 

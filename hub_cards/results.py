@@ -1,4 +1,4 @@
-"""From a report (`results.json`) to what a card shows of it: tables, and results in the Hub's format."""
+"""Turn a report (`results.json`) into a card's tables and into results in the Hub's format."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ TASK = ("information-retrieval", "Information Retrieval")
 
 
 def find_system(report: dict[str, Any], system: str | None) -> str:
-    """The name in a report of the model that a card is about; what the report says itself when `system` is None.
+    """The name of a card's model in a report. Default: the system that the report names.
 
     Raises:
-        ValueError: the report does not say, or has no such system.
+        ValueError: the report has no such system, or names none.
     """
     name = system or report["metadata"].get("system")
     if name not in report["systems"]:
         known = ", ".join(map(repr, report["systems"]))
-        asked = "the report does not say which system the card is about" if name is None else f"no system {name!r}"
+        asked = "the report does not name the system of this card" if name is None else f"no system {name!r}"
         raise ValueError(f"{asked}: choose one of its systems with system=: {known}")
     return name
 
 
 def result_facts(report: dict[str, Any] | None, system: str | None) -> dict[str, Any]:
-    """What the template asks of the evaluation."""
+    """The evaluation's values for the template."""
     if report is None:
         return {"report": None, "rival": None}
     system = find_system(report, system)
@@ -52,14 +52,14 @@ def result_facts(report: dict[str, Any] | None, system: str | None) -> dict[str,
 
 
 def headline_metric(report: dict[str, Any]) -> str:
-    """The metric that is spoken of: MRecall at the largest cut-off, or the last metric where there is none."""
+    """The card's main metric: MRecall at the largest cut-off, or the last metric if there is no MRecall."""
     metrics = list(next(iter(report["systems"].values()))["metrics"])
     mrecalls = [metric for metric in metrics if metric.startswith("mrecall@")]
     return max(mrecalls, key=lambda metric: int(metric.partition("@")[2])) if mrecalls else metrics[-1]
 
 
 def results_table(report: dict[str, Any], subset: str, system: str) -> str:
-    """Every system of the report on the "whole" set or its "low_similarity" third, in %; `system` in bold."""
+    """A table of every system on the "whole" set or its "low_similarity" third, in %; `system` in bold."""
     metrics = list(report["systems"][system]["metrics"])
     timed = any(entry["seconds_per_query"] is not None for entry in report["systems"].values())
     titles = ["System", "Searches", *(["ms"] if timed else []), *map(metric_label, metrics)]
@@ -72,7 +72,7 @@ def results_table(report: dict[str, Any], subset: str, system: str) -> str:
 
 
 def comparison_table(report: dict[str, Any], system: str) -> str:
-    """Differences to every reference with their intervals and p-values; empty where there is no other system."""
+    """A table of differences to every reference, with intervals and p-values; empty if there is no other system."""
     titles = ["Against", "Metric"]
     titles += [f"{label}: {name}" for label in SUBSETS.values() for name in ("difference (95% CI)", "p")]
     rows = []
@@ -85,7 +85,7 @@ def comparison_table(report: dict[str, Any], system: str) -> str:
 
 
 def rival(report: dict[str, Any], system: str) -> dict[str, Any] | None:
-    """The best of the systems that search less often than this one, if it reaches as much of the headline metric."""
+    """The best system with fewer searches than this one, if it is at least as good on the main metric; else None."""
     metric, entries = headline_metric(report), report["systems"]
     reached = {name: entry["metrics"][metric]["whole"]["mean"] for name, entry in entries.items()}
     searches = {name: entry["searches_per_query"] for name, entry in entries.items()}
@@ -97,23 +97,23 @@ def rival(report: dict[str, Any], system: str) -> dict[str, Any] | None:
 
 
 def milliseconds(entry: dict[str, Any]) -> str:
-    """Milliseconds for one query of a system, or nothing where they were not measured."""
+    """Milliseconds per query of a system; an empty text if they were not measured."""
     seconds = entry["seconds_per_query"]
     return "" if seconds is None else f"{1000 * seconds:.1f}"
 
 
 def report_facts(report: dict[str, Any]) -> dict[str, str]:
-    """What the report says of itself, in public: without paths, and without what the card says elsewhere."""
+    """The report's metadata for publication: without paths, and without facts that the card states elsewhere."""
     told = ("system", "model", "dataset_id")
     facts = {name: value for name, value in report["metadata"].items() if name not in told and value is not None}
     return {name: public_name(str(value)) for name, value in facts.items()}
 
 
 def eval_entries(report: dict[str, Any], system: str, repo_id: str) -> list[dict[str, Any]]:
-    """The system's means in the form of `.eval_results/*.yaml`, which the Hub puts on the leaderboard of the dataset.
+    """The system's means in the format of `.eval_results/*.yaml`, which the Hub shows on the dataset's leaderboard.
 
     Returns:
-        one entry a metric; none where the dataset is not on the Hub.
+        One entry per metric; an empty list if the dataset is not on the Hub.
     """
     metadata = report["metadata"]
     dataset = metadata.get("dataset_id")

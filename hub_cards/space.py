@@ -17,7 +17,7 @@ from amer.hub import check_repo_id
 from amer.hub_cards.rendering import render
 from amer.hub_cards.updating import assemble
 
-PORT = 7860  # the one a Space shows
+PORT = 7860  # the port that a Space shows
 EXTRAS = ("", "cpu", "serve")
 PACKAGES = ("amer", "modeling_amer")
 MARK = "# Written by `amer push space`, and written anew by the next one.\n"
@@ -38,17 +38,17 @@ CMD {command}
 
 
 def write_space(folder: str | os.PathLike[str], model: str, store: str, examples: Sequence[str] = ()) -> None:
-    """Write a Dockerfile, the requirements, and the code of the installed packages; without its card.
+    """Write the files of a Space, except its card: a Dockerfile, the requirements and the installed packages' code.
 
     Args:
-        folder: new, empty, or written by an earlier call; other files in it stay.
-        model: name on the Hub.
-        store: name on the Hub.
+        folder: new or empty folder, or one written by an earlier call; other files in it stay.
+        model: name of the model on the Hub.
+        store: name of the document store on the Hub.
         examples: questions that the page offers.
 
     Raises:
-        FileExistsError: the folder holds other things.
-        ValueError: a model or store that is no name on the Hub.
+        FileExistsError: the folder holds other files.
+        ValueError: `model` or `store` is not a name on the Hub.
     """
     for name in (model, store):
         check_repo_id(name)
@@ -57,7 +57,7 @@ def write_space(folder: str | os.PathLike[str], model: str, store: str, examples
     dockerfile = folder / "Dockerfile"
     ours = dockerfile.is_file() and dockerfile.read_text(encoding="utf-8").startswith(MARK)
     if not ours and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds other things than a Space of `amer push space`: give a new folder")
+        raise FileExistsError(f"{folder} holds files that `amer push space` did not write: give a new folder")
     command = json.dumps(serve_command(model, store, examples))
     dockerfile.write_text(DOCKERFILE.format(mark=MARK, port=PORT, command=command), encoding="utf-8")
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
@@ -66,7 +66,7 @@ def write_space(folder: str | os.PathLike[str], model: str, store: str, examples
 
 
 def space_card(repo_id: str, model: str, store: str) -> str:
-    """The card of the Space, which tells the Hub to run its Dockerfile."""
+    """The card of the Space; it tells the Hub to run the Dockerfile."""
     name = repo_id.rpartition("/")[2]
     metadata = SpaceCardData(
         title=name,
@@ -83,14 +83,14 @@ def space_card(repo_id: str, model: str, store: str) -> str:
 
 
 def serve_command(model: str, store: str, examples: Sequence[str] = ()) -> list[str]:
-    """What the Space runs."""
+    """The command that the Space runs."""
     offered = [word for example in examples for word in ("--example", example)]
     where = ["--host", "0.0.0.0", "--port", str(PORT)]
     return ["python", "-m", "amer", "serve", "--model", model, "--store", store, *where, *offered]
 
 
 def requirements() -> Iterator[str]:
-    """What the installed packages need to serve, a line each."""
+    """The requirements that the installed packages need to serve, one per line."""
     for line in requires("amer") or ():
         requirement = Requirement(line)
         marker, requirement.marker = requirement.marker, None
@@ -101,7 +101,7 @@ def requirements() -> Iterator[str]:
 def _copy_package(name: str, folder: Path) -> None:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise ImportError(f"the package {name} cannot be found: install it again")
+        raise ImportError(f"the package {name} cannot be found: install it")
     if folder.is_dir():
         shutil.rmtree(folder)
     shutil.copytree(Path(spec.origin).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))

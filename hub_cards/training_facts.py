@@ -1,4 +1,4 @@
-"""What a training was, in the words of the model's card."""
+"""The facts about a training that the model's card states."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from amer.machine import hardware_line
 
 
 def training_facts(training: dict[str, Any] | None) -> dict[str, Any]:
-    """What the template asks of the training: of a record as much as it holds, of none nothing."""
+    """The training's values for the template, as far as the record has them."""
     record = training or {}
     dataset = record.get("dataset") or {}
     splits = dataset.get("splits") or {}
     columns = list(dict.fromkeys(key for counts in splits.values() for key in counts))
     settings = {name: value for name, value in record.get("settings", {}).items() if value is not None}
-    if settings.get("objective") == "mixture":  # whose targets are never fed back
+    if settings.get("objective") == "mixture":  # which never feeds targets back
         settings.pop("scheduled_sampling", None)
     return {
         "training": training,
@@ -36,7 +36,7 @@ def training_facts(training: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _data_lines(dataset: dict[str, Any], store: dict[str, Any]) -> Iterator[str]:
-    """Where the questions and the documents are from, under which licence, and how many documents."""
+    """The sources and licences of the questions and the documents, and the number of documents."""
     if dataset:
         yield f"Questions: {', '.join(_described(dataset))}"
     if store:
@@ -59,7 +59,7 @@ def _described(source: dict[str, Any]) -> Iterator[str]:
 
 
 def _process_lines(record: dict[str, Any]) -> Iterator[str]:
-    """Steps, batch, candidates, checkpoint, machine, seconds and day: of each what is known."""
+    """Steps, batch, candidates, checkpoint, machine, duration and day, as far as the record has them."""
     batch, candidates, best = (record.get(name) for name in ("batch", "candidates_per_query", "best"))
     if "steps" in record:
         epochs = f" ({record['epochs']:.2g} epochs)" if record.get("epochs") else ""

@@ -1,4 +1,4 @@
-"""AMER's model: exactly the files that travel to the Hub as remote code."""
+"""The AMER model. A saved model carries exactly these files to the Hub as its remote code."""
 
 from transformers import AutoConfig, AutoModel
 

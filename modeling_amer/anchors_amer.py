@@ -12,10 +12,10 @@ class WordWeight(NamedTuple):
     """How much of a query vector's anchor comes from one word of the question.
 
     Attributes:
-        word: as it stands in the question.
-        start: its first character.
-        end: the character after its last.
-        weight: between 0 and 1. A vector's weights add up to 1 with what lies on special tokens and the prompt.
+        word: the word, as the question spells it.
+        start: index of its first character.
+        end: index after its last character.
+        weight: between 0 and 1. A vector's weights add up to 1 together with those of special tokens and the prompt.
     """
 
     word: str
@@ -25,17 +25,18 @@ class WordWeight(NamedTuple):
 
 
 class TokenAnchor(nn.Module):
-    """`anchor_j = sum_t a_jt v_t`, the weights `a_j` a softmax over the question's tokens.
+    """Attention over the question's tokens: `anchor_j = sum_t a_jt v_t`.
 
-    It is taken of `<A h_j, B v_t + C h_t> / sqrt(size)`: h_j is the decoder's state at step j, v_t a token's vector
-    and h_t the decoder's state at it, which has read what came before, and can tell the second part from the first.
-    A starts at zero: untrained, the weights are even, and every anchor is the mean of the token vectors, which is the
-    vector of an encoder that pools by the mean. Computed in float32, whatever the decoder's precision.
+    The weights `a_j` are the softmax over t of `<A h_j, B v_t + C h_t> / sqrt(size)`. Here h_j is the decoder's state
+    at step j, v_t the vector of token t, and h_t the decoder's state at that token. h_t has read all earlier tokens,
+    so it can tell the second part of a question from the first. A starts at zero. An untrained model therefore weighs
+    all tokens equally, and every anchor is the mean of the token vectors: the vector of an encoder with mean pooling.
+    The layer computes in float32, whatever the decoder's precision.
 
     Args:
-        hidden_size: of the decoder.
-        dim: of the token vectors.
-        size: of the space in which decoder and tokens meet.
+        hidden_size: hidden size of the decoder.
+        dim: size of the token vectors.
+        size: size of the space in which decoder states and token vectors are compared.
     """
 
     def __init__(self, hidden_size: int, dim: int, size: int) -> None:
@@ -50,17 +51,18 @@ class TokenAnchor(nn.Module):
         """Weigh the tokens for each step.
 
         Args:
-            hidden: `(batch, m, hidden)` states of the decoder.
+            hidden: `(batch, m, hidden)` states of the decoder at the steps.
             tokens: `(batch, length, dim)` token vectors, whose mean has length 1.
             mask: `(batch, length)`, 0 on padding.
-            states: `(batch, length, hidden)` of the decoder at the tokens.
+            states: `(batch, length, hidden)` states of the decoder at the tokens.
 
         Returns:
-            anchors `(batch, m, dim)` and weights `(batch, m, length)`, which sum to 1 and are 0 on padding.
+            The anchors `(batch, m, dim)` and the weights `(batch, m, length)`. The weights of a step sum to 1 and are
+            0 on padding.
         """
         with torch.autocast(hidden.device.type, enabled=False):
             tokens = tokens.float()
-            scale = tokens.shape[-1] ** 0.5  # components about 1, as those of the hidden states
+            scale = tokens.shape[-1] ** 0.5  # components of about 1, like those of the hidden states
             keys = self.key(tokens * scale) + self.state_key(states.float())
             logits = self.query(hidden.float()) @ keys.transpose(1, 2) / self.query.out_features**0.5
             weights = logits.masked_fill(mask[:, None] == 0, -torch.inf).softmax(dim=-1)
@@ -72,12 +74,12 @@ def word_weights(question: str, weights: torch.Tensor, offsets: torch.Tensor, wo
 
     Args:
         question: the text.
-        weights: `(length,)`.
+        weights: `(length,)` weight of each token.
         offsets: `(length, 2)` characters of each token.
-        words: `(length,)` word of each token, -1 for none.
+        words: `(length,)` number of each token's word, -1 for tokens outside words.
 
     Returns:
-        the words that the encoder read, in the order of the question.
+        The words that the encoder read, in the order of the question.
     """
     found = []
     for number in words[words >= 0].unique().tolist():

@@ -1,9 +1,9 @@
-"""Are the files the ones that were saved? The sha256 of every weights file is in config.json.
+"""Check that the files of a model are the ones that were saved. config.json holds the sha256 of every weights file.
 
-A small file is hashed at every load. A file of gigabytes is hashed once, and remembered in the user's cache as long as
-its size, time of change and inode stay the same.
+A small file is hashed at every load. A file of gigabytes is hashed once. The user's cache remembers the result while
+the file's size, modification time and inode stay the same.
 
-config.json itself and tokenizer.json are sealed (`seal`): a checksum of what they said when they were saved is there.
+`seal` also stores the checksums of config.json itself and of tokenizer.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 LARGE = 256 * 2**20  # bytes; a smaller file is hashed in half a second
 REMEMBERED_FILE = "checksums.json"
-REMEMBERED_FILES = 1_000  # the oldest are forgotten
+REMEMBERED_FILES = 1_000  # the cache drops the oldest
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 SEALS = "sealed"  # field of config.json
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -32,20 +32,21 @@ def check_sha256(file: str | os.PathLike[str], expected: str, remember: bool) ->
     """Compare a file with its checksum.
 
     Args:
-        file: to read, unless it is remembered.
+        file: the file to check.
         expected: its sha256, as hexadecimal digits.
-        remember: believe what was found before of the same file, and note what is found now, if the file is `LARGE`
-            (see `check_once`).
+        remember: for a file above `LARGE`, trust an earlier check of the same file and remember this one (see
+            `check_once`).
 
     Raises:
-        OSError: the file is not there, or another than the one that was saved.
+        OSError: the file is missing, or its content differs from the saved file.
     """
     path = Path(file).resolve()
 
     def check() -> None:
         if sha256(path) != expected:
             raise OSError(
-                f"{file} is not the file that was saved (its sha256 is not the one in config.json): fetch it again."
+                f"{file} is not the file that was saved (its sha256 differs from the one in config.json): fetch it "
+                "again."
             )
 
     if remember and path.stat().st_size > LARGE:
@@ -55,18 +56,18 @@ def check_sha256(file: str | os.PathLike[str], expected: str, remember: bool) ->
 
 
 def check_once(files: Sequence[Path], fact: str, check: Callable[[], None]) -> None:
-    """Check files, unless they have passed the same check before and did not change since.
+    """Check files, unless they passed the same check before and have not changed since.
 
-    The notes are `checksums.json` in `$AMER_CACHE` (default `~/.cache/amer`); without access to it, the files are
-    checked every time.
+    Passed checks are stored in `checksums.json` in `$AMER_CACHE` (default `~/.cache/amer`). If that file cannot be
+    read or written, every call checks the files.
 
     Args:
-        files: what is checked; noted under the name of the first one.
-        fact: what is then known of them, another one for another check.
-        check: raises where it is not so.
+        files: the files to check; the first one's name is the key in the cache.
+        fact: identifies the check; different checks need different values.
+        check: function that raises an error if the check fails.
 
     Raises:
-        OSError: a file is not there.
+        OSError: a file is missing.
     """
     states = [Path(file).stat() for file in files]
     known = repr([(state.st_size, state.st_mtime_ns, state.st_ino) for state in states]) + fact
@@ -87,7 +88,7 @@ def sha256(file: str | os.PathLike[str]) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write into config.json what tells whether it and tokenizer.json are as they were saved."""
+    """Write checksums of config.json and tokenizer.json into config.json."""
     file, tokenizer = folder / CONFIG_FILE, folder / TOKENIZER_FILE
     fields = json.loads(file.read_text(encoding="utf-8"))
     fields[SEALS] = {CONFIG_FILE: _sha256_of_fields(fields)}
@@ -97,13 +98,13 @@ def seal(folder: Path) -> None:
 
 
 def check_sealed(find: Callable[[str], str]) -> None:
-    """Compare config.json and tokenizer.json with what they were when they were saved; models of 0.1.0 do not say.
+    """Compare config.json and tokenizer.json with their checksums. Models of 0.1.0 have none and pass.
 
     Args:
-        find: name of a file -> its path.
+        find: function that returns the path of a file by its name.
 
     Raises:
-        OSError: one is not there, or changed since.
+        OSError: a file is missing, or has changed since it was saved.
     """
     file = find(CONFIG_FILE)
     fields = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -112,31 +113,34 @@ def check_sealed(find: Callable[[str], str]) -> None:
         return
     if seals.get(CONFIG_FILE) != _sha256_of_fields(fields):
         raise OSError(
-            f"{file} does not say what was saved: fetch it again. Who has changed it on purpose takes the field "
-            f'"{SEALS}" out of it; to override a field, pass it to from_pretrained.'
+            f"{file} is not the file that was saved: fetch it again. If you changed it on purpose, remove its field "
+            f'"{SEALS}". To override a field without editing the file, pass it to from_pretrained.'
         )
     if TOKENIZER_FILE in seals:
         tokenizer = Path(find(TOKENIZER_FILE))
         if hashlib.sha256(tokenizer.read_bytes()).hexdigest() != seals[TOKENIZER_FILE]:
-            raise OSError(f"{tokenizer} is not the file that was saved (see config.json): fetch it again.")
+            raise OSError(
+                f"{tokenizer} is not the file that was saved (its sha256 differs from the one in config.json): fetch "
+                "it again."
+            )
 
 
 def _sha256_of_fields(fields: dict[str, Any]) -> str:
-    """The sha256 of a configuration, however it is written, without the seals."""
+    """The sha256 of a configuration's fields without the seals; the file's formatting does not matter."""
     others = {name: value for name, value in fields.items() if name != SEALS}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def check_floats(file: str | os.PathLike[str], own: Sequence[str] = ("",)) -> None:
-    """Refuse weights that are whole numbers: as such they round to zeros, and so do the vectors.
+    """Refuse integer weights: casting weights to integers rounds them to zero.
 
     Args:
-        file: of safetensors.
-        own: beginnings of the names that are looked at; all by default.
+        file: a safetensors file.
+        own: prefixes of the tensor names to check. Default: all tensors.
 
     Raises:
-        OSError: it is truncated, or no file of safetensors.
-        ValueError: a tensor is not of floats; names it.
+        OSError: the file is truncated, or not a safetensors file.
+        ValueError: a tensor does not hold floats; the message names it.
     """
     try:
         with safe_open(file, "pt") as tensors:
@@ -145,18 +149,18 @@ def check_floats(file: str | os.PathLike[str], own: Sequence[str] = ("",)) -> No
         raise OSError(f"{file} is truncated or not a safetensors file ({error}): fetch or save it again.") from error
     wrong = [f"{name} ({kind})" for name, kind in kinds.items() if name.startswith(tuple(own)) and kind not in FLOATS]
     if wrong:
-        raise ValueError(f"{file} holds weights that are no floats, such as {', '.join(wrong[:3])}: save it again.")
+        raise ValueError(f"{file} holds weights that are not floats, such as {', '.join(wrong[:3])}: save it again.")
 
 
 def check_weights_name(name: object) -> None:
-    """Refuse what a configuration or an index calls a weights file, if it is no plain name of a safetensors file.
+    """Refuse the name of a weights file unless it is a plain name of a safetensors file.
 
     Raises:
-        ValueError: it could lead out of the model's folder, or is of another kind.
+        ValueError: the name could lead out of the model's folder, or has another extension.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w.-]*\.safetensors", name) is None:
         raise ValueError(
-            f"{name!r} is no name of a weights file: expected one like model.safetensors, with no folder."
+            f"{name!r} is not the name of a weights file: expected one like model.safetensors, without a folder."
         )
 
 
@@ -165,7 +169,7 @@ def _cache() -> Path:
 
 
 def _remembered() -> dict[str, str]:
-    """File -> what stands for its size, time of change, inode and check; empty if the notes cannot be read."""
+    """The hash of size, modification time, inode and check of each file; empty if the cache cannot be read."""
     try:
         notes = json.loads(_cache().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -174,7 +178,7 @@ def _remembered() -> dict[str, str]:
 
 
 def _note(path: str, stamp: str) -> None:
-    """Add a file to the notes, which are written whole or not at all; where they cannot be, nothing is noted."""
+    """Add a file to the cache. The cache file is replaced in one step; if it cannot be written, it stays as it is."""
     notes = {other: known for other, known in _remembered().items() if other != path}
     notes = dict([*notes.items(), (path, stamp)][-REMEMBERED_FILES:])
     cache = _cache()

@@ -1,4 +1,4 @@
-"""Configuration of an AMER model: the decoder, the two projections and what they were trained against."""
+"""Configuration of an AMER model: its decoder, its outputs and the document encoder it was trained with."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from .staging_amer import place_of_save
 OBJECTIVES = ("matched", "mixture")
 ANCHORS = (None, "vector", "tokens")
 EMISSIONS = ("autoregressive", "one_pass")
-# What a downloaded configuration may choose: any other name would make transformers fetch a kernel from the Hub.
+# The attention a downloaded configuration may choose; transformers would fetch any other name from the Hub as code.
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
 
 class AMERConfig(PreTrainedConfig):
-    """What has to be known to rebuild an [`AMERModel`] and to search with it.
+    """All settings that rebuild an [`AMERModel`] and search with it.
 
     Args:
-        text_config: configuration of the decoder, as an object or as its dictionary (which then names `model_type`).
-        base_model_name_or_path: where the frozen decoder comes from; None for a decoder of random weights.
-        base_model_revision: the commit of the base the adapter was trained on.
+        text_config: configuration of the decoder: an object, or a dictionary that includes `model_type`.
+        base_model_name_or_path: source of the frozen decoder. None: the decoder starts from random weights.
+        base_model_revision: commit of the base on which the adapter was trained.
         document_dim: size of the frozen document embeddings.
-        num_query_vectors: query vectors emitted when the caller does not say how many (m_pred of paper §4.2).
-        max_query_length: tokens of a question that are read; of a longer one the first so many, with a warning. Fewer
-            where the decoder's positions do not reach.
-        prompt_template: the whole prompt, special tokens included, with `{query}` where the question goes;
-            None for a model that reads vectors only (the synthetic study, paper §5).
-        document_encoder: identity of the documents' encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
-        lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
-        weights: "adapter" if a saved model holds LoRA and projections only, "full" if it holds every weight.
-        anchor: what the document encoder gives each output to start from: untrained, the model *is* that encoder.
-            "vector": `normalise(v + W h_j)`, v being the encoder's vector of the whole question;
-            "tokens": `normalise(sum_t a_jt v_t + W h_j)`, v_t being its vectors of the question's tokens (see
-            [`TokenAnchor`]), so that each output can stand for a part of the question; None: `normalise(W h_j)`.
-        token_vectors: the decoder reads the encoder's token vectors, one position each, where it would otherwise read
-            one vector of the question, or none. Always so with token anchors.
-        emission: "autoregressive": each output is read before the next is made (the paper's); "one_pass": learned
-            query tokens follow the question, and all outputs are made at once.
-        max_query_vectors: most outputs of a question: what "auto" stops at, and the number of learned query tokens;
-            `num_query_vectors` where it is not given.
-        stop_score: after each output the model says whether it was the last, so that it can choose m ("auto").
-        splits_questions: the model marks the parts of a question and reads each of them by itself: one vector for each
-            part ("auto"). It reads token vectors alone.
-        context_weight: how much of the encoder's vector of the whole question is added to the unit vector of each of
-            its parts, of a model that splits questions. What they share ("in pandas, ...") often stands in no part.
-        encoder_weight: how much of the encoder's own vector is added to each unit vector of an anchored model, except
-            in training. A decoder that learned from few questions has forgotten some of what the encoder knows.
-        objective: what it was trained for, which decides how its result lists are fused: "matched" (round-robin) or
+        num_query_vectors: default number of query vectors (m_pred of paper §4.2).
+        max_query_length: number of tokens the model reads of a question. It truncates longer questions, with a
+            warning. The limit is lower if the decoder has too few positions.
+        prompt_template: the whole prompt with its special tokens; `{query}` marks the place of the question. None: the
+            model reads vectors only (the synthetic study, paper §5).
+        document_encoder: identity of the document encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
+        lora: keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
+        weights: "adapter": a saved model holds LoRA and projections only. "full": it holds every weight.
+        anchor: the document encoder's vector to which each output adds a correction. An untrained anchored model
+            returns that vector itself.
+            "vector": `normalise(v + W h_j)`, where v is the encoder's vector of the whole question.
+            "tokens": `normalise(sum_t a_jt v_t + W h_j)`, where v_t are the encoder's vectors of the question's
+            tokens (see [`TokenAnchor`]). Each output can then represent one part of the question.
+            None: `normalise(W h_j)`.
+        token_vectors: the decoder reads the encoder's token vectors, one per position, in place of a single vector of
+            the question. Token anchors always need this.
+        emission: "autoregressive": the model reads each output before it makes the next (as in the paper).
+            "one_pass": learned query tokens follow the question, and one pass makes all outputs.
+        max_query_vectors: largest number of outputs: the limit of "auto", and the number of learned query tokens.
+            Default: `num_query_vectors`.
+        stop_score: after each output the model predicts whether it was the last. It can then choose m ("auto").
+        splits_questions: the model finds the parts of a question, reads each part by itself, and makes one vector per
+            part ("auto"). Such a model reads token vectors only.
+        context_weight: weight of the encoder's vector of the whole question, added to the unit vector of each part by
+            a model that splits questions. Shared context ("in pandas, ...") often lies outside the parts.
+        encoder_weight: weight of the encoder's own vector, added to each unit vector of an anchored model, except in
+            training. It restores knowledge of the encoder that a decoder trained on few questions has lost.
+        objective: training objective; it decides how search fuses the result lists: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
-        checksums: weights file -> its sha256, written by `save_pretrained` and checked by `from_pretrained`.
+        checksums: sha256 of each weights file. `save_pretrained` writes it, `from_pretrained` checks it.
         initializer_range: standard deviation of the untrained projections.
 
     Raises:
@@ -104,7 +106,7 @@ class AMERConfig(PreTrainedConfig):
         self.document_encoder = document_encoder
         self.lora = lora
         self.weights = weights
-        # Up to 0.1.0 there was one anchor, and `anchored` said whether the model has it.
+        # Versions up to 0.1.0 had one kind of anchor, which `anchored` turned on.
         self.anchor = "vector" if kwargs.pop("anchored", False) and anchor is None else anchor
         self.token_vectors = token_vectors or anchor == "tokens"
         self.emission = emission
@@ -118,39 +120,41 @@ class AMERConfig(PreTrainedConfig):
         self.checksums = checksums
         self.initializer_range = initializer_range
         self.max_query_length = max_query_length
-        kwargs.pop("sealed", None)  # of the file (`checksums_amer.seal`), not of what is made of it
+        kwargs.pop("sealed", None)  # a field of the saved file only (`checksums_amer.seal`)
         super().__init__(**kwargs)
         self._check()
 
     @property
     def reads_text(self) -> bool:
-        """Whether a question reaches the decoder as text."""
+        """Whether the decoder reads the text of a question."""
         return self.prompt_template is not None
 
     @property
     def anchored(self) -> bool:
-        """Whether the outputs start from vectors of the document encoder."""
+        """Whether the outputs are corrections of the document encoder's vectors."""
         return self.anchor is not None
 
     @property
     def reads_vectors(self) -> bool:
-        """Whether a question reaches the decoder as a vector or as token vectors, alone or after its text."""
+        """Whether the decoder reads a vector or token vectors of a question, alone or after its text."""
         return self.anchored or self.token_vectors or not self.reads_text
 
     @property
     def chooses_number(self) -> bool:
-        """Whether the model can say how many vectors a question needs ("auto")."""
+        """Whether the model can choose the number of vectors for a question ("auto")."""
         return self.stop_score or self.splits_questions
 
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The saved fields, of a save that was cut short its complete ones, and the arguments that are left.
+        """Read the saved fields; return them with the unused arguments.
+
+        If a save was interrupted, this method reads the complete new save.
 
         Raises:
             OSError: there is no configuration, or it is not JSON.
-            ValueError: it chooses an attention that transformers would fetch from the Hub.
+            ValueError: the configuration names an attention that transformers would fetch from the Hub.
         """
         kwargs["subfolder"] = place_of_save(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         try:
@@ -159,14 +163,14 @@ class AMERConfig(PreTrainedConfig):
             if str(pretrained_model_name_or_path) in str(error):
                 raise
             raise OSError(
-                f"{pretrained_model_name_or_path} is neither a folder with a model nor a model on the Hub that can be "
-                f"read from here. ({error})"
+                f"{pretrained_model_name_or_path} is neither a folder with a model nor a model on the Hub that this "
+                f"machine can read. ({error})"
             ) from error
         check_attention(fields, str(pretrained_model_name_or_path))
         return fields, kwargs
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON holds them, without the folder the decoder came from and how it was quantized here."""
+        """All fields for JSON, without the decoder's local folder and its quantization on this machine."""
         fields = super().to_dict()
         for name in ("_name_or_path", "quantization_config"):
             fields["text_config"].pop(name, None)
@@ -181,7 +185,7 @@ class AMERConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number of at least 0, got {getattr(self, name)!r}.")
         if self.encoder_weight and not self.anchored:
-            raise ValueError("encoder_weight adds the encoder's vector to outputs of anchored models: set anchor.")
+            raise ValueError("encoder_weight works with anchored models only: set anchor, or leave it at 0.")
         if self.weights not in ("adapter", "full"):
             raise ValueError(f'weights must be "adapter" or "full", got {self.weights!r}.')
         for name, allowed in (("objective", OBJECTIVES), ("anchor", ANCHORS), ("emission", EMISSIONS)):
@@ -189,26 +193,27 @@ class AMERConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}.")
         if self.emission == "one_pass" and self.max_query_vectors < self.num_query_vectors:
             raise ValueError(
-                f"num_query_vectors is {self.num_query_vectors}: max_query_vectors cannot be {self.max_query_vectors}."
+                f"max_query_vectors ({self.max_query_vectors}) must be at least num_query_vectors "
+                f"({self.num_query_vectors}) for one-pass emission."
             )
         alone = self.token_vectors and not self.reads_text and not self.stop_score
         if self.splits_questions and not (alone and self.emission == "autoregressive"):
             raise ValueError(
-                "A model that splits questions reads token vectors alone (token_vectors, no prompt_template), without "
-                'stop_score, and emission is "autoregressive".'
+                "A model that splits questions reads token vectors alone: set token_vectors=True, leave out "
+                'prompt_template and stop_score, and use emission="autoregressive".'
             )
         if (self.weights == "adapter") != (self.lora is not None):
-            raise ValueError('weights="adapter" goes with a `lora` dictionary, weights="full" without one.')
+            raise ValueError('weights="adapter" needs a `lora` dictionary; weights="full" needs lora=None.')
         if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
             raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")
 
 
 def check_attention(fields: Any, where: str) -> None:
-    """Refuse a downloaded configuration whose attention transformers would fetch from the Hub, as code.
+    """Refuse a downloaded configuration that makes transformers fetch attention code from the Hub.
 
     Args:
-        fields: of a config.json, at any depth.
-        where: it was read, for the message.
+        fields: fields of a config.json, at any depth.
+        where: its source, used in the message.
 
     Raises:
         ValueError: it names an attention that is not one of `ATTENTION`.
@@ -224,7 +229,7 @@ def check_attention(fields: Any, where: str) -> None:
                 if chosen is not None and chosen not in ATTENTION:
                     raise ValueError(
                         f"The config.json of {where} sets {name} to {chosen!r}, which transformers would fetch from "
-                        f"the Hub: it may be one of {', '.join(ATTENTION)}."
+                        f"the Hub as code. It may be one of {', '.join(ATTENTION)}."
                     )
         else:
             check_attention(value, where)
@@ -233,7 +238,7 @@ def check_attention(fields: Any, where: str) -> None:
 def _decoder_config(model_type: str = "llama", **fields: Any) -> PreTrainedConfig:
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
-            f"This version of transformers does not know the decoder {model_type!r}; a newer one may. "
-            "Decoders that bring their own code are not supported."
+            f"This version of transformers does not know the decoder {model_type!r}: try a newer version. "
+            "AMER does not support decoders with their own code."
         )
     return CONFIG_MAPPING[model_type](**fields)

@@ -1,7 +1,7 @@
-"""The frozen document encoder of an anchored model, with plain transformers: a question as one vector, or as tokens.
+"""The frozen document encoder, in plain transformers: it turns a question into one vector or into token vectors.
 
-It reads what sentence-transformers saved beside the weights (`modules.json`, the pooling, the length), so that both
-give the same vectors. It is never trained and never saved with the model.
+The encoder reads the settings that sentence-transformers saved with the weights (`modules.json`, pooling, maximum
+length), so both libraries give the same vectors. It is never trained and never saved with the model.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from transformers.utils import cached_file
 
 from .prompting_amer import as_questions
 
-POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # and their names before 6.0
+POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}  # name -> name before 6.0
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 BATCH_SIZE = 64
-DEPTHS = 5  # at which the states of a question are read, where its parts are looked for
-CPU_PADDING = 128  # tokens: MiniLM reads as many in the time that a batch takes whatever is in it
+DEPTHS = 5  # number of layers whose states the part labeller reads
+CPU_PADDING = 128  # tokens of padding that cost MiniLM as much time as the fixed overhead of a batch
 
 
 class TokenVectors(NamedTuple):
-    """The tokens of one question, with a vector each.
+    """The tokens of one question, each with its vector.
 
     Attributes:
-        vectors: `(length, dim)` float32. Of `encode_tokens`: the direction of their mean is the encoder's vector, and
-            its length is 1. Of `encode_depths`: states of several layers side by side, with entries of about 1.
-        offsets: `(length, 2)` int64, the characters of the question each token stands for, [start, end); empty for
-            special tokens and those of the prompt.
-        words: `(length,)` int64, which word of the question each token is part of, -1 where it is part of none.
+        vectors: `(length, dim)` float32. From `encode_tokens`: their mean has length 1 and equals the encoder's vector
+            of the question. From `encode_depths`: concatenated states of several layers, with entries of about 1.
+        offsets: `(length, 2)` int64, characters [start, end) of the question that each token covers; an empty range
+            for special tokens and tokens of the prompt.
+        words: `(length,)` int64, number of the word that contains each token, -1 for tokens outside words.
     """
 
     vectors: torch.Tensor
@@ -46,12 +46,12 @@ class QuestionEncoder:
     """Embeds questions with the document encoder that an [`AMERConfig`] names.
 
     Attributes:
-        name: of the encoder, for messages.
+        name: name of the encoder, used in messages.
         model: its transformer, in evaluation mode.
         tokenizer: its tokenizer.
         pooling: "mean", "cls" or "lasttoken".
-        max_length: tokens it reads of a text.
-        prompt: put before every question.
+        max_length: number of tokens it reads of a text.
+        prompt: text it puts before every question.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class QuestionEncoder:
         dtype: torch.dtype | None = None,
         **hub_options: Any,
     ) -> QuestionEncoder:
-        """Load the encoder that a model or a store names; code of its own is never run.
+        """Load the encoder that a model or a store names. Custom code of the encoder never runs.
 
         Args:
-            identity: `name`, and where they are not the defaults `revision` and `query_prompt`.
-            path: the folder of its weights, on a machine that does not reach the Hub.
-            dtype: what its transformer computes in; None is what the weights are saved in. Vectors are float32.
-            hub_options: `token`, `cache_dir`, `local_files_only`, ... of transformers.
+            identity: `name`, and optionally `revision` and `query_prompt`.
+            path: folder of the weights, for a machine that cannot reach the Hub.
+            dtype: precision of its transformer. None: the precision of the saved weights. Vectors are float32.
+            hub_options: options of transformers: `token`, `cache_dir`, `local_files_only`, ...
 
         Raises:
-            OSError: it is not there.
-            ValueError: it is more than a transformer with pooling, or pools in another way than `POOLINGS`.
+            OSError: the encoder cannot be found.
+            ValueError: the encoder has more than a transformer and pooling, or a pooling other than `POOLINGS`.
         """
         name = identity["name"]
         where, revision = (name, identity.get("revision")) if path is None else (str(path), None)
@@ -98,7 +98,7 @@ class QuestionEncoder:
         if extra := [kind for kind in folders if kind not in PLAIN_MODULES]:
             raise ValueError(
                 f"The document encoder {name} has modules that plain transformers cannot run ({', '.join(extra)}): "
-                "pass input_vectors made with sentence-transformers."
+                "compute input_vectors with sentence-transformers and pass them."
             )
         options = {**place, "subfolder": folders.get("Transformer", "")}
         length = _read_json(where, "sentence_bert_config.json", options) or {}
@@ -108,40 +108,42 @@ class QuestionEncoder:
         except (OSError, ValueError) as error:
             raise OSError(
                 f"This model reads the vectors of its document encoder, {name!r}, which could not be loaded: make it "
-                f"reachable, or give a folder that holds it as document_encoder_path. ({error})"
+                f"reachable, or pass the folder that holds it as document_encoder_path. ({error})"
             ) from error
         if not tokenizer.is_fast:
-            raise ValueError(f"The tokenizer of {name} cannot say which characters a token stands for.")
+            raise ValueError(
+                f"The tokenizer of {name} does not report the characters of each token: AMER needs a fast tokenizer."
+            )
         pooling = _read_json(where, "config.json", {**place, "subfolder": folders["Pooling"]}) if modules else None
         prompt = identity.get("query_prompt") or ""
         return cls(name, model, tokenizer, _pooling(name, pooling, prompt), _length(length, model, tokenizer), prompt)
 
     def check_pools_the_mean(self) -> None:
-        """ValueError if the encoder's vector is not the mean of its token vectors, as token anchors need."""
+        """Raise ValueError if the encoder does not use mean pooling, which token anchors need."""
         if self.pooling != "mean":
             raise ValueError(
                 f"The document encoder {self.name} pools by {self.pooling!r}: its vector is not the mean of its token "
-                'vectors, so a model on it needs anchor="vector" and token_vectors=False.'
+                'vectors. Use anchor="vector" and token_vectors=False with this encoder.'
             )
 
     def to(self, device: torch.device | str) -> QuestionEncoder:
-        """Move it; returns itself."""
-        if self.model.device != torch.device(device):  # moving walks through every module, and questions are short
+        """Move the encoder to a device and return it."""
+        if self.model.device != torch.device(device):  # `to` is slow beside a short question
             self.model.to(device)
         return self
 
     def encode(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> torch.Tensor:
-        """`(n, dim)` float32 unit vectors on the CPU, those of sentence-transformers."""
+        """Encode texts as `(n, dim)` float32 unit vectors on the CPU, equal to those of sentence-transformers."""
         pooled = torch.empty(len(texts), self.model.config.hidden_size)
         for rows, output, mask, _ in self._batches(texts, batch_size):
             pooled[rows] = self._pool(output.last_hidden_state.float(), mask)
         return pooled
 
     def encode_tokens(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> list[TokenVectors]:
-        """The last hidden states of each question, divided by the length of their mean; on the CPU.
+        """The last hidden states of each question on the CPU, divided by the length of their mean.
 
         Raises:
-            ValueError: the encoder does not pool by the mean.
+            ValueError: the encoder does not use mean pooling.
         """
         self.check_pools_the_mean()
         found: dict[int, TokenVectors] = {}
@@ -157,11 +159,11 @@ class QuestionEncoder:
     def encode_depths(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[list[int], list[TokenVectors], torch.Tensor]]:
-        """What the encoder knows of each token at `DEPTHS` depths, from its embeddings to its last layer.
+        """The states of each token at `DEPTHS` layers, from the embeddings to the last layer.
 
         Yields:
-            of some questions of about one length their rows; their tokens, with states `(length, DEPTHS * dim)`; and
-            the vectors `(rows, dim)` of `encode`. All on the CPU.
+            For each batch of questions of similar length: their rows, their tokens with states
+            `(length, DEPTHS * dim)`, and their vectors `(rows, dim)` as in `encode`. All are on the CPU.
 
         Raises:
             ValueError: a question has no token that the encoder knows.
@@ -178,7 +180,7 @@ class QuestionEncoder:
 
     @torch.no_grad()
     def _batches(self, texts: Sequence[str], batch_size: int, **options: Any) -> Any:
-        """Rows, the transformer's output, mask and encoding of texts of about one length."""
+        """For each batch of texts of similar length: rows, the transformer's output, the mask and the encoding."""
         texts = as_questions(texts)
         encoded, lengths = self._tokenise(texts)
         paddings = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
@@ -202,7 +204,7 @@ class QuestionEncoder:
         return normalize(vectors, dim=-1).cpu()
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[Any, list[int]]:
-        """The tokens of texts, not padded, and how many each has."""
+        """The tokens of texts without padding, and the number of tokens of each text."""
         encoded = self.tokenizer(
             [self.prompt + text for text in texts],
             truncation=True,
@@ -211,11 +213,11 @@ class QuestionEncoder:
         )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         if 0 in lengths:
-            raise ValueError("A question has no token that the document encoder knows.")
+            raise ValueError("The document encoder finds no token in one of the questions: rephrase or drop it.")
         return encoded, lengths
 
     def _places(self, encoded: Any, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Offsets and words of one question's tokens, those of the prompt taken for special tokens."""
+        """Offsets and words of one question's tokens; tokens of the prompt count as special tokens."""
         offsets = torch.tensor(encoded["offset_mapping"][row]) - len(self.prompt)
         outside = (offsets[:, 0] < 0) | (offsets[:, 0] == offsets[:, 1])
         words = torch.tensor([-1 if word is None else word for word in encoded.word_ids(row)])
@@ -223,12 +225,12 @@ class QuestionEncoder:
 
 
 def like_lengths(lengths: Sequence[int], batch_size: int, device: torch.device) -> Iterator[list[int]]:
-    """Batches of rows, longest first, of lengths so alike that padding costs a CPU less than a further batch.
+    """Group rows of similar length into batches, longest first. On a CPU, padding then costs less than another batch.
 
     Args:
-        lengths: tokens of each row.
-        batch_size: most rows of a batch.
-        device: where they are read; only a CPU takes as much longer for padding.
+        lengths: number of tokens of each row.
+        batch_size: maximum number of rows in a batch.
+        device: the device that reads the batches; only a CPU loses noticeable time on padding.
     """
     most = CPU_PADDING if device.type == "cpu" else None
     batch: list[int] = []
@@ -244,9 +246,9 @@ def like_lengths(lengths: Sequence[int], batch_size: int, device: torch.device) 
 
 
 def pad_tokens(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Questions of `(length, dim)` each as `input_vectors (batch, length, dim)` and `input_mask (batch, length)`.
+    """Pad questions of `(length, dim)` to `input_vectors (batch, length, dim)` and `input_mask (batch, length)`.
 
-    Padded on the left, for the decoder reads on from the last position.
+    The padding is on the left, because the decoder continues from the last position.
     """
     masks = [torch.ones(len(row), dtype=torch.long) for row in rows]
     return (
@@ -256,7 +258,7 @@ def pad_tokens(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _read_json(where: str, file: str, options: dict[str, Any]) -> Any:
-    """What a JSON file of the encoder holds, or None where it has none."""
+    """The content of a JSON file of the encoder, or None if the encoder has no such file."""
     path = cached_file(
         where,
         file,
@@ -275,7 +277,7 @@ def _read_json(where: str, file: str, options: dict[str, Any]) -> Any:
 
 
 def _pooling(name: str, config: Any, prompt: str) -> str:
-    """How the encoder pools; by the mean where it does not say, as sentence-transformers takes it."""
+    """The encoder's pooling. Default, as in sentence-transformers: "mean"."""
     if config is None:
         return "mean"
     chosen = config.get("pooling_mode")
@@ -289,19 +291,19 @@ def _pooling(name: str, config: Any, prompt: str) -> str:
         chosen = "+".join(names.get(mode, mode) for mode in modes) or "mean"
     if chosen not in POOLINGS:
         raise ValueError(
-            f"The document encoder {name} pools by {chosen!r}; its vectors can be made here for "
-            f"{', '.join(POOLINGS)} only: pass input_vectors made with sentence-transformers."
+            f"The document encoder {name} pools by {chosen!r}, but AMER supports {', '.join(POOLINGS)} only: "
+            "compute input_vectors with sentence-transformers and pass them."
         )
     if prompt and not config.get("include_prompt", True):
         raise ValueError(
-            f"The document encoder {name} leaves its prompt out of the pooling, which is not supported: "
-            "pass input_vectors made with sentence-transformers."
+            f"The document encoder {name} leaves its prompt out of the pooling, which AMER does not support: "
+            "compute input_vectors with sentence-transformers and pass them."
         )
     return chosen
 
 
 def _length(saved: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens the encoder reads, special ones included."""
+    """The number of tokens the encoder reads, including special tokens."""
     if saved.get("max_seq_length"):
         return int(saved["max_seq_length"])
     positions = getattr(model.config, "max_position_embeddings", -1)

@@ -1,4 +1,4 @@
-"""Questions in, query embeddings out: texts are tokenised, batched by length, and put through the model."""
+"""Encode questions: tokenise the texts, batch them by length, and run the model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .persistence_amer import AMERPreTrainedModel
 from .prompting_amer import as_questions, longest_question, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
 
-TOKENISED_BATCHES = 64  # batches of questions that are tokenised, and sorted by length, together
+TOKENISED_BATCHES = 64  # number of batches that are tokenised and sorted by length together
 
 
 class AMERQueryEncoder(AMERPreTrainedModel):
-    """What one asks of [`AMERModel`]: `encode_query`, the parts of questions, and what each vector stands for."""
+    """The methods of [`AMERModel`] that read questions: `encode_query`, `find_parts` and `attribute`."""
 
     _encoder: QuestionEncoder | None
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The prompted questions as `input_ids`, `attention_mask` and `prefix_ids`; see `tokenize_queries`."""
+        """Tokenise questions with the prompt: `input_ids`, `attention_mask`, `prefix_ids`; see `tokenize_queries`."""
         if self.tokenizer is None or self.config.prompt_template is None:
             raise ValueError("This model reads vectors only: it has no tokenizer and no prompt_template.")
         longest = longest_question(self.tokenizer, self.config)
@@ -36,13 +36,13 @@ class AMERQueryEncoder(AMERPreTrainedModel):
 
     @property
     def document_encoder(self) -> QuestionEncoder:
-        """The frozen document encoder that the configuration names, on the model's device; fetched when first needed.
+        """The frozen document encoder that the configuration names, on the model's device. Loaded on first use.
 
-        In a bfloat16 model its transformer computes in bfloat16, too.
+        In a bfloat16 model, the encoder's transformer also computes in bfloat16.
 
         Raises:
-            OSError: it is not there.
-            ValueError: the configuration names none, or it cannot be run here (see [`QuestionEncoder`]).
+            OSError: the encoder cannot be loaded.
+            ValueError: the configuration names no encoder, or AMER cannot run it (see [`QuestionEncoder`]).
         """
         if self._encoder is None:
             identity = self.config.document_encoder
@@ -83,32 +83,32 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         show_progress_bar: bool = False,
         input_vectors: Any = None,
     ) -> torch.Tensor | QueryEmbeddings:
-        """Query embeddings of many questions: batched by length, cached, in the order given.
+        """Encode questions into query embeddings, in the order given. Batches hold questions of similar length.
 
         Args:
-            texts: the questions, by their position in any sequence (list, array, series, column); one string gives
-                one question without the batch axis.
-            num_query_vectors: m; the configuration's by default. "auto": as many as the model says, at least one and
-                at most the configuration's `max_query_vectors`. A model that splits questions has zeros after the last
-                vector of a question of fewer parts.
-            batch_size: questions decoded at a time.
-            show_progress_bar: show how many batches are done.
-            input_vectors: the same questions as vectors, `(n, dim)`, for an anchored or a vector-only model; for one
-                that reads token vectors a sequence of n arrays `(length, dim)`. Not needed where the configuration
-                names the document encoder: the model then makes them. A model that splits questions takes each of
-                them for one part, and no text with them.
+            texts: the questions in any sequence (list, array, series, column). A single string gives a result without
+                the batch axis.
+            num_query_vectors: m. Default: the configuration's. "auto": the model chooses between one and the
+                configuration's `max_query_vectors`. With a fixed m, a model that splits questions returns zeros after
+                the last part of a question.
+            batch_size: number of questions per batch.
+            show_progress_bar: show the number of finished batches.
+            input_vectors: the same questions as vectors `(n, dim)`, for an anchored or vector-only model. For a model
+                that reads token vectors: a sequence of n arrays `(length, dim)`. Not needed if the configuration names
+                the document encoder, because the model then computes them. A model that splits questions reads each
+                entry as one part, and accepts no texts with them.
 
         Returns:
-            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for one string. With "auto", those and their
-            mask: see [`QueryEmbeddings`].
+            `(n, m, dim)` unit vectors, float32, on the CPU; `(m, dim)` for a single string. With "auto": the vectors
+            and their mask, see [`QueryEmbeddings`].
 
         Raises:
-            OSError: the document encoder is needed and not there.
-            TypeError: a question that is no string; names its position.
-            ValueError: an empty question or one that is no Unicode text, none at all, m or batch_size < 1, "auto" for
-                a model that cannot choose m, not what this model reads, no room for m in the decoder's positions, or
-                vectors that are not finite, zero, or of another size or count; weights that give vectors without
-                length.
+            OSError: the document encoder is needed and cannot be loaded.
+            TypeError: a question is not a string; the message names its position.
+            ValueError: there are no questions, or a question is empty or not valid Unicode; m or batch_size is below
+                1, or m does not fit the decoder's positions; the model cannot choose m ("auto"); the inputs are not
+                those this model reads; input vectors are zero, not finite, or of another size or count; or the weights
+                give query vectors of length zero.
         """
         if isinstance(texts, str):
             one = self.encode_query([texts], num_query_vectors, batch_size, show_progress_bar, input_vectors)
@@ -116,7 +116,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         texts = None if texts is None else as_questions(texts)
         auto = num_query_vectors == "auto"
         if auto and not self.config.chooses_number:
-            raise ValueError('This model has no stop score, which "auto" needs: pass the number of query vectors.')
+            raise ValueError('"auto" needs a model with a stop score, this one has no stop score: pass a number.')
         if self.config.splits_questions and texts is not None:
             return self._encode_parts(texts, num_query_vectors, batch_size, show_progress_bar, input_vectors)
         m = self.config.max_query_vectors if auto else num_query_vectors
@@ -140,8 +140,8 @@ class AMERQueryEncoder(AMERPreTrainedModel):
                     masks.append(_emitted(output).cpu())
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
-        if not query_embeddings[:, 0].any(dim=-1).all():  # those of absent parts are zeros
-            raise ValueError("Some query vectors have no length: the weights are damaged, fetch the model again.")
+        if not query_embeddings[:, 0].any(dim=-1).all():  # vectors of absent parts are zeros
+            raise ValueError("Some query vectors have length zero: the weights are damaged, fetch the model again.")
         if not auto:
             return query_embeddings
         mask = torch.cat(masks)[back]
@@ -150,20 +150,20 @@ class AMERQueryEncoder(AMERPreTrainedModel):
 
     @torch.no_grad()
     def find_parts(self, texts: Sequence[str], most: int | None = None, batch_size: int = 64) -> list[list[Part]]:
-        """The parts of each question, in their order; each has a vector of its own.
+        """Find the parts of each question, in order. Each part has its own query vector.
 
         Args:
             texts: the questions.
-            most: parts of a question, the last of which takes in all that follow; the configuration's
-                `max_query_vectors` by default.
-            batch_size: questions read at a time.
+            most: maximum number of parts; the last one includes all further parts. Default: the configuration's
+                `max_query_vectors`.
+            batch_size: number of questions per batch.
 
         Raises:
-            OSError: the document encoder is not there.
-            ValueError: an empty question, none at all, or a model that does not split questions.
+            OSError: the document encoder cannot be loaded.
+            ValueError: there are no questions, a question is empty, or the model does not split questions.
         """
         if not self.config.splits_questions:
-            raise ValueError("This model does not split questions: it was not trained with splits_questions.")
+            raise ValueError("This model does not split questions: use one trained with splits_questions=True.")
         texts = as_questions(texts)
         _checked_questions(texts, None, batch_size, True)
         with self._evaluating():
@@ -177,9 +177,11 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         show_progress_bar: bool,
         input_vectors: Any,
     ) -> torch.Tensor | QueryEmbeddings:
-        """`encode_query` of a model that splits questions."""
+        """`encode_query` for a model that splits questions."""
         if input_vectors is not None:
-            raise ValueError("A model that splits questions encodes their parts itself: pass texts or input_vectors.")
+            raise ValueError(
+                "A model that splits questions encodes their parts itself: pass texts or input_vectors, not both."
+            )
         _checked_questions(texts, None, batch_size, True)
         auto = num_query_vectors == "auto"
         most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
@@ -196,26 +198,29 @@ class AMERQueryEncoder(AMERPreTrainedModel):
 
     @torch.no_grad()
     def attribute(self, question: str, num_query_vectors: int | None = None) -> list[list[WordWeight]]:
-        """Which words of a question each of its query vectors stands for.
+        """Show which words of a question each query vector represents.
 
         Args:
             question: one question.
-            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
+            num_query_vectors: m. Default: the model's choice, or the configuration's number if it cannot choose.
 
         Returns:
-            for each query vector its weight on each word that it was made of, in the order of the question: every word
-            that the encoder read, or those of its part for a model that splits questions.
+            For each query vector, its weight on each word, in the order of the question. The words are all that the
+            encoder read; for a model that splits questions, those of the vector's part.
 
         Raises:
-            OSError: the document encoder is not there.
-            ValueError: an empty question, or a model that neither has token anchors nor splits questions.
+            OSError: the document encoder cannot be loaded.
+            ValueError: the question is empty, or the model neither has token anchors nor splits questions.
         """
         if self.config.splits_questions:
             _checked_questions([question], None, 1, True)
             with self._evaluating():
                 return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
         if self.config.anchor != "tokens":
-            raise ValueError(f'Only anchor="tokens" says which words a vector stands for, not {self.config.anchor!r}.')
+            raise ValueError(
+                'attribute needs a model with anchor="tokens" or one that splits questions; this one has '
+                f"anchor={self.config.anchor!r}."
+            )
         as_questions([question])
         tokens = self.document_encoder.encode_tokens([question])[0]
         m, auto = num_query_vectors, num_query_vectors is None and self.config.stop_score
@@ -230,7 +235,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """In evaluation mode; afterwards in the mode before."""
+        """Switch to evaluation mode, and afterwards back to the previous mode."""
         was_training = self.training
         if was_training:
             self.eval()
@@ -243,9 +248,9 @@ class AMERQueryEncoder(AMERPreTrainedModel):
     def _batches(
         self, texts: Sequence[str] | None, input_vectors: Any, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Rows and inputs of each batch, by falling length: little padding, and what is too large is so at once.
+        """Rows and inputs of each batch, longest questions first: little padding, and memory errors come at once.
 
-        Tokenised some batches at a time, texts of like length together, so that one long question costs no memory.
+        Texts of similar length are tokenised together, some batches at a time, so a long question costs little memory.
         """
         count = len(input_vectors) if texts is None else len(texts)
         lengths = torch.zeros(count) if texts is None else torch.tensor([len(text) for text in texts])
@@ -282,14 +287,14 @@ class AMERQueryEncoder(AMERPreTrainedModel):
                 yield stretch[places], {**shared, **batch}
 
     def _encode_own(self, texts: list[str], batch_size: int) -> list[torch.Tensor]:
-        """The questions by the document encoder: token vectors `(length, dim)` each, or one vector each."""
+        """Encode the questions with the document encoder: token vectors `(length, dim)` or one vector per question."""
         if self.config.token_vectors:
             return [tokens.vectors for tokens in self.document_encoder.encode_tokens(texts, batch_size)]
         return list(self.document_encoder.encode(texts, batch_size))
 
 
 def _emitted(output: Any) -> torch.Tensor:
-    """Which vectors `(batch, m)` the model means: those before its stop, or all where it has no stop score."""
+    """The mask `(batch, m)` of the vectors before the model's stop; all vectors if it has no stop score."""
     if output.stop_logits is None:
         return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)
     return emitted(output.stop_logits)
@@ -298,7 +303,7 @@ def _emitted(output: Any) -> torch.Tensor:
 def _checked_questions(
     texts: Sequence[str] | None, input_vectors: Any, batch_size: int, token_vectors: bool
 ) -> torch.Tensor | list[torch.Tensor] | None:
-    """The vectors as float32, `(n, dim)` or n times `(length, dim)`, once questions and batch size are in order."""
+    """Check questions and batch size; return the vectors as float32: `(n, dim)`, or a list of `(length, dim)`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if texts is None and input_vectors is None:
@@ -310,14 +315,14 @@ def _checked_questions(
     if token_vectors:
         input_vectors = [torch.as_tensor(tokens, dtype=torch.float32) for tokens in input_vectors]
         if any(tokens.dim() != 2 or not len(tokens) for tokens in input_vectors):
-            raise ValueError("input_vectors must be one array (length, dim) of token vectors for each question.")
+            raise ValueError("input_vectors must hold one array (length, dim) of token vectors for each question.")
     else:
         input_vectors = torch.as_tensor(input_vectors, dtype=torch.float32)
     for vectors in input_vectors if token_vectors else [input_vectors]:
         if not torch.isfinite(vectors).all() or (vectors == 0).all(dim=-1).any():
             raise ValueError(
-                "input_vectors hold NaN, infinite values or a zero vector: the encoder that made them is broken."
+                "input_vectors hold NaN, infinite values or a zero vector: check the encoder that computed them."
             )
     if texts is not None and len(texts) != len(input_vectors):
-        raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors.")
+        raise ValueError(f"{len(texts)} texts were given with {len(input_vectors)} input_vectors: pass equal numbers.")
     return input_vectors

@@ -1,13 +1,15 @@
 """AMER: a decoder LM that reads a question and emits query embeddings one after another.
 
-- two linear projections join the space of the documents and the space of the decoder (paper §4)
-- each emitted vector is fed back as the next input; the KV cache is kept
-- or learned query tokens follow the question, and all vectors are emitted in one pass
-- or the model marks the parts of the question, and reads each part by itself for its vector
-- anchored, a vector starts from the document encoder's own: of the question, or of those of its tokens it attends to
-- in training what is fed back is made without gradient, and read in one pass: m steps cost little more than one
-- the prompt that all questions share is read once, and kept from call to call
-- a saved adapter holds LoRA and projections only; the frozen base is fetched from where it always was
+- Two linear projections map between the space of the documents and that of the decoder (paper §4).
+- The model feeds each emitted vector back as its next input and keeps the KV cache.
+- Alternatively, learned query tokens follow the question, and one pass emits all vectors.
+- Alternatively, the model finds the parts of the question and makes one vector from each part by itself.
+- An anchored model adds a correction to the document encoder's vector of the question, or to a weighted mean of its
+  token vectors.
+- In training, a pass without gradient makes the vectors to feed back, and one further pass reads them all: m steps
+  cost little more than one.
+- The model reads the prompt that all questions share once, and caches it across calls.
+- A saved adapter holds LoRA and projections only; loading it fetches the frozen base from its original source.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from .prompt_cache_amer import PromptCache, twin_of
 from .prompting_amer import positions_of
 
 if TYPE_CHECKING:
-    # Never run. Of a local folder, transformers below 5.10 takes along only what this very file names; and the one for
-    # sentence-transformers is named nowhere else.
+    # Never run. For a local folder, transformers below 5.10 copies only the files that this file imports; no other
+    # file imports the one for sentence-transformers.
     from .checksums_amer import sha256  # noqa: F401
     from .persistence_amer import AMERPreTrainedModel  # noqa: F401
     from .probe_amer import Probe  # noqa: F401
@@ -44,19 +46,19 @@ if TYPE_CHECKING:
     from .stopping_amer import emitted  # noqa: F401
 
 
-# What libraries pass to every model and this one does not need: the Trainer, and sentence-transformers its `task`.
+# Arguments that libraries pass to every model (the Trainer; sentence-transformers: `task`). AMER does not need them.
 IGNORED_ARGUMENTS = frozenset({"num_items_in_batch", "return_loss", "task"})
-ANCHOR_SIZE = 64  # of the space in which decoder states and token vectors meet
+ANCHOR_SIZE = 64  # size of the space in which decoder states and token vectors are compared
 
 
 class _Teacher(NamedTuple):
-    """What is fed back in place of the predictions (scheduled sampling, paper §4.1); see `AMERModel.forward`."""
+    """Vectors to feed back in place of predictions (scheduled sampling, paper §4.1); see `AMERModel.forward`."""
 
     vectors: torch.Tensor | None
     mask: torch.Tensor | None
 
     def choose(self, predicted: torch.Tensor, step: int) -> torch.Tensor:
-        """`(batch, n, dim)` to feed back where `predicted (batch, n, dim)` are the outputs from `step` on."""
+        """The vectors `(batch, n, dim)` to feed back; `predicted (batch, n, dim)` are the outputs from `step` on."""
         if self.vectors is None:
             return predicted
         steps = slice(step, step + predicted.shape[1])
@@ -65,14 +67,14 @@ class _Teacher(NamedTuple):
         return torch.where(self.mask[:, steps, None], self.vectors[:, steps], predicted)
 
     def feed(self, count: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The first `count` vectors to feed back; nothing is predicted where none would be used."""
+        """The first `count` vectors to feed back; calls `predict` only if a prediction is used."""
         if self.vectors is not None and self.mask is None:
             return self.vectors[:, :count]
         return self.choose(predict(), 0)
 
 
 class _Questions(TypedDict, total=False):
-    """What `AMERModel.forward` reads of the questions."""
+    """The questions, as arguments of `AMERModel.forward`."""
 
     input_ids: torch.Tensor | None
     attention_mask: torch.Tensor | None
@@ -82,7 +84,7 @@ class _Questions(TypedDict, total=False):
 
 
 class _Source(NamedTuple):
-    """What the outputs start from: vectors `(batch, length, dim)`, one for a vector anchor, and their mask.
+    """The encoder's vectors `(batch, length, dim)` that make the anchors (one for a vector anchor), and their mask.
 
     Token anchors also use the decoder's states `(batch, length, hidden)` at the tokens.
     """
@@ -92,7 +94,7 @@ class _Source(NamedTuple):
     states: torch.Tensor | None = None
 
     def at(self, question: torch.Tensor) -> _Source:
-        """The same with the states at the end of `question (batch, n, hidden)`, where the vectors are read."""
+        """A copy with the last states of `question (batch, n, hidden)`, which belong to the vectors."""
         return self._replace(states=question[:, -self.vectors.shape[1] :])
 
     def encoder_vector(self) -> torch.Tensor:
@@ -106,10 +108,10 @@ class AMEROutput(ModelOutput):
 
     Args:
         query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
-        stop_logits: `(batch, m)` log-odds that a vector is the question's last, of a model with a stop score.
-        attention: `(batch, m, length)` weight of each token vector in each anchor, of a model with token anchors.
-        part_logits: `(questions, words, 3)` what each token of `input_words` is to the parts of its question (see
-            `parts_amer`), of a model that splits questions.
+        stop_logits: `(batch, m)` log-odds that a vector is the question's last; only for models with a stop score.
+        attention: `(batch, m, length)` weight of each token vector in each anchor; only for token anchors.
+        part_logits: `(questions, words, 3)` logits of the part label of each token of `input_words` (see
+            `parts_amer`); only for models that split questions.
     """
 
     query_embeddings: torch.Tensor | None = None
@@ -119,7 +121,7 @@ class AMEROutput(ModelOutput):
 
 
 class Projection(nn.Linear):
-    """A linear layer computed in its own precision (float32), whatever the decoder's."""
+    """A linear layer that computes in its own precision (float32), whatever the decoder's precision."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         with torch.autocast(vectors.device.type, enabled=False):
@@ -129,12 +131,12 @@ class Projection(nn.Linear):
 class AMERModel(AMERQueryEncoder):
     """Autoregressive Multi-Embedding Retriever (paper §4): question in, m query embeddings out.
 
-    Build a new one with [`AMERModel.from_base`] or, small, [`AMERModel.from_scratch`]; load a trained one with
-    `from_pretrained`.
+    Load a trained model with `from_pretrained`. Build a new one with [`AMERModel.from_base`], or a small one with
+    [`AMERModel.from_scratch`].
 
     Attributes:
-        document_encoder_path: folder of the document encoder's weights, where they are not to come from the Hub; to be
-            set before the first question.
+        document_encoder_path: folder of the document encoder's weights, used in place of the Hub. Set it before the
+            first question.
     """
 
     def __init__(
@@ -145,10 +147,10 @@ class AMERModel(AMERQueryEncoder):
     ) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
-        config.text_config = self.backbone.config  # one object, so that the attention implementation stays in step
+        config.text_config = self.backbone.config  # one shared object keeps the attention implementation in sync
         config._attn_implementation_internal = self.backbone.config._attn_implementation
         hidden_size = config.text_config.hidden_size
-        self.scale = hidden_size**0.5  # hidden states are that long; a step of Adam must not throw a unit anchor over
+        self.scale = hidden_size**0.5  # length of hidden states; keeps Adam's steps small beside a unit anchor
         self.input_projection = Projection(config.document_dim, hidden_size)
         self.output_projection = Projection(hidden_size, config.document_dim)
         if config.anchor == "tokens":
@@ -161,9 +163,9 @@ class AMERModel(AMERQueryEncoder):
             self.part_labeller = PartLabeller(config)
         self.tokenizer = tokenizer
         self._prompt_cache = PromptCache()
-        self._feeds_back = False  # while training rolls out what is fed back
+        self._feeds_back = False  # True while a training step makes the vectors to feed back
         self.document_encoder_path: str | None = None
-        self._encoder: QuestionEncoder | None = None  # no module: neither trained nor saved
+        self._encoder: QuestionEncoder | None = None  # not a module: neither trained nor saved
         self._encoder_options: dict[str, Any] = {}
         self.post_init()
         if config.weights == "adapter":
@@ -191,31 +193,32 @@ class AMERModel(AMERQueryEncoder):
 
         Args:
             input_ids: `(batch, length)` token ids, padded on the left.
-            attention_mask: `(batch, length)`, 0 on padding; all ones if not given.
-            prefix_ids: `(1, prefix)` token ids that come before every row of `input_ids`, read once for the batch.
-            input_vectors: `(batch, dim)` the question as a vector, projected into the decoder as one more position
-                after the text; the anchor of an anchored model, the whole question in the synthetic study. Or, where
-                the configuration says `token_vectors`, `(batch, length, dim)`: one position each.
-            input_mask: `(batch, length)` of token vectors, 0 on padding, which is on the left; all ones if not given.
-            input_words: `(questions, words, DEPTHS * dim)` whole questions for a model that splits them, as the
-                encoder's states at several depths (`QuestionEncoder.encode_depths`). `input_vectors` are then any
-                parts of questions; without them only `part_logits` are computed.
-            words_mask: `(questions, words)` of those, 0 on padding, which is on the left; all ones if not given.
-            num_query_vectors: m; the configuration's by default, and 1 for a model that splits questions: it is given
+            attention_mask: `(batch, length)`, 0 on padding. Default: all ones.
+            prefix_ids: `(1, prefix)` token ids that precede every row of `input_ids`; read once for the batch.
+            input_vectors: `(batch, dim)` vector of each question, which the decoder reads as one position after the
+                text. It is the anchor of an anchored model, and the whole question in the synthetic study. With
+                `token_vectors` in the configuration: `(batch, length, dim)`, one position per token.
+            input_mask: `(batch, length)` mask of the token vectors, 0 on padding (on the left). Default: all ones.
+            input_words: `(questions, words, DEPTHS * dim)` states of whole questions from
+                `QuestionEncoder.encode_depths`, for a model that splits questions. `input_vectors` then holds parts of
+                any questions; without it, the model computes `part_logits` only.
+            words_mask: `(questions, words)` mask of `input_words`, 0 on padding (on the left). Default: all ones.
+            num_query_vectors: m. Default: the configuration's; 1 for a model that splits questions, because it reads
                 each part by itself.
             teacher_vectors: `(batch, >= m - 1, dim)` vectors to feed back in place of the predictions.
-            teacher_mask: `(batch, >= m - 1)` bool, True where the teacher's vector is fed instead of the prediction.
-                Without it, every teacher vector is fed (teacher forcing).
-            return_dict: False for a tuple.
-            kwargs: what libraries pass to every model (`IGNORED_ARGUMENTS`); it has no effect.
+            teacher_mask: `(batch, >= m - 1)` bool, True where the model reads the teacher's vector and not its own
+                prediction. Default: the model reads every teacher vector (teacher forcing).
+            return_dict: False returns a tuple.
+            kwargs: arguments that libraries pass to every model (`IGNORED_ARGUMENTS`); they have no effect.
 
         Returns:
-            `query_embeddings (batch, m, dim)`, unit length, float32; and what else the model has of `AMEROutput`.
+            `query_embeddings (batch, m, dim)`, unit length, float32, and the other fields of `AMEROutput` that this
+            model computes.
 
         Raises:
-            TypeError: an argument of another name.
-            ValueError: m < 1 or more than the model can emit, not the inputs this model reads, vectors of another size
-                than the documents', or padding on the right.
+            TypeError: an unknown argument.
+            ValueError: m is below 1 or above what the model can emit, the inputs are not those this model reads,
+                vectors have another size than the documents, or padding is on the right.
         """
         if unknown := kwargs.keys() - IGNORED_ARGUMENTS:
             raise TypeError(f"AMERModel.forward() has no argument {', '.join(sorted(unknown))}.")
@@ -243,7 +246,7 @@ class AMERModel(AMERQueryEncoder):
         query_embeddings, attention = self._emit(hidden, source and source.at(question))
         query_embeddings = self._with_encoder_share(query_embeddings, source)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
-            # Nothing is fed back, but distributed training waits for a gradient of every parameter.
+            # No vector is fed back here, but distributed training waits for a gradient of every parameter.
             query_embeddings = query_embeddings + 0 * sum(part.sum() for part in self.input_projection.parameters())
         stop_logits = self.stop_projection(hidden)[:, :, 0] if self.config.stop_score else None
         output = AMEROutput(
@@ -252,13 +255,13 @@ class AMERModel(AMERQueryEncoder):
         return output if return_dict is not False else output.to_tuple()
 
     def _label_parts(self, input_words: torch.Tensor, words_mask: torch.Tensor | None) -> torch.Tensor:
-        """`(questions, words, 3)` what each token is to the parts of its question."""
+        """The label logits `(questions, words, 3)` of each token."""
         if not self.config.splits_questions:
             raise ValueError("This model does not split questions: it takes no input_words.")
         return self.part_labeller(input_words, words_mask)
 
     def _make_room(self, questions: _Questions, further: int) -> None:
-        """Refuse text with `further` positions beyond what the decoder has; put a prompt that must be seen into it."""
+        """Check that text and `further` positions fit the decoder; for a sliding window, join prefix and question."""
         input_ids, prefix_ids = questions["input_ids"], questions["prefix_ids"]
         self._check_room(further + sum(ids.shape[1] for ids in (prefix_ids, input_ids) if ids is not None))
         if prefix_ids is None or input_ids is None or not self._window_ends_within(prefix_ids, input_ids, further):
@@ -267,7 +270,7 @@ class AMERModel(AMERQueryEncoder):
         questions.update({"input_ids": ids, "attention_mask": mask, "prefix_ids": None})
 
     def _with_encoder_share(self, query_embeddings: torch.Tensor, source: _Source | None) -> torch.Tensor:
-        """The encoder's own vector added to each, but to none that is trained or fed back in training."""
+        """Add the encoder's own vector to each output; not in training, nor to vectors fed back in training."""
         if not self.config.encoder_weight or source is None or self.training or self._feeds_back:
             return query_embeddings
         return normalize(query_embeddings + self.config.encoder_weight * source.encoder_vector(), dim=-1)
@@ -281,9 +284,9 @@ class AMERModel(AMERQueryEncoder):
         teacher: _Teacher,
         questions: _Questions,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_autoregress`, with learned query tokens after the question in place of what is fed back."""
+        """Like `_autoregress`, but learned query tokens follow the question in place of fed-back vectors."""
         if teacher.vectors is not None:
-            raise ValueError("A model that emits in one pass feeds nothing back: leave out teacher_vectors.")
+            raise ValueError("A model that emits in one pass feeds no vectors back: leave out teacher_vectors.")
         tokens = self.query_tokens.weight[:count].to(inputs.dtype).expand(len(inputs), -1, -1)
         states = self._read_at_once(questions["prefix_ids"], inputs, mask, tokens)
         return states[:, :-count], states[:, -count:]
@@ -299,7 +302,7 @@ class AMERModel(AMERQueryEncoder):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The states at the question, `(batch, length, hidden)`, and those of the vectors, `(batch, count, hidden)`.
 
-        Each of the latter but the first has read the vector made of the one before.
+        Every vector's state, except the first, has read the previous vector.
         """
         prefix_ids = questions["prefix_ids"]
         if self.training and not self._gradients_may_pass_the_cache():
@@ -327,11 +330,11 @@ class AMERModel(AMERQueryEncoder):
         if self.config.emission == "one_pass" and num_query_vectors > self.config.max_query_vectors:
             raise ValueError(
                 f"This model has {self.config.max_query_vectors} query tokens (max_query_vectors): it cannot emit "
-                f"{num_query_vectors} vectors."
+                f"{num_query_vectors} vectors. Ask for fewer."
             )
         if self.config.splits_questions and num_query_vectors != 1:
             raise ValueError(
-                f"This model splits questions and emits one vector for what it reads, not {num_query_vectors}: pass "
+                f"This model splits questions and emits one vector per input, not {num_query_vectors}: pass "
                 "each part by itself, or call encode_query."
             )
         if (input_ids is not None) != self.config.reads_text:
@@ -343,13 +346,13 @@ class AMERModel(AMERQueryEncoder):
         if (input_vectors is not None) != self.config.reads_vectors:
             raise ValueError(
                 "This model also reads the document encoder's embedding of each question: "
-                "pass input_vectors (batch, dim), or search through amer.search.Searcher, which makes them."
+                "pass input_vectors (batch, dim), or search with amer.search.Searcher, which computes them."
                 if self.config.reads_vectors
                 else "This model is not anchored and reads text only: it takes no input_vectors."
             )
         if attention_mask is not None and not attention_mask[:, -1].all():
             raise ValueError(
-                "attention_mask ends in 0: the decoder reads on from the last position, so pad on the left."
+                "attention_mask ends in 0: pad on the left, because the decoder continues from the last position."
             )
         if input_vectors is None:
             return
@@ -358,10 +361,10 @@ class AMERModel(AMERQueryEncoder):
             expected = f"(batch, {'length, ' if tokens else ''}{dim})"
             raise ValueError(f"input_vectors have shape {tuple(input_vectors.shape)}, expected {expected}.")
         if input_mask is not None and (input_mask.shape != input_vectors.shape[:2] or not input_mask[:, -1].all()):
-            raise ValueError("input_mask must be (batch, length) of the token vectors, padded on the left.")
+            raise ValueError("input_mask must have the token vectors' shape (batch, length), padded on the left.")
 
     def _check_room(self, length: int) -> None:
-        """ValueError where prompt, question and query vectors are longer than what the decoder was built for."""
+        """Raise ValueError if prompt, question and query vectors need more positions than the decoder has."""
         most = positions_of(self.config)
         if most is not None and length > most:
             raise ValueError(f"Prompt, question and query vectors take {length} positions, the decoder has {most}.")
@@ -373,12 +376,12 @@ class AMERModel(AMERQueryEncoder):
         input_vectors: torch.Tensor | None,
         input_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of text, vectors, or both."""
+        """Input embeddings `(batch, length, hidden)` and mask `(batch, length)` of the text, the vectors, or both."""
         parts, masks = [], []
         if input_ids is not None:
             parts.append(self.get_input_embeddings()(input_ids))
             masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
-        if input_vectors is not None and input_mask is not None:  # the one goes with the other
+        if input_vectors is not None and input_mask is not None:  # both are given, or neither
             parts.append(self._project(input_vectors if self.config.token_vectors else input_vectors[:, None]))
             masks.append(input_mask)
         inputs, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
@@ -388,7 +391,7 @@ class AMERModel(AMERQueryEncoder):
         return inputs, mask
 
     def _source(self, input_vectors: torch.Tensor | None, input_mask: torch.Tensor | None) -> _Source | None:
-        """What the outputs of an anchored model start from."""
+        """The vectors from which an anchored model makes its anchors; None for other models."""
         if self.config.anchor is None or input_vectors is None or input_mask is None:
             return None
         vectors = input_vectors.float()
@@ -399,13 +402,13 @@ class AMERModel(AMERQueryEncoder):
         return _Source(vectors, input_mask)
 
     def _window_ends_within(self, prefix_ids: torch.Tensor, input_ids: torch.Tensor, further: int) -> bool:
-        """Whether some layers do not see all of a prompt: their window counts padding, so none may lie inside."""
+        """Whether a sliding window is shorter than the input; it counts padding, so no padding may lie inside."""
         window = getattr(self.config.text_config, "sliding_window", None)
         length = prefix_ids.shape[1] + input_ids.shape[1] + further
         return window is not None and window < length
 
     def _read_prefix(self, prefix_ids: torch.Tensor | None, mask: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-        """A cache that holds the shared prefix, read once for all rows and kept for later calls; its mask, too."""
+        """A cache that holds the shared prefix, and the mask extended by it; the prefix stays cached across calls."""
         if prefix_ids is None:
             return DynamicCache(config=self.backbone.config), mask
 
@@ -416,7 +419,7 @@ class AMERModel(AMERQueryEncoder):
         return cache, torch.cat([mask.new_ones(len(mask), prefix_ids.shape[1]), mask], dim=1)
 
     def _read(self, inputs: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
-        """Hidden states `(batch, length, hidden)` of the new inputs; the mask covers what the cache holds too."""
+        """Hidden states `(batch, length, hidden)` of the new inputs; the mask also covers the cached positions."""
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
         return self.backbone(
             inputs_embeds=inputs,
@@ -427,7 +430,7 @@ class AMERModel(AMERQueryEncoder):
         ).last_hidden_state
 
     def _emit(self, hidden: torch.Tensor, source: _Source | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Hidden states `(batch, n, hidden)` -> query embeddings `(batch, n, dim)`, and weights of a token anchor."""
+        """Hidden states `(batch, n, hidden)` -> query embeddings `(batch, n, dim)` and the token anchor's weights."""
         correction = self.output_projection(hidden / self.scale)
         if source is None:
             return normalize(correction, dim=-1), None
@@ -449,7 +452,7 @@ class AMERModel(AMERQueryEncoder):
         source: _Source | None,
         teacher: _Teacher,
     ) -> torch.Tensor:
-        """One vector after another, each read before the next: `(batch, 1, hidden)` -> `(batch, count, hidden)`."""
+        """Emit one vector after another and read each: `(batch, 1, hidden)` -> `(batch, count, hidden)`."""
         states = [first]
         for step in range(count - 1):
             predicted, _ = self._emit(states[-1], source)
@@ -466,7 +469,7 @@ class AMERModel(AMERQueryEncoder):
         source: _Source | None,
         teacher: _Teacher,
     ) -> torch.Tensor:
-        """As `_decode`, for training: predictions are made without gradient, then all that is fed is read at once."""
+        """`_decode` for training: predict without gradient, then read all fed-back vectors in one pass."""
         if count == 1:
             return first
 
@@ -480,14 +483,17 @@ class AMERModel(AMERQueryEncoder):
         return torch.cat([first, rest], dim=1)
 
     def _gradients_may_pass_the_cache(self) -> bool:
-        """Not under gradient checkpointing, whose layers drop the cache without a word; nor where weights are sharded
-        (FSDP2): they are gathered for gradients that enter a layer by its output, and not by the cache."""
+        """False under gradient checkpointing and under FSDP2.
+
+        With gradient checkpointing, layers silently drop the cache. FSDP2 gathers sharded weights for gradients that
+        enter a layer through its output, but not for those that enter through the cache.
+        """
         checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
         sharded = any(kind.__name__ == "FSDPModule" for kind in type(self).__mro__)
         return not checkpointing and not sharded
 
     def _roll_out_anew(self, count: int, teacher: _Teacher, questions: _Questions) -> torch.Tensor:
-        """What is fed back, `(batch, count, dim)`, predicted in evaluation mode, where there is a cache."""
+        """The vectors to feed back, `(batch, count, dim)`, predicted in evaluation mode, which has a cache."""
 
         def predict() -> torch.Tensor:
             return self.forward(
@@ -506,16 +512,18 @@ class AMERModel(AMERQueryEncoder):
         finally:
             self._feeds_back = False
             self.train()
-        torch.clear_autocast_cache()  # older torch would hand out again what it cast without gradient
+        torch.clear_autocast_cache()  # older torch would reuse casts made without gradient
         return fed
 
     def _read_at_once(
         self, prefix_ids: torch.Tensor | None, inputs: torch.Tensor, mask: torch.Tensor, appended: torch.Tensor | None
     ) -> torch.Tensor:
-        """Questions and what is appended, `(batch, n, hidden)`, in one pass; without a cache where gradients may pass.
+        """Read the questions and the appended inputs `(batch, n, hidden)` in one pass.
+
+        The pass uses the prompt cache only if no gradient can flow.
 
         Returns:
-            the states `(batch, length + n, hidden)` at the question without the prefix, and at each appended input.
+            The states `(batch, length + n, hidden)` at the question without the prefix and at each appended input.
         """
         count = 0 if appended is None else appended.shape[1]
         if prefix_ids is not None and appended is not None and not self.training and not torch.is_grad_enabled():
@@ -530,7 +538,7 @@ class AMERModel(AMERQueryEncoder):
         return self._read(torch.cat(parts, dim=1), mask, None)[:, -inputs.shape[1] - count :]
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode; what was kept of the prompt is forgotten, for weights will change."""
+        """Set training mode. Training drops the cached prompt, because the weights will change."""
         if mode:
             self._prompt_cache.drop()
         return super().train(mode)
@@ -544,10 +552,10 @@ class AMERModel(AMERQueryEncoder):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if self.config.anchored and module is self.output_projection:
-            init.zeros_(module.weight)  # untrained, the output is the anchor
+            init.zeros_(module.weight)  # the untrained output is the anchor
         if self.config.anchor == "tokens":
             if module is self.token_anchor.query:
-                init.zeros_(module.weight)  # untrained, the anchor is the mean of the tokens
+                init.zeros_(module.weight)  # the untrained anchor is the mean of the tokens
             if module in (self.token_anchor.key, self.token_anchor.state_key):
                 init.normal_(module.weight, std=module.in_features**-0.5)
 
@@ -555,7 +563,7 @@ class AMERModel(AMERQueryEncoder):
 def _with_prefix(
     prefix_ids: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The shared prefix put before every question, all padding before the prefix: ids and mask `(batch, all)`."""
+    """Ids and mask `(batch, all)` with the prefix before every question, and all padding before the prefix."""
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     prefix = prefix_ids.expand(len(input_ids), -1)
     ids, mask = torch.cat([prefix, input_ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
@@ -564,5 +572,5 @@ def _with_prefix(
 
 
 def _extended(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """The mask with `count` more positions, all read."""
+    """The mask with `count` more positions, all ones."""
     return torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)

@@ -1,9 +1,9 @@
-"""Questions of several parts: where each part begins and ends, and a vector for each that is read by itself.
+"""Split a question into its parts, and compute one vector per part.
 
 The encoder reads the whole question, and a small transformer labels its words from the states of several layers. Then
-encoder and decoder read every part alone, as a question of its own: its vector carries nothing of what the other parts
-say, as the token vectors of the whole question do. What the parts share is added at the end, as a share of the whole
-question's vector.
+encoder and decoder read each part by itself, as a separate question. A part's vector therefore holds nothing of the
+other parts, unlike the token vectors of the whole question. At the end, a share of the whole question's vector adds
+the context that the parts have in common.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .anchors_amer import WordWeight, word_weights
 from .configuration_amer import AMERConfig
 from .encoder_amer import DEPTHS, QuestionEncoder, TokenVectors, like_lengths, pad_tokens
 
-GROUP = 4096  # questions whose parts are read together
-WORD_DROPOUT = 0.1  # words that the labeller does not get to see in training
+GROUP = 4096  # number of questions whose parts are read together
+WORD_DROPOUT = 0.1  # share of words hidden from the labeller in training
 NUM_LABELS = 3
 OUTSIDE, BEGINS, INSIDE = range(NUM_LABELS)
-"""What a token is to the parts of its question: the classes of `part_logits`."""
+"""The labels of a token: the classes of `part_logits`."""
 BEFORE = {OUTSIDE: (OUTSIDE, BEGINS, INSIDE), BEGINS: (OUTSIDE,), INSIDE: (BEGINS, INSIDE)}
-"""What the word before may be. So at least one word or mark stands between two parts."""
+"""The labels allowed for the previous word. At least one word or mark therefore separates two parts."""
 
 
 class PartLabeller(nn.Module):
-    """Says of each token of a question whether it begins a part, is inside one, or outside.
+    """Labels each token of a question: begins a part, inside a part, or outside.
 
-    A transformer of the decoder's shape, in which every token sees the whole question. It reads the encoder's
-    states at several depths: the first layers know the words, those in the middle the grammar, and the last, made for
-    meaning, hide both.
+    It is a transformer with the decoder's shape, but every token sees the whole question. It reads the encoder's
+    states at several depths, because the first layers know the words and the middle ones the grammar, while the last
+    ones, trained for meaning, hide both.
     """
 
     def __init__(self, config: AMERConfig) -> None:
@@ -52,16 +52,16 @@ class PartLabeller(nn.Module):
         """Logits `(questions, words, 3)` of the labels.
 
         Args:
-            words: `(questions, words, DEPTHS * dim)` of `QuestionEncoder.encode_depths`, padded on the left.
-            mask: `(questions, words)`, 0 on padding; all ones if not given.
+            words: `(questions, words, DEPTHS * dim)` states from `QuestionEncoder.encode_depths`, padded on the left.
+            mask: `(questions, words)`, 0 on padding. Default: all ones.
 
         Raises:
-            ValueError: states of another size.
+            ValueError: the states have another size.
         """
         if words.shape[-1] != self.input_projection.in_features:
             raise ValueError(
                 f"The words have {words.shape[-1]} entries each, expected {self.input_projection.in_features}: pass "
-                "what QuestionEncoder.encode_depths makes of the questions."
+                "the states from QuestionEncoder.encode_depths."
             )
         mask = torch.ones_like(words[..., 0], dtype=torch.long) if mask is None else mask
         inputs = self.input_projection(self.word_dropout(words.to(self.input_projection.weight.dtype)))
@@ -77,7 +77,7 @@ class PartLabeller(nn.Module):
 
 
 class SplittingModel(Protocol):
-    """What is asked here of an [`AMERModel`], which this file does not import, for the model imports it."""
+    """The parts of `AMERModel` that this file uses. It cannot import the class: the model imports this file."""
 
     config: AMERConfig
 
@@ -91,12 +91,12 @@ class SplittingModel(Protocol):
 
 
 class Part(NamedTuple):
-    """A part of a question, which has a query vector of its own.
+    """A part of a question, with its own query vector.
 
     Attributes:
-        text: as it stands in the question.
-        start: its first character.
-        end: the character after its last.
+        text: the part's text in the question.
+        start: index of its first character.
+        end: index after its last character.
     """
 
     text: str
@@ -107,17 +107,18 @@ class Part(NamedTuple):
 def find_parts(
     question: str, logits: torch.Tensor, offsets: torch.Tensor, words: torch.Tensor, most: int
 ) -> list[Part]:
-    """Cut a question where the model says that parts begin and end; never inside a word.
+    """Split a question according to the model's labels; never inside a word.
 
     Args:
         question: the text.
-        logits: `(length, 3)` of `OUTSIDE`, `BEGINS` and `INSIDE`, for each token. A word has those of its first.
+        logits: `(length, 3)` logits of `OUTSIDE`, `BEGINS` and `INSIDE` for each token. The first token of a word
+            decides.
         offsets: `(length, 2)` characters of each token.
-        words: `(length,)` word of each token, -1 for none.
-        most: parts. The last of them reaches to the end of those that are too many.
+        words: `(length,)` number of each token's word, -1 for tokens outside words.
+        most: maximum number of parts. The last one extends over all further parts.
 
     Returns:
-        at least one part, in the order of the question: the whole question where no word is in a part.
+        At least one part, in the order of the question. If no word is in a part, the whole question is the part.
     """
     pieces = _words_and_marks(question, offsets.tolist(), words.tolist())
     labels = likeliest_labels(logits.log_softmax(dim=-1)[[token for token, _, _ in pieces]].tolist())
@@ -134,11 +135,11 @@ def find_parts(
 
 
 def likeliest_labels(log_probabilities: Sequence[Sequence[float]]) -> list[int]:
-    """The likeliest labels of all words together, of those sequences that `BEFORE` allows (Viterbi).
+    """The most likely sequence of labels among those that `BEFORE` allows (Viterbi).
 
-    A part that begins after "and" then needs both: that the part begins, and that the "and" is outside.
+    A new part after "and" is then likely only if a part is likely to begin and the "and" is likely to be outside.
     """
-    best, steps = [0.0, -inf, -inf], []  # as if a word outside came first
+    best, steps = [0.0, -inf, -inf], []  # start as after a word outside
     for own in log_probabilities:
         step = [max(BEFORE[label], key=best.__getitem__) for label in range(NUM_LABELS)]
         best = [best[before] + score for before, score in zip(step, own, strict=True)]
@@ -150,7 +151,7 @@ def likeliest_labels(log_probabilities: Sequence[Sequence[float]]) -> list[int]:
 
 
 def _words_and_marks(question: str, offsets: list[list[int]], words: list[int]) -> list[tuple[int, int, int]]:
-    """First token, first character and the one after the last, of each word and of each mark beside it."""
+    """First token, first character and end character of each word and of each mark beside it."""
     found: list[tuple[int, int, int]] = []
     word_before = -1
     for token, ((start, end), word) in enumerate(zip(offsets, words, strict=True)):
@@ -164,18 +165,18 @@ def _words_and_marks(question: str, offsets: list[list[int]], words: list[int]) 
 
 
 def tokens_within(span: Sequence[int], offsets: torch.Tensor) -> torch.Tensor:
-    """`(length,)` bool, which tokens with `offsets (length, 2)` share a character with the span [first, last)."""
+    """`(length,)` bool, True for tokens that share a character with the span [first, last); `offsets (length, 2)`."""
     first, last = span
     start, end = offsets.T
     return (start < last) & (end > first) & (start < end)
 
 
 def part_labels(spans: list[list[int]], offsets: torch.Tensor) -> torch.Tensor:
-    """The labels `(length,)` of tokens with `offsets (length, 2)`, where the parts of the question are known.
+    """The labels `(length,)` of tokens with `offsets (length, 2)`, given the parts of the question.
 
     Args:
-        spans: of each part, its first character and the one after its last.
-        offsets: empty for special tokens, which are outside.
+        spans: for each part, its first character and the index after its last.
+        offsets: characters of each token; an empty range for special tokens, which are outside.
     """
     labels = torch.full_like(offsets[:, 0], OUTSIDE)
     for span in spans:
@@ -197,7 +198,7 @@ def encode_parts(
         known = dict(zip(part_texts, _read(model, part_texts, batch_size), strict=True))
         for own, question in zip(parts, whole, strict=True):
             vectors = torch.stack([known[part.text] for part in own])
-            several = len(own) > 1  # one part is the question, and has its vector already
+            several = len(own) > 1  # a single part needs no context
             all_vectors.append(normalize(vectors + several * model.config.context_weight * question, dim=-1))
         all_parts += parts
     return all_parts, all_vectors
@@ -224,7 +225,7 @@ def _split(
 
 
 def attribute_parts(model: SplittingModel, question: str, most: int) -> list[list[WordWeight]]:
-    """For each part of the question the weights of its words in the anchor of its vector."""
+    """For each part of the question, the weights of its words in the anchor of its vector."""
     found = []
     for part in split(model, [question], most, 1)[0]:
         (tokens,) = model.document_encoder.encode_tokens([part.text])
@@ -238,7 +239,7 @@ def attribute_parts(model: SplittingModel, question: str, most: int) -> list[lis
 
 
 def _read(model: SplittingModel, texts: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-    """Of each text its vector `(dim,)`."""
+    """The vector `(dim,)` of each text."""
     tokens = model.document_encoder.encode_tokens(texts, batch_size)
     vectors: dict[int, torch.Tensor] = {}
     for rows, padded, mask in _batches(model, tokens, batch_size):
@@ -250,7 +251,7 @@ def _read(model: SplittingModel, texts: Sequence[str], batch_size: int) -> list[
 def _batches(
     model: SplittingModel, tokens: Sequence[TokenVectors], batch_size: int
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Rows, padded vectors `(batch, length, dim)` and mask of texts of about one length, on the model's device."""
+    """Rows, padded vectors `(batch, length, dim)` and mask of each batch of similar lengths, on the model's device."""
     for rows in like_lengths([len(text.vectors) for text in tokens], batch_size, model.device):
         padded, mask = pad_tokens([tokens[row].vectors for row in rows])
         yield rows, padded.to(model.device), mask.to(model.device)

@@ -1,7 +1,8 @@
-"""Where an AMER model comes from and where it goes: a base, a folder, the Hub.
+"""Build an AMER model from a base, load and save it in a folder, and publish it on the Hub.
 
-A saved adapter holds LoRA and projections; the frozen base is fetched from where it always was, at the commit the
-adapter was trained on. What does not fit is refused: a retriever with random weights in it looks like a working one.
+A saved adapter holds LoRA and projections. Loading it fetches the frozen base from its original source, at the commit
+that the adapter was trained on. Weights that do not fit are an error, because a retriever with random weights in it
+looks like a working one.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ EMISSION_FIELDS = (
     "max_query_length",
 )  # fmt: skip
 AUTO_CLASS_OPTIONS = ("_from_auto", "_from_pipeline", "adapter_kwargs")
-EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which is not saved
+EXACT_LORA_STARTS = (True, False, "gaussian", "orthogonal")  # other values change the base, which is not saved
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 OWN_PARTS = (
     "input_projection", "output_projection", "token_anchor", "query_tokens", "stop_projection", "part_labeller",
 )  # fmt: skip
-HEAD_SIZE = 32  # of the attention heads of a decoder from scratch
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, what a file may hold
+HEAD_SIZE = 32  # size of the attention heads of a decoder from scratch
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, exceeded quota, exceeded file size
 NOTHING = type(None)
 FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "text_config": (dict,),
@@ -70,12 +71,14 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
     **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
 }
-CODE = {file.name: sha256(file) for file in sorted(Path(__file__).parent.glob("*_amer.py"))}  # as it was imported
+CODE = {
+    file.name: sha256(file) for file in sorted(Path(__file__).parent.glob("*_amer.py"))
+}  # the code that was imported
 ONE_FILE = 2**62  # bytes: an adapter is never cut into shards
 
 
 class AMERPreTrainedModel(PreTrainedModel):
-    """Building, loading, saving and publishing of [`AMERModel`]; the computation is there."""
+    """Builds, loads, saves and publishes [`AMERModel`], which adds the computation."""
 
     config_class = AMERConfig
     base_model_prefix = "backbone"
@@ -87,7 +90,7 @@ class AMERPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = [*OWN_PARTS]  # noqa: RUF012  (a list: 5.0 drops a set)
 
-    # Of AMERModel, which every model is.
+    # Attributes of AMERModel, the only subclass.
     config: AMERConfig
     backbone: PreTrainedModel
     input_projection: nn.Linear
@@ -118,29 +121,31 @@ class AMERPreTrainedModel(PreTrainedModel):
         revision: str | None = None,
         **kwargs: Any,
     ) -> Self:
-        """A new AMER model on a pretrained decoder, its projections untrained.
+        """Build a new AMER model on a pretrained decoder, with untrained projections.
 
         Args:
-            base_model_name_or_path: a decoder LM on the Hub or in a folder, with its tokenizer. Of a folder the whole
-                path is recorded, and a saved adapter needs it there.
+            base_model_name_or_path: a decoder LM with its tokenizer, on the Hub or in a folder. The configuration
+                records the absolute path of a folder, and a saved adapter needs the base there.
             document_dim: size of the document embeddings.
             num_query_vectors: m at inference.
-            lora: keyword arguments of `peft.LoraConfig`; None trains the whole decoder.
+            lora: keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
             anchor: see [`AMERConfig`].
             reads_text: False for questions that are vectors only (the synthetic study, paper §5).
-            prompt_template: the prompt with `{query}` in it; by default the paper's instruction in the chat template.
+            prompt_template: the prompt with `{query}` in it. Default: the paper's instruction in the chat template.
             document_encoder: identity of the document encoder.
-            revision: commit, tag or branch of the base; the commit it stands for is recorded.
+            revision: commit, tag or branch of the base; the configuration records the commit.
             kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions`,
-                `encoder_weight` and `max_query_length` of [`AMERConfig`]; all others are passed on to
+                `encoder_weight` and `max_query_length` of [`AMERConfig`]. All others go to
                 `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
-            OSError: the base model is not there, not in safetensors, or has no tokenizer.
-            ValueError: LoRA options that change weights an adapter does not save; a base that needs its own code.
+            OSError: the base model cannot be found, is not in safetensors, or has no tokenizer.
+            ValueError: the LoRA options change weights that an adapter does not save, or the base needs its own code.
         """
         if kwargs.pop("trust_remote_code", False):
-            raise ValueError("A base model that needs its own code is not supported: leave out trust_remote_code.")
+            raise ValueError(
+                "AMER does not support a base model that needs its own code: leave out trust_remote_code."
+            )
         fields = {name: kwargs.pop(name) for name in EMISSION_FIELDS if name in kwargs}
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         commit = _commit(base_model_name_or_path, revision, hub_options)
@@ -180,23 +185,23 @@ class AMERPreTrainedModel(PreTrainedModel):
         encoder_weight: float = 0.0,
         document_encoder: dict[str, Any] | None = None,
     ) -> Self:
-        """AMER-mini: a new model whose decoder is small, untrained, and reads the encoder's token vectors.
+        """Build AMER-mini: a new model with a small untrained decoder that reads the encoder's token vectors.
 
         Args:
             document_dim: size of the document embeddings.
-            num_query_vectors: m at inference, where the stop score does not choose it.
-            layers: of the decoder.
-            width: of the decoder, a multiple of 32.
-            anchor: see [`AMERConfig`], as for all that follow.
-            emission: how vectors are made.
+            num_query_vectors: m at inference, unless the model chooses it.
+            layers: number of layers of the decoder.
+            width: hidden size of the decoder, a multiple of 32.
+            anchor: see [`AMERConfig`] for this and all following arguments.
+            emission: "autoregressive" or "one_pass".
             stop_score: whether the model can choose m.
-            max_query_vectors: the most it may choose.
-            splits_questions: whether the model marks the parts of a question and reads each by itself.
-            encoder_weight: how much of the encoder's own vector is added to each vector.
+            max_query_vectors: maximum m.
+            splits_questions: whether the model finds the parts of a question and reads each by itself.
+            encoder_weight: weight of the encoder's own vector, added to each vector.
             document_encoder: identity of the document encoder.
 
         Raises:
-            ValueError: a width that is not a multiple of 32, and what [`AMERConfig`] refuses.
+            ValueError: the width is not a multiple of 32, or [`AMERConfig`] refuses the settings.
         """
         if width < HEAD_SIZE or width % HEAD_SIZE:
             raise ValueError(f"width must be a multiple of {HEAD_SIZE}, got {width}.")
@@ -231,23 +236,23 @@ class AMERPreTrainedModel(PreTrainedModel):
         start = lora.get("init_lora_weights", True)
         if start not in EXACT_LORA_STARTS:
             raise ValueError(
-                f"init_lora_weights={start!r} changes the base's weights, which an adapter does not hold: choose "
+                f"init_lora_weights={start!r} changes the base's weights, which an adapter does not save: choose "
                 f"one of {EXACT_LORA_STARTS}."
             )
         self.backbone.requires_grad_(False)
-        # Not by the backbone's `add_adapter`, which asks for a newer PEFT with every version of transformers.
+        # The backbone's `add_adapter` would need a newer PEFT with every version of transformers.
         inject_adapter_in_model(LoraConfig(**lora), self.backbone)
         for name, parameter in self.backbone.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
             elif parameter.requires_grad:
                 raise ValueError(
-                    f"With lora={lora} the decoder's {name} would be trained, but an adapter holds LoRA "
+                    f"With lora={lora} training would update the decoder's {name}, but an adapter holds LoRA "
                     "matrices only: leave out `bias` and `modules_to_save`, or train the whole decoder (lora=None)."
                 )
 
     def _refresh_keys_to_ignore(self) -> None:
-        """Keep the frozen base out of saved adapters; the Trainer then also knows that it may be missing on resume."""
+        """Keep the frozen base out of saved adapters, and let the Trainer resume without it."""
         frozen = (key for key in self.state_dict() if key.startswith("backbone.") and "lora_" not in key)
         self._keys_to_ignore_on_save = set(frozen) if self.config.weights == "adapter" else set()
 
@@ -298,28 +303,28 @@ class AMERPreTrainedModel(PreTrainedModel):
         document_encoder_path: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """Load a trained model; an adapter fetches its base from where the configuration says, at its pinned commit.
+        """Load a trained model. For an adapter, this also loads its base at the pinned commit.
 
-        Nothing is written, but what is remembered of large files in the user's cache. In a folder where a save was
-        cut short, the complete new model is read if the save had been decided, else the old one.
+        Loading writes nothing except notes on large files in the user's cache. If a save into the folder was
+        interrupted, this method reads the new model if it is complete, else the old one.
 
-        Every field of the configuration can be overridden here; with another `base_model_name_or_path` the pinned
-        commit does not hold: `base_model_revision` can name one, and what it stands for today is pinned. The decoder
-        comes back in the precision it was trained in, unless `dtype` says otherwise. `revision` and `subfolder` are of
-        this model alone; `token`, `cache_dir` and `local_files_only` are for both; what else there is (`device_map`,
-        `attn_implementation`, `quantization_config`, ...) is for the decoder. Code of a base model is never run,
-        whatever `trust_remote_code` says of this one.
+        Keyword arguments override fields of the configuration. The pinned commit does not apply to another
+        `base_model_name_or_path`; `base_model_revision` may name its revision, whose commit is then pinned. The
+        decoder has the precision it was trained in, unless `dtype` gives another. `revision` and `subfolder` apply to
+        this model only; `token`, `cache_dir` and `local_files_only` also apply to the base; all other options
+        (`device_map`, `attn_implementation`, `quantization_config`, ...) apply to the decoder. Custom code of a base
+        model never runs, even with `trust_remote_code`.
 
         Args:
-            verify: read every weights file again, whatever is remembered of it (see `checksums_amer.py`); encode the
-                model's probe and refuse a model that does not reproduce it (see [`Probe`]).
-            document_encoder_path: folder of the document encoder's weights, which an anchored model needs for
-                questions given as text; by default they come from the Hub, at the first such question.
+            verify: read every weights file again, even if the cache knows it (see `checksums_amer.py`). Also encode
+                the model's probe, and refuse a model that does not reproduce it (see [`Probe`]).
+            document_encoder_path: folder of the document encoder's weights, which an anchored model needs to read
+                questions in text. Default: the Hub, at the first such question.
 
         Raises:
-            OSError: a file of the model or its base is not there, or not what was saved; names the file.
-            ValueError: the weights file lacks a tensor, holds a foreign one, or one of another shape; the probe is
-                not reproduced.
+            OSError: a file of the model or its base is missing, or differs from the saved file; the message names it.
+            ValueError: the weights file lacks a tensor, or has an unknown one or one of another shape; or the model
+                does not reproduce its probe.
         """
         _check_options(config, kwargs)
         _check_code(pretrained_model_name_or_path)
@@ -336,26 +341,27 @@ class AMERPreTrainedModel(PreTrainedModel):
             saved, _ = AMERConfig.get_config_dict(where, **place, **hub_options)
         except (OSError, RecursionError) as error:
             raise OSError(
-                f"The AMER model {str(where)!r} could not be opened: give a folder that holds one, or the name of one "
-                f"on the Hub that you can reach. ({error})"
+                f"The AMER model {str(where)!r} could not be opened: give a folder with a model, or the name of a "
+                f"model on the Hub that this machine can reach. ({error})"
             ) from error
         if saved.get("model_type") != "amer":  # a folder without config.json would get a configuration of defaults
             raise OSError(
-                f"{where} holds no AMER model: its config.json is missing or that of {saved.get('model_type')!r}."
+                f"{where} holds no AMER model: its config.json is missing or has the model_type "
+                f"{saved.get('model_type')!r}, not 'amer'."
             )
         _check_types(where, saved)
         if config is None:
             try:
                 config, kwargs = AMERConfig.from_pretrained(where, return_unused_kwargs=True, **place, **kwargs)
             except (TypeError, AttributeError, KeyError) as error:
-                raise ValueError(f"The config.json of {where} has a field of another type ({error}).") from error
+                raise ValueError(f"The config.json of {where} has a field of the wrong type ({error}).") from error
         check_files(where, saved, verify, **place, **hub_options)
         if config.weights == "full":
             options = {**hub_options, **kwargs, **decoder_options, **place, "revision": revision or "main"}
             options |= {"use_safetensors": True, "output_loading_info": True}
-            options |= {"ignore_mismatched_sizes": True}  # to refuse them by name
+            options |= {"ignore_mismatched_sizes": True}  # mismatched sizes are refused below, by name
             loading: Any = super().from_pretrained(where, *model_args, config=config, **options)
-            model, info = loading  # not the model alone, as transformers annotates it
+            model, info = loading  # a pair, although transformers annotates a model
             _refuse(where, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         else:
             model = cls._on_base(config, saved, hub_options, {**hub_options, **kwargs, **decoder_options})
@@ -374,10 +380,10 @@ class AMERPreTrainedModel(PreTrainedModel):
     def _on_base(
         cls, config: AMERConfig, saved: dict[str, Any], hub_options: dict[str, Any], options: dict[str, Any]
     ) -> Self:
-        """The model of a configuration on its base, which may be another than the saved one; its LoRA untrained."""
+        """A model with untrained LoRA on the configuration's base, which may differ from the saved one."""
         base, commit = config.base_model_name_or_path, config.base_model_revision
         if base != saved.get("base_model_name_or_path") and commit == saved.get("base_model_revision"):
-            commit = None  # the pin is a commit of the other base
+            commit = None  # the pinned commit belongs to the saved base
         config.base_model_revision = commit = _commit(base, commit, hub_options)
         options = {"dtype": config.text_config.dtype or "auto", **options, "revision": commit}
         return cls(config, _load_base(base, **options))._place_projections().eval()
@@ -408,30 +414,32 @@ class AMERPreTrainedModel(PreTrainedModel):
         max_shard_size: int | str = "50GB",
         **kwargs: Any,
     ) -> None:
-        """Save everything that `AutoModel.from_pretrained(..., trust_remote_code=True)` needs, all of it or nothing.
+        """Save all files that `AutoModel.from_pretrained(..., trust_remote_code=True)` needs, in one step.
 
-        Configuration, code, weights, tokenizer and a probe; an adapter without its base. Other files in the folder
-        stay, but an `adapter/` of earlier weights. For the decoder's LoRA in the format of PEFT, see `export_peft`.
+        The files are configuration, code, weights, tokenizer and a probe; an adapter is saved without its base. Other
+        files in the folder stay, except an `adapter/` of earlier weights. To save the decoder's LoRA in PEFT's format,
+        see `export_peft`.
 
         Args:
             save_directory: the folder; a model in it is replaced.
-            is_main_process: False on the processes that only take part in gathering the weights.
-            state_dict: weights to save in place of the model's own, gathered from shards. Then no probe is written:
-                it would be taken with other weights, or wait for processes that are not here.
-            push_to_hub: push afterwards, as `push_to_hub` does with what else is given (`repo_id`, `token`, ...).
-            max_shard_size: of a model that holds every weight.
-            kwargs: for `push_to_hub`; `save_function`, `safe_serialization=True` and `token`, which other libraries
-                pass to every model, have no effect on a save.
+            is_main_process: False on processes that only help to gather the weights.
+            state_dict: weights to save in place of the model's own, gathered from shards. No probe is then written,
+                because it would use other weights, or wait for processes that do not take part.
+            push_to_hub: call `push_to_hub` afterwards, with the other arguments (`repo_id`, `token`, ...).
+            max_shard_size: maximum size of a file, for a model that holds every weight.
+            kwargs: arguments of `push_to_hub`. `save_function`, `safe_serialization=True` and `token`, which other
+                libraries pass to every model, have no effect on a save.
 
         Raises:
-            OSError: the disk is full, for example; the folder then holds what it held before.
-            TypeError: an argument that is neither of a save nor of a push.
-            ValueError: the query vectors are NaN or infinite; `push_to_hub` with a `state_dict`; pickled weights.
+            OSError: the model cannot be written, for example because the disk is full; the folder stays as it was.
+            TypeError: an unknown argument.
+            ValueError: the query vectors are NaN or infinite, `push_to_hub` comes with a `state_dict`, or
+                `safe_serialization` is False.
         """
         _check_save_options(kwargs, self.push_to_hub if push_to_hub else None)
         if push_to_hub and state_dict is not None:
             raise ValueError(
-                "push_to_hub=True pushes the model's own weights, not state_dict: save, load and then push."
+                "push_to_hub=True pushes the model's own weights, not state_dict: save, load, and then push."
             )
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
@@ -443,9 +451,9 @@ class AMERPreTrainedModel(PreTrainedModel):
         base = self.config.base_model_name_or_path
         if is_main_process and self.config.weights == "adapter" and base is not None and os.path.isdir(base):
             logger.warning_once(
-                f"The saved adapter needs its base in {base}: without that folder it cannot be loaded."
+                f"The saved adapter needs its base in {base}: keep that folder, or the adapter cannot be loaded."
             )
-        # Each process needs a folder while the weights are gathered; only the main one keeps what is in it.
+        # Each process needs a folder to gather the weights; only the main one keeps it.
         staging = staged(save_directory) if is_main_process else tempfile.TemporaryDirectory()
         with _named_when_full(save_directory), staging as folder:
             folder = Path(folder)
@@ -462,12 +470,12 @@ class AMERPreTrainedModel(PreTrainedModel):
             self.config.checksums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
             self.config.save_pretrained(folder)
             seal(folder)
-            for file in folder.rglob("*.safetensors"):  # written readable to their owner alone
+            for file in folder.rglob("*.safetensors"):  # they are created readable for their owner only
                 file.chmod((folder / "config.json").stat().st_mode)
 
     @contextmanager
     def _own_class(self) -> Iterator[None]:
-        """FSDP2 gives the model a class of its own, whose code would be saved in place of ours."""
+        """Undo the class that FSDP2 gives the model, whose code would otherwise be saved in place of ours."""
         sharded = type(self)
         if sharded.__module__.startswith("torch."):
             self.__class__ = next(cls for cls in sharded.__mro__[1:] if cls.__name__ == "AMERModel")
@@ -477,30 +485,30 @@ class AMERPreTrainedModel(PreTrainedModel):
             self.__class__ = sharded
 
     def export_peft(self, directory: str | os.PathLike[str]) -> None:
-        """Write the decoder's LoRA as PEFT keeps it, for those who want the adapted decoder alone.
+        """Write the decoder's LoRA in PEFT's format, for use of the adapted decoder alone.
 
-        `PeftModel.from_pretrained(base, directory)` gives the decoder's hidden states, without the projections that
-        make query vectors of them. The matrices are in the decoder's precision, as PEFT's users load them.
+        `PeftModel.from_pretrained(base, directory)` then gives the decoder's hidden states, without the projections
+        that turn them into query vectors. The matrices are in the decoder's precision.
 
         Args:
-            directory: gets `adapter_config.json` and `adapter_model.safetensors`; not the root of a saved AMER model,
-                whose repository transformers would then load as the plain base.
+            directory: folder for `adapter_config.json` and `adapter_model.safetensors`. It must not be the folder of a
+                saved AMER model, which transformers would then load as the plain base.
 
         Raises:
             ValueError: the model has no LoRA, or `directory` holds a saved model.
         """
         if self.config.weights != "adapter":
-            raise ValueError("This model holds every weight and no LoRA: there is nothing to export for PEFT.")
+            raise ValueError("This model holds every weight and has no LoRA: there is nothing to export for PEFT.")
         if Path(directory, "config.json").exists():
             raise ValueError(
-                f"{directory} holds a saved model, which transformers would load as its base with adapter_config.json "
-                "beside it: choose another directory, such as its subfolder adapter."
+                f"{directory} holds a saved model. With an adapter_config.json in it, transformers would load the "
+                "base instead: choose another directory, such as its subfolder adapter."
             )
         config = copy.deepcopy(vars(self.backbone)["peft_config"]["default"])
         config.base_model_name_or_path = self.config.base_model_name_or_path
         config.revision = self.config.base_model_revision
         config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
-        if isinstance(config.target_modules, set):  # whose order would differ from process to process
+        if isinstance(config.target_modules, set):  # the order of a set differs between processes
             config.target_modules = sorted(config.target_modules)
         config.save_pretrained(directory)
         lora = {
@@ -513,7 +521,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         file.chmod(Path(directory, "adapter_config.json").stat().st_mode)  # written readable to their owner alone
 
     def _save_sentence_transformers(self, folder: Path) -> None:
-        """What sentence-transformers reads to open the folder as a `MultiVectorEncoder`."""
+        """Write the files that let sentence-transformers open the folder as a `MultiVectorEncoder`."""
         modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers_amer.AMERModule"}]
         (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
         (folder / "config_sentence_transformers.json").write_text(
@@ -537,30 +545,29 @@ class AMERPreTrainedModel(PreTrainedModel):
         max_shard_size: int | str = "50GB",
         tags: list[str] | None = None,
     ) -> CommitInfo:
-        """Publish the model in one commit: a push cut short leaves the repository as it was.
+        """Publish the model in one commit. An interrupted push leaves the repository unchanged.
 
-        A repository that is created is private, unless `public=True` (transformers would make it public, or what the
-        organisation's default is); one that exists stays as visible as it is. Its README.md stays as it is, but for
-        `tags`; a repository without one gets a short card.
-        `amer push model` writes the whole card.
+        A new repository is private unless `public=True` (transformers would use the organisation's default, or make it
+        public). The visibility of an existing repository does not change, and its README.md only gets the `tags`. A
+        repository without README.md gets a short card. `amer push model` writes the full card.
 
         Args:
-            repo_id: name on the Hub; created when missing.
-            public: of a repository that is created: for everybody to see.
-            export_peft: also publish `adapter/`, the decoder's LoRA in the format of PEFT (see `export_peft`).
-            commit_message: of the commit.
-            commit_description: of the commit.
-            private: the same as `public`, as transformers spells it: False is public, True and None are private.
-            token: of the Hub; the one logged in with by default.
-            revision: branch; created when missing.
+            repo_id: name on the Hub; created if it does not exist.
+            public: make a newly created repository public.
+            export_peft: also publish `adapter/`, the decoder's LoRA in PEFT's format (see `export_peft`).
+            commit_message: commit message.
+            commit_description: commit description.
+            private: transformers' opposite of `public`: False is public, True and None are private.
+            token: token for the Hub. Default: that of the login.
+            revision: branch; created if it does not exist.
             create_pr: open a pull request instead of committing.
-            max_shard_size: of a model that holds every weight.
-            tags: added to the card.
+            max_shard_size: maximum size of a file, for a model that holds every weight.
+            tags: tags to add to the card.
 
         Raises:
-            OSError: nobody is logged in, or the Hub refuses.
-            ValueError: the adapter's base or the document encoder is a folder, which nobody else has; `export_peft`
-                of a model without LoRA; `public` and `private` both.
+            OSError: there is no login, or the Hub refuses the push.
+            ValueError: the adapter's base or the document encoder is a folder, which others cannot load; the model has
+                no LoRA for `export_peft`; or both `public` and `private` are True.
         """
         self.check_publishable()
         public = is_public(public, private)
@@ -583,24 +590,24 @@ class AMERPreTrainedModel(PreTrainedModel):
             )
 
     def check_publishable(self) -> None:
-        """Refuse to publish what only this machine could load.
+        """Refuse to publish a model that only this machine can load.
 
         Raises:
-            ValueError: the adapter's base or the document encoder is a folder, which nobody else has.
+            ValueError: the adapter's base or the document encoder is a folder, which others cannot load.
         """
         check_names(self.config)
 
     # -------------------------------------------------------------------------------------------------- merging
 
     def merge_and_unload(self) -> Self:
-        """Fold LoRA into the decoder: a plain model that holds every weight.
+        """Merge LoRA into the decoder. The result is a plain model that holds every weight.
 
         Raises:
-            ValueError: the decoder is quantized or in half precision, where merging would change the vectors.
+            ValueError: the decoder is quantized or in half precision, so merging would change the vectors.
         """
         if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
             raise ValueError(
-                f"Merging needs the base in float32, this one is {self.backbone.dtype}: load with dtype=torch.float32."
+                f"Merging needs the base in float32, but it is {self.backbone.dtype}: load with dtype=torch.float32."
             )
         for name, module in list(self.backbone.named_modules()):
             if isinstance(module, BaseTunerLayer):
@@ -613,23 +620,23 @@ class AMERPreTrainedModel(PreTrainedModel):
 
 
 def _check_options(config: AMERConfig | None, options: dict[str, Any]) -> None:
-    """Take out of the options of `from_pretrained` what AutoModel adds, and refuse what would not be heeded."""
+    """Remove AutoModel's additions from the options of `from_pretrained`, and refuse options without effect."""
     for key in (*AUTO_CLASS_OPTIONS, "trust_remote_code"):
         options.pop(key, None)
     if options.pop("state_dict", None) is not None or options.pop("use_safetensors", None) is False:
         raise ValueError(
-            "An AMER model is loaded from its safetensors: leave out state_dict and use_safetensors=False."
+            "AMER loads models from their safetensors files: leave out state_dict and use_safetensors=False."
         )
     if config is not None and getattr(config, "model_type", None) != "amer":
-        raise ValueError(f"config must be an AMERConfig, got {config!r}; to override a field, pass the field.")
+        raise ValueError(f"config must be an AMERConfig, got {config!r}. To override a field, pass it by name.")
     if "torch_dtype" in options:
         options["dtype"] = options.pop("torch_dtype")
 
 
 def _check_save_options(options: dict[str, Any], push: Callable[..., Any] | None) -> None:
-    """Take out of the options of `save_pretrained` what libraries pass to every model, and refuse what is unknown."""
+    """Remove the arguments that libraries pass to every `save_pretrained`, and refuse unknown ones."""
     if not options.pop("safe_serialization", True):
-        raise ValueError("An AMER model is saved in safetensors only: leave out safe_serialization=False.")
+        raise ValueError("AMER saves models in safetensors only: leave out safe_serialization=False.")
     options.pop("save_function", None)
     if push is not None:
         inspect.signature(push).bind(**{"repo_id": "", **options})
@@ -642,11 +649,11 @@ def _check_save_options(options: dict[str, Any], push: Callable[..., Any] | None
 def _check_code(where: str | os.PathLike[str]) -> None:
     """Refuse to run the code of one saved model for another.
 
-    Below some version transformers keeps the code of local folders by their names, and of two that are called alike
-    the second would run on what is left in memory of the first.
+    Older versions of transformers cache the code of local folders by folder name. A second folder of the same name
+    would then run with the code of the first.
 
     Raises:
-        OSError: this very code came with another model than the one at `where`.
+        OSError: the running code belongs to another model than the one at `where`.
     """
     if not __name__.startswith("transformers_modules."):
         return
@@ -654,26 +661,26 @@ def _check_code(where: str | os.PathLike[str]) -> None:
         file = Path(where, name)
         if file.is_file() and sha256(file) != digest:
             raise OSError(
-                f"{file} is not the code that runs here, which is of another model in a folder called "
-                f"{Path(where).name!r}: load the two in different processes, or give the folders different names."
+                f"{file} is not the code that runs here: that code came from another model, in a folder also called "
+                f"{Path(where).name!r}. Load the two in different processes, or give the folders different names."
             )
 
 
 def _lasting_name(base: str | os.PathLike[str]) -> str:
-    """A name on the Hub as it is; a folder by its whole path, which holds from everywhere."""
+    """A name on the Hub unchanged; a folder as an absolute path."""
     return os.path.abspath(base) if os.path.isdir(base) else str(base)
 
 
 def _load_tokenizer(where: str | os.PathLike[str], **options: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except Exception as error:  # tokenizers raises no other class of damaged files
+    except Exception as error:  # tokenizers raises a bare Exception for damaged files
         raise OSError(
-            f"{where} has no tokenizer that can be read, as tokenizer.json: save the decoder's there, or fetch it "
-            f"again. ({error})"
+            f"{where} has no tokenizer that can be read, such as tokenizer.json: save the decoder's tokenizer there, "
+            f"or fetch it again. ({error})"
         ) from error
     if len(tokenizer) == 0 or not tokenizer("a question", add_special_tokens=False)["input_ids"]:
-        raise OSError(f"{where} has no tokenizer, as tokenizer.json, but for an empty one: save the decoder's there.")
+        raise OSError(f"{where} has no tokenizer, only an empty one: save the decoder's tokenizer.json there.")
     return tokenizer
 
 
@@ -687,42 +694,46 @@ def _load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json, code of its own, bad options
         raise OSError(
             f"The base model {base!r} could not be loaded. Give the name of a decoder on the Hub that you can reach, "
-            f"or a folder that holds one, as base_model_name_or_path. ({error})"
+            f"or a folder with a decoder, as base_model_name_or_path. ({error})"
         ) from error
 
 
 def _commit(base: str | None, revision: str | None, hub_options: dict[str, Any]) -> str | None:
-    """The commit that a revision of a Hub repository stands for; a folder has none."""
+    """The commit of a revision in a Hub repository; None for a folder."""
     if base is None or os.path.isdir(base):
         return None
     try:
         file = cached_file(base, "config.json", revision=revision, **hub_options)
     except OSError:
-        return revision  # loading the base will say what is wrong
+        return revision  # loading the base will report the error
     return extract_commit_hash(file, None) or revision
 
 
 def _check_types(where: str | os.PathLike[str], saved: dict[str, Any]) -> None:
-    """Raise ValueError if a field of config.json is of another type than what is saved there."""
+    """Raise ValueError if a field of config.json has the wrong type."""
     encoder = saved.get("document_encoder")
     names = encoder if isinstance(encoder, dict) else {}
     wrong = [name for name, kinds in FIELD_TYPES.items() if name in saved and not _is_of(saved[name], kinds)]
     wrong += [f"document_encoder.{name}" for name, value in names.items() if not _is_of(value, (str, NOTHING))]
     if wrong:
-        raise ValueError(f"The config.json of {where} holds {', '.join(wrong)} of another type: fetch it again.")
+        raise ValueError(
+            f"The config.json of {where} has fields of the wrong type: {', '.join(wrong)}. Fetch it again."
+        )
 
 
 def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether it is of one of the types; True and False are no numbers."""
+    """Whether a value has one of the types; True and False do not count as numbers."""
     return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bool, **options: Any) -> None:
-    """Compare the weights with the checksums of config.json; an adapter's always, larger ones once (`verify`: again).
+    """Compare the weights with the checksums in config.json.
+
+    An adapter's weights are checked at every load, larger files once, or at every load with `verify`.
 
     Raises:
-        OSError: a file is not there, or another than the one that was saved.
-        ValueError: the checksums name files outside the model; weights that are no floats.
+        OSError: a file is missing, or differs from the saved file.
+        ValueError: the checksums name files outside the model, or the weights are not floats.
     """
     checksums = saved.get("checksums") or {}
     for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
@@ -736,43 +747,43 @@ def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bo
 
 
 def _indexed_files(index: Path) -> set[Any]:
-    """The files that the index of a model cut into several says to read; none where there is no index here.
+    """The weights files that the index of a sharded model lists; an empty set if there is no index.
 
     Raises:
-        OSError: it is no such index.
+        OSError: the file is not an index of weights.
     """
     if not index.is_file():
         return set()
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise OSError(f"{index} does not say which file holds which weight ({error!r}): fetch it again.") from error
+        raise OSError(f"{index} does not list which file holds which weight ({error!r}): fetch it again.") from error
 
 
 @contextmanager
 def _named_when_full(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """An error while writing, of a full disk for example, with the folder's name."""
+    """Add the folder's name to an error while writing, such as a full disk."""
     try:
         yield
     except (SafetensorError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
-        raise OSError(f"The model could not be written into {folder}, is the disk full? ({error})") from error
+        raise OSError(f"The model could not be written into {folder}: is the disk full? ({error})") from error
 
 
 def _check_probe(model: AMERPreTrainedModel, probe: Probe) -> None:
     report = probe.compare(model)
     if not report.reproduced:
         raise ValueError(
-            f"This model does not give the vectors it gave where it was saved: {report}. "
-            "Use the same base, precision and versions; without verify=True it loads as it is."
+            f"This model does not reproduce the vectors that were saved with it: {report}. "
+            "Use the same base, precision and versions, or load it without verify=True."
         )
 
 
 def _refuse(
     where: str | os.PathLike[str], missing: Iterable[Any], unexpected: Iterable[Any], mismatched: Iterable[Any]
 ) -> None:
-    """An AMER model with random weights in it looks like a working one, so what does not fit is an error."""
+    """Raise an error for weights that do not fit, because a model with random weights looks like a working one."""
     if missing or unexpected or mismatched:
         raise ValueError(
             f"The weights in {where} do not fit this model: missing {sorted(missing)[:5]}, "

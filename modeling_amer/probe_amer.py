@@ -1,7 +1,7 @@
-"""A probe: a few questions with the vectors a model gave them, kept beside its weights.
+"""A probe: a few questions with the query vectors of a model, saved with its weights.
 
-Loading a model elsewhere (other library versions, another attention kernel, another copy of the base) succeeds whether
-or not the vectors are the same. The probe tells.
+Loading a model elsewhere (other library versions, another attention kernel, another copy of the base) can succeed and
+still give other vectors. The probe detects this.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .configuration_amer import AMERConfig
 from .staging_amer import place_of_save, saved_file
 
 PROBE_FILE = "probe.json"
-TOKENS = 6  # of each question, for a model that reads token vectors
+TOKENS = 6  # number of tokens per question, for a model that reads token vectors
 QUESTIONS = ["bank", "Which actors played the same part in films of different decades?"]
 TOLERANCE = {"float32": 5e-3}  # kernels differ in the last bits; a wrong base or a lost weight differs by far more
-TOLERANCE_HALF = 0.15  # of bfloat16 and float16, whose roundings add up over layers and steps
-LEAST_CORRECTION = 1e-2  # of an anchored model; with a shorter one it is as good as untrained
+TOLERANCE_HALF = 0.15  # for bfloat16 and float16, whose rounding errors add up over layers and steps
+LEAST_CORRECTION = 1e-2  # lower bound for an anchored model; a model with a shorter one is almost untrained
 
 
 class ProbedModel(Protocol):
-    """What a probe asks of a model: [`AMERModel`], which this file does not import, for the model imports the probe.
+    """The parts of `AMERModel` that this file uses. It cannot import the class: the model imports this file.
 
     Attributes:
-        config: says what the model reads, and whether it is anchored.
+        config: configuration: the model's inputs, and whether it is anchored.
         backbone: the decoder.
-        device: where the model is.
+        device: device of the model.
     """
 
     config: AMERConfig
@@ -60,13 +60,13 @@ class ProbeReport:
     """How well a model reproduces the vectors of its probe.
 
     Args:
-        reproduced: whether the deviation is within what the precision of the decoder allows.
-        deviation: largest distance of a query vector from the one in the probe, relative to what the decoder
-            contributes: the length of the vector (1), or of an anchored model's corrections of its anchor.
+        reproduced: whether the deviation is within the tolerance for the decoder's precision.
+        deviation: largest distance between a query vector and the one in the probe, relative to the decoder's
+            contribution: the length of the vector (1) or, for an anchored model, of its correction of the anchor.
         max_difference: largest difference of two components; components lie between -1 and 1.
-        min_cosine: smallest cosine of a query vector with the one in the probe.
-        saved_with: versions, device and precision where the probe was taken.
-        here: the same of this machine and model.
+        min_cosine: smallest cosine between a query vector and the one in the probe.
+        saved_with: versions, device and precision at the time of saving.
+        here: versions, device and precision of this machine and model.
     """
 
     reproduced: bool
@@ -96,9 +96,8 @@ class Probe:
     Args:
         questions: the questions as text; None for a model that reads vectors only.
         input_vectors: the questions as vectors, `(n, dim)`, or as token vectors, `(n, length, dim)`; None for a model
-            that reads text only. They are fixed random vectors, so that a probe can be taken without the document
-            encoder.
-        query_embeddings: what the model made of them, `(n, m, dim)`.
+            that reads text only. They are fixed random vectors, so a probe does not need the document encoder.
+        query_embeddings: the model's query vectors, `(n, m, dim)`.
         environment: versions, device and precision.
     """
 
@@ -109,10 +108,10 @@ class Probe:
 
     @classmethod
     def take(cls, model: ProbedModel) -> Probe:
-        """Encode the questions.
+        """Encode the questions with a model.
 
         Raises:
-            ValueError: the vectors are not finite: the model has diverged.
+            ValueError: the vectors are not finite, so the model has diverged.
         """
         config, vectors = model.config, None
         if config.reads_vectors:
@@ -123,7 +122,7 @@ class Probe:
         questions = QUESTIONS if config.reads_text else None
         query_embeddings = model.encode_query(questions, input_vectors=vectors)
         if not torch.isfinite(query_embeddings).all():
-            raise ValueError("The model's query vectors are NaN or infinite: it has diverged and is of no use.")
+            raise ValueError("The model's query vectors are NaN or infinite: it has diverged, train it again.")
         return cls(
             questions=questions,
             input_vectors=None if vectors is None else vectors.tolist(),
@@ -133,10 +132,10 @@ class Probe:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Probe:
-        """The probe of a saved model; options (`revision`, `token`, ...) are those of transformers' `cached_file`.
+        """Load the probe of a saved model; `options` (`revision`, `token`, ...) go to transformers' `cached_file`.
 
         Raises:
-            OSError: the model has none.
+            OSError: the model has no probe.
             ValueError: the file is not a probe.
         """
         options["subfolder"] = place_of_save(pretrained_model_name_or_path, options.get("subfolder") or "")
@@ -151,7 +150,7 @@ class Probe:
             raise ValueError(f"{file} is not the probe of an AMER model ({error}); save the model again.") from error
 
     def _checked(self) -> Probe:
-        """The same, if its fields are what they should be; ValueError or TypeError if not."""
+        """Return the probe, or raise ValueError or TypeError if a field is invalid."""
         count = len(self.questions if self.questions is not None else self.input_vectors or [])
         embeddings = torch.tensor(self.query_embeddings, dtype=torch.float32)
         if (
@@ -170,22 +169,25 @@ class Probe:
         return self
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write JSON; floats come back bit-identical."""
+        """Write the probe as JSON; floats keep all their bits."""
         with open(file, "w", encoding="utf-8") as stream:
             json.dump(asdict(self), stream, ensure_ascii=False, allow_nan=False)
 
     def compare(self, model: ProbedModel) -> ProbeReport:
-        """Encode the same questions here and compare.
+        """Encode the same questions with a model and compare the vectors.
 
         Raises:
-            ValueError: the model does not read what the probe asks, or has another `document_dim`.
+            ValueError: the model does not read the probe's inputs, or has another `document_dim`.
         """
         there = torch.tensor(self.query_embeddings)
         here = model.encode_query(
             self.questions, num_query_vectors=there.shape[1], input_vectors=self.input_vectors, batch_size=len(there)
         )
         if here.shape != there.shape:
-            raise ValueError(f"The probe has vectors {tuple(there.shape)}, the model gives {tuple(here.shape)}.")
+            raise ValueError(
+                f"The probe has vectors {tuple(there.shape)}, the model gives {tuple(here.shape)}: the probe belongs "
+                "to another model."
+            )
         contribution = torch.ones(())
         if model.config.anchored:
             anchors = torch.tensor(self.input_vectors)

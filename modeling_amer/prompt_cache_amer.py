@@ -1,4 +1,4 @@
-"""The prompt that all questions share: it is read once, and its keys and values are kept from call to call."""
+"""Cache of the prompt that all questions share: the decoder reads it once, and later calls reuse it."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # what they hold is replaced when more is read, never changed
+PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # reading more replaces their tensors and never changes them
 
 
 class PromptCache:
-    """Keys and values of one prompt, as long as nothing changes that they depend on.
+    """Keys and values of one prompt, valid as long as nothing changes that they depend on.
 
     They depend on the tokens, on every weight of the decoder with its device and precision, on the attention
-    implementation, on autocast, and on which adapters are active. Nothing is kept in training mode, nor where
-    gradients are recorded. Torch does not count what is written through `weight.data` in evaluation mode: call
-    `model.train()` before, or `drop` after it.
+    implementation, on autocast, and on the active adapters. The cache is empty in training mode and when gradients are
+    recorded. In evaluation mode, it cannot detect writes through `weight.data`, which torch does not count: call
+    `model.train()` before such a write, or `drop` after it.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, DynamicCache] | None = None  # one attribute, so that threads see both or none
+        self._kept: tuple[Any, DynamicCache] | None = None  # one attribute: threads see both values or neither
 
     def drop(self) -> None:
-        """Forget the prompt, which is then read again."""
+        """Drop the cached prompt; the next call reads it again."""
         self._kept = None
 
     def read(
         self, backbone: PreTrainedModel, prefix_ids: torch.Tensor, rows: int, read: Callable[[DynamicCache], object]
     ) -> DynamicCache:
-        """A cache for `rows` questions that holds the prompt; what is read into it does not reach what is kept.
+        """A cache for `rows` questions that holds the prompt. Reading into it does not change the kept copy.
 
         Args:
             backbone: the decoder.
             prefix_ids: `(1, prefix)` tokens of the prompt.
-            rows: questions of the batch.
-            read: reads the prompt into an empty cache; called where none is kept.
+            rows: number of questions in the batch.
+            read: function that reads the prompt into an empty cache; called if no valid copy is kept.
         """
         if backbone.training or torch.is_grad_enabled():
             self.drop()
@@ -58,7 +58,7 @@ class PromptCache:
 
 
 def twin_of(cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor]) -> DynamicCache:
-    """A copy that holds `change` of all keys and values; what is read into it does not reach the cache it is of."""
+    """A copy of a cache with `change` applied to all keys and values. Reading into it does not change the original."""
     twin = copy(cache)
     twin.layers = [copy(layer) for layer in cache.layers]
     for layer in twin.layers:
@@ -68,14 +68,14 @@ def twin_of(cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor])
 
 
 def _state(backbone: PreTrainedModel) -> list[Any]:
-    """What the keys and values of a prompt depend on, but for the prompt; equal as long as all of it is unchanged."""
+    """All that the keys and values of a prompt depend on, except the prompt; equal as long as nothing changes."""
     found: list[Any] = [backbone.config._attn_implementation]
     kind = backbone.device.type
     found.append(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
     for module in backbone.modules():
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
-                # The changes made in place are counted, but not those of tensors of inference mode: equal to nothing.
+                # torch counts changes in place, but not for tensors of inference mode; these never compare equal.
                 changes = object() if tensor.is_inference() else tensor._version
                 found.append((id(tensor), tensor.data_ptr(), changes, tensor.dtype))
         if isinstance(module, BaseTunerLayer):

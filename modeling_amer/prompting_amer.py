@@ -1,4 +1,4 @@
-"""From a question to token ids: one prompt and one tokenising function, for training and for inference."""
+"""Turn questions into token ids, with the same prompt and function in training and at inference."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .configuration_amer import AMERConfig
 logger = logging.get_logger(__name__)
 
 INSTRUCTION = "Retrieve a diverse set of documents that covers multiple aspect of the query."
-_TOKENIZING = threading.Lock()  # a tokenizer keeps whether it reads special tokens, for all threads
+_TOKENIZING = threading.Lock()  # threads share a tokenizer's setting for special tokens
 
 
 def default_prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The paper's instruction inside the base model's chat template, rendered once with every special token in it.
+    """The paper's instruction in the base model's chat template, with all special tokens.
 
-    A tokenizer without a chat template gets the plain instruction, behind its BOS token if it has one.
+    Without a chat template, it is the plain instruction after the BOS token, if there is one.
     """
     if tokenizer.chat_template is None:
         return f"{tokenizer.bos_token or ''}{INSTRUCTION}\nQuery: {{query}}\n"
@@ -32,25 +32,25 @@ def default_prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def tokenize_queries(
     tokenizer: PreTrainedTokenizerBase, prompt_template: str, texts: Sequence[str], max_length: int | None = None
 ) -> dict[str, torch.Tensor]:
-    """Token ids of the prompted questions, split where they begin to differ.
+    """Token ids of the prompted questions, separated into the shared prefix and the rest.
 
-    The prompt up to the question is the same for all, so it is returned once, to be read once for the whole batch.
-    The template carries its own special tokens, so the tokenizer adds none: no second BOS. A question has none: what
-    spells one in it is read as text, so that no question can close the prompt.
+    The prompt up to the question is the same for all questions, so it is returned once and read once per batch. The
+    template has its own special tokens, so the tokenizer adds none (no second BOS). Special tokens in a question are
+    read as plain text, so no question can close the prompt.
 
     Args:
-        tokenizer: the decoder's.
-        prompt_template: holds `{query}` once.
+        tokenizer: the decoder's tokenizer.
+        prompt_template: the prompt, with `{query}` once.
         texts: the questions.
-        max_length: tokens of a question that are read; what is longer loses its end, with one warning for all.
+        max_length: maximum number of tokens of a question; longer questions are truncated, with one warning.
 
     Returns:
         `input_ids (batch, length)` and `attention_mask (batch, length)`, padded on the left, and `prefix_ids
-        (1, prefix)`; the full prompt of row i is `prefix_ids[0]` followed by the unmasked ids of row i.
+        (1, prefix)`. The full prompt of row i is `prefix_ids[0]` followed by the unmasked ids of row i.
 
     Raises:
-        TypeError: a question that is not a string.
-        ValueError: no question at all, or one that is empty or no Unicode text.
+        TypeError: a question is not a string.
+        ValueError: there are no questions, or one is empty or not valid Unicode.
     """
     if len(texts) == 0:
         raise ValueError("No questions were given; pass at least one.")
@@ -82,10 +82,10 @@ def tokenize_queries(
 
 
 def longest_question(tokenizer: PreTrainedTokenizerBase, config: AMERConfig) -> int:
-    """Tokens of a question that a model reads: `max_query_length`, or the positions that its prompt leaves if fewer.
+    """The number of tokens a model reads of a question: `max_query_length`, or less if the decoder has less room.
 
     Raises:
-        ValueError: the prompt and the query vectors leave none.
+        ValueError: the prompt and the query vectors leave no room for a question.
     """
     positions = positions_of(config)
     if positions is None or config.prompt_template is None:
@@ -94,22 +94,22 @@ def longest_question(tokenizer: PreTrainedTokenizerBase, config: AMERConfig) -> 
     room = positions - len(prompt) - config.max_query_vectors - config.reads_vectors
     if room < 1:
         raise ValueError(
-            f"The decoder has {positions} positions, of which the prompt takes {len(prompt)} and query vectors up to "
-            f"{config.max_query_vectors}: no question fits. Shorten prompt_template, or take another base."
+            f"The decoder has {positions} positions. The prompt takes {len(prompt)} and the query vectors up to "
+            f"{config.max_query_vectors}: no question fits. Shorten prompt_template, or use another base."
         )
     return min(config.max_query_length, room)
 
 
 def positions_of(config: AMERConfig) -> int | None:
-    """Positions that the decoder was built for; None where it has no such bound."""
+    """The decoder's number of positions; None if it has no limit."""
     positions = getattr(config.text_config, "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def _plain_part(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, str]:
-    """The prompt behind the question, up to its first special token and from there on.
+    """The prompt after the question, in two parts: up to its first special token, and the rest.
 
-    What comes before belongs to the question's last word for most vocabularies, and is tokenised with it.
+    Most vocabularies merge the first part with the question's last word, so both are tokenised together.
     """
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     end = min((tail.index(token) for token in special if token in tail), default=len(tail))
@@ -117,28 +117,30 @@ def _plain_part(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, str
 
 
 def _shortened(rows: list[list[int]], max_length: int, plain_ids: list[int]) -> list[list[int]]:
-    """Token ids of at most `max_length` and those of the plain part; says once how many questions lost their end."""
+    """Truncate token ids to `max_length` plus the plain part; log one warning with the number of such questions."""
     most = max_length + len(plain_ids)
     longer = [row for row in rows if len(row) > most]
     if longer:
         logger.warning(
-            f"{len(longer)} of {len(rows)} questions have more than {max_length} tokens: the first {max_length} are "
-            "read. The configuration's max_query_length and the positions of the decoder set this."
+            f"{len(longer)} of {len(rows)} questions have more than {max_length} tokens: only the first {max_length} "
+            "are read. The configuration's max_query_length and the positions of the decoder set this limit."
         )
     return [row if len(row) <= most else row[:max_length] + plain_ids for row in rows]
 
 
 def as_questions(texts: Iterable[str]) -> list[str]:
-    """Questions by their position, whatever they are numbered by: a list, a tuple, an array, a column, a series.
+    """The questions of any sequence (list, tuple, array, column, series) as a list, in order of position.
 
     Raises:
-        TypeError: they have no order, or one of them is not a string; names its position.
-        ValueError: one is empty, or no Unicode text; names its position.
+        TypeError: the questions have no order, or one is not a string; the message names its position.
+        ValueError: a question is empty or not valid Unicode; the message names its position.
     """
     if isinstance(texts, Set | Mapping | bytes) or not isinstance(texts, Iterable):
-        raise TypeError(f"Questions are a sequence of strings, not {type(texts).__name__}.")
+        raise TypeError(f"Questions must be a sequence of strings, got {type(texts).__name__}.")
     if (dimensions := getattr(texts, "ndim", 1)) != 1:
-        raise TypeError(f"Questions are one column of strings, not {type(texts).__name__} of {dimensions} dimensions.")
+        raise TypeError(
+            f"Questions must be one column of strings, got {type(texts).__name__} of {dimensions} dimensions."
+        )
     questions = list(texts)
     check_texts(questions)
     return questions
@@ -148,17 +150,17 @@ def check_texts(texts: Sequence[str]) -> None:
     """Refuse questions that cannot be read.
 
     Raises:
-        TypeError: a question that is not a string; names its position.
-        ValueError: one that is empty, or holds half of a character ("\\ud83d"); names its position.
+        TypeError: a question is not a string; the message names its position.
+        ValueError: a question is empty, or holds half of a character ("\\ud83d"); the message names its position.
     """
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"Question {position} is a {type(text).__name__}; questions are strings.")
+            raise TypeError(f"Question {position} is a {type(text).__name__}; questions must be strings.")
         if not text.strip():
-            raise ValueError(f"Question {position} is empty ({text!r}); a question needs at least one token.")
+            raise ValueError(f"Question {position} is empty ({text!r}); a question must hold at least one word.")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"Question {position} is no Unicode text ({error}): {text[:60]!r}. Read its source as UTF-8."
+                f"Question {position} is not valid Unicode ({error}): {text[:60]!r}. Read its source as UTF-8."
             ) from error

@@ -1,4 +1,4 @@
-"""A saved model on the Hub: one commit, the card left to people, no base that only one machine has."""
+"""Publish saved files on the Hub in one commit: keep people's cards, and refuse models with a local base."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .configuration_amer import AMERConfig
 
 MAIN = "main"
 CARD = "README.md"
-HIDDEN = (".*", "*/.*")  # .gitattributes among them: never deleted
+HIDDEN = (".*", "*/.*")  # such as .gitattributes; a push never deletes them
 
 
 class _Repository(TypedDict):
-    """What all calls of the Hub's client are told."""
+    """Arguments of all calls of the Hub's client."""
 
     repo_id: str
     repo_type: str
@@ -43,42 +43,41 @@ def push_files(
     token: bool | str | None = None,
     space_sdk: str = "gradio",
 ) -> CommitInfo:
-    """Push files in one commit: a push that is killed leaves the repository as it was.
+    """Push files in one commit. An interrupted push leaves the repository unchanged.
 
-    Every push of the project is this one. It is one call of `create_commit`: `HfApi.upload_folder` with `hf_xet`
-    installed cuts a large folder into several commits.
+    All pushes of the project use this function. It calls `create_commit` once, because `HfApi.upload_folder` with
+    `hf_xet` splits a large folder into several commits.
 
     Args:
-        files: path in the repository -> the file here, or its content.
-        repo_id: `namespace/name`; the repository is created when there is none.
+        files: for each path in the repository, the local file or its content.
+        repo_id: `namespace/name`; created if it does not exist.
         repo_type: "model", "dataset", or "space".
-        public: of a repository that is created here: for everybody to see; one that exists stays as visible as it is.
-        branch: where the commit goes; created from "main" when missing. "main" by default.
-        tag: put on the commit; must be new.
-        replaced: files of the repository that match one of these patterns and are not in `files` are deleted in the
-            same commit.
-        card: makes README.md of the repository's name and the README.md there (None where there is none); None
-            leaves it as it is.
-        commit_message: first line of the commit.
-        commit_description: the rest of it.
+        public: make a newly created repository public; the visibility of an existing one does not change.
+        branch: branch of the commit; created from "main" if it does not exist. Default: "main".
+        tag: a new tag for the commit.
+        replaced: patterns. The commit deletes files of the repository that match one and are not in `files`.
+        card: function that makes README.md from the repository's name and its current README.md (None if there is
+            none). None leaves README.md unchanged, both as argument and as result.
+        commit_message: first line of the commit message.
+        commit_description: rest of the commit message.
         create_pr: open a pull request instead of committing.
-        token: of the Hub; the one logged in with by default.
-        space_sdk: of a Space that is created here: "gradio", "docker" or "static".
+        token: token for the Hub. Default: that of the login.
+        space_sdk: SDK of a newly created Space: "gradio", "docker" or "static".
 
     Returns:
-        The commit; the branch's last one when nothing has changed.
+        The commit; if nothing has changed, the branch's last commit.
 
     Raises:
-        OSError: nobody is logged in, or the Hub refuses, for example because somebody else has pushed meanwhile.
-        ValueError: `repo_id` is none, or the tag exists.
+        OSError: there is no login, or the Hub refuses the push, for example because of another push meanwhile.
+        ValueError: `repo_id` is not a repository name, or the tag already exists.
     """
-    api = HfApi(token=True if token is None else token)  # True: nobody logged in is an error
+    api = HfApi(token=True if token is None else token)  # True: require a login
     sdk = space_sdk if repo_type == "space" else None
     url = api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk)
     repo: _Repository = {"repo_id": url.repo_id, "repo_type": repo_type}
     _prepare_refs(api, repo, branch, tag)
     head = api.repo_info(**repo, revision=branch)
-    there = [file.rfilename for file in getattr(head, "siblings", None) or ()]  # a kernel has none
+    there = [file.rfilename for file in getattr(head, "siblings", None) or ()]  # a kernel has no siblings
     files = dict(files)
     if card is not None:
         text = card(url.repo_id, _read_card(api, repo, head.sha) if CARD in there else None)
@@ -95,7 +94,7 @@ def push_files(
         commit_description=commit_description,
         revision=branch,
         create_pr=create_pr,
-        parent_commit=head.sha,  # what is stale was decided there
+        parent_commit=head.sha,  # the stale files were determined at this commit
     )
     if tag is not None:
         api.create_tag(**repo, tag=tag, revision=commit.oid)
@@ -103,18 +102,18 @@ def push_files(
 
 
 def is_public(public: bool, private: bool | None) -> bool:
-    """Whether a new repository is for everybody to see: only where it is said, in our word or in transformers'.
+    """Whether a new repository is public: only with `public=True` or transformers' `private=False`.
 
     Raises:
-        ValueError: both say so, and differ.
+        ValueError: `public` and `private` are both True.
     """
     if public and private:
-        raise ValueError("public=True and private=True contradict each other: give one of them.")
+        raise ValueError("public=True and private=True contradict each other: give only one of them.")
     return public or private is False
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """Every file of a folder by its path in a repository."""
+    """All files of a folder, by their paths in a repository."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -125,7 +124,7 @@ def _prepare_refs(api: HfApi, repo: _Repository, branch: str | None, tag: str | 
     refs = api.list_repo_refs(**repo)
     if tag is not None and tag in (ref.name for ref in refs.tags):
         raise ValueError(
-            f"{repo['repo_id']} has a tag {tag!r} already, which others may rely on: choose another or delete it first"
+            f"{repo['repo_id']} has a tag {tag!r} already, and others may use it: choose another or delete it first"
         )
     if branch is not None and branch not in (MAIN, *(ref.name for ref in refs.branches)):
         if not branch.startswith("refs/pr/"):
@@ -137,27 +136,27 @@ def _read_card(api: HfApi, repo: _Repository, commit: str | None) -> str:
 
 
 def check_names(config: AMERConfig) -> None:
-    """Refuse to publish what stands on a folder of this machine.
+    """Refuse to publish a model that depends on a folder of this machine.
 
     Raises:
-        ValueError: nobody else has the adapter's base, or the encoder of the documents.
+        ValueError: the adapter's base or the document encoder is a folder, which others cannot load.
     """
     base, encoder = config.base_model_name_or_path, (config.document_encoder or {}).get("name")
     if config.weights == "adapter" and base is not None and not is_repo_id(base):
         raise ValueError(
-            f"The adapter's base is the folder {base}, which nobody else has. Load the model with "
-            "base_model_name_or_path= the base's name on the Hub, and verify=True to see that it is the same; or "
-            "publish every weight, after merge_and_unload()."
+            f"The adapter's base is the folder {base}, which others cannot load. Load the model with "
+            "base_model_name_or_path set to the base's name on the Hub, and verify=True to check that it is the same; "
+            "or call merge_and_unload() and publish every weight."
         )
     if encoder is not None and not is_repo_id(encoder):
         raise ValueError(
-            f"The encoder of the documents is the folder {encoder}, which nobody else has: name the one on the Hub as "
-            'config.document_encoder["name"].'
+            f"The document encoder is the folder {encoder}, which others cannot load: set "
+            'config.document_encoder["name"] to its name on the Hub.'
         )
 
 
 def forget_local_base(folder: Path) -> None:
-    """Take the path of a full model's base out of a saved config.json: nobody needs it."""
+    """Remove a full model's local base from a saved config.json, because loading does not need it."""
     file = folder / "config.json"
     fields = json.loads(file.read_text(encoding="utf-8"))
     base = fields.get("base_model_name_or_path")
@@ -168,7 +167,7 @@ def forget_local_base(folder: Path) -> None:
 
 
 def card_for_push(config: AMERConfig, repo_id: str, there: str | None, tags: Sequence[str]) -> str | None:
-    """README.md of a pushed model: the one there, with the tags added (None without tags); else a short one."""
+    """README.md of a pushed model: the existing one with the tags (None: unchanged), else a short one."""
     if there is None:
         return str(short_card(config, repo_id, tags))
     if not tags:
@@ -179,7 +178,7 @@ def card_for_push(config: AMERConfig, repo_id: str, there: str | None, tags: Seq
 
 
 def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCard:
-    """What a repository without a card gets: metadata and how to load the model."""
+    """A card for a repository without one: metadata, and how to load the model."""
     base = config.base_model_name_or_path
     data = ModelCardData(
         library_name="transformers",
@@ -197,7 +196,7 @@ def short_card(config: AMERConfig, repo_id: str, tags: Sequence[str]) -> ModelCa
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether a name can be one on the Hub: not a folder of this machine, nor of the one it was written on."""
+    """Whether a name can be one on the Hub: not a folder of this machine, nor a path of another one."""
     try:
         validate_repo_id(name)
     except HFValidationError:

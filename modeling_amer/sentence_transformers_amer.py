@@ -5,9 +5,9 @@
     document_embeddings = SentenceTransformer(...).encode(documents)  # the frozen document encoder
     scores = model.similarity(query_embeddings, document_embeddings)
 
-It encodes questions. Documents have one vector each, made by the encoder AMER was trained against, and a document is
-as similar to a question as to the nearest of its query vectors. That is not late interaction: MaxSim would sum over
-the query vectors, and with one vector a document that sum is the search with their average.
+It encodes questions. The encoder that AMER was trained with gives each document one vector. The similarity of a
+question and a document is that of the document and the nearest query vector. This is not late interaction: MaxSim
+would sum over the query vectors, which, with one vector per document, equals a search with their average.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-try:  # inside `try`, transformers does not ask everyone who loads the model to have sentence-transformers
+try:  # because of `try`, transformers does not require sentence-transformers to load the model
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
     from sentence_transformers.base.modules import InputModule
 except ImportError as error:
@@ -34,22 +34,22 @@ class AMERModule(InputModule):
     """The only module of an AMER `MultiVectorEncoder`: questions in, query vectors out.
 
     Args:
-        model: an `AMERModel` that reads text, or the document encoder's token vectors of it.
-        encoder_options: how an anchored model's document encoder is fetched: `token`, `cache_folder`,
-            `local_files_only` of `SentenceTransformer`.
+        model: an `AMERModel` that reads text, or the document encoder's token vectors of the text.
+        encoder_options: options of `SentenceTransformer` to load an anchored model's document encoder: `token`,
+            `cache_folder`, `local_files_only`.
     """
 
     save_in_root = True
-    forward_kwargs = {"num_query_vectors"}  # noqa: RUF012  (what `encode_query` takes besides its own arguments)
+    forward_kwargs = {"num_query_vectors"}  # noqa: RUF012  (further arguments of `encode_query`)
 
     def __init__(self, model: PreTrainedModel, encoder_options: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.model: Any = model  # an AMERModel, which names this file, so that this file cannot name it
+        self.model: Any = model  # an AMERModel; this file cannot import it, because the model imports this file
         self.encoder_options = encoder_options or {}
 
     def on_model_ready(self, model: MultiVectorEncoder) -> None:  # type: ignore[override]  # no other has this module
-        """Give the encoder AMER's similarity in place of MaxSim, which it has no name for."""
-        # A method cannot be assigned, mypy says; but this is where the encoder lets a module do so.
+        """Replace the encoder's MaxSim by AMER's similarity, which it does not offer by name."""
+        # mypy forbids assigning a method, but this hook exists for such changes.
         model.similarity = max_similarity  # type: ignore[method-assign, assignment]
         model.similarity_pairwise = max_similarity_pairwise  # type: ignore[method-assign, assignment]
 
@@ -61,30 +61,30 @@ class AMERModule(InputModule):
         num_query_vectors: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The questions as they are: the model brings its own prompt and tokenizer.
+        """Return the questions unchanged, because the model has its own prompt and tokenizer.
 
         Args:
             inputs: the questions.
-            prompt: none.
-            task: "query".
-            num_query_vectors: m; by default what the model says, or the configuration's number where it says none.
+            prompt: must be empty.
+            task: must be "query".
+            num_query_vectors: m. Default: the model's choice, or the configuration's number if it cannot choose.
 
         Raises:
-            ValueError: documents, texts that are not said to be questions, or a prompt.
+            ValueError: the task is not "query", or a prompt is given.
         """
         if task != "query":
-            raise ValueError(f"AMER encodes questions only: use encode_query for them. {self._about_documents()}")
+            raise ValueError(f"AMER encodes questions only: call encode_query. {self._about_documents()}")
         if prompt:
-            raise ValueError(f"AMER has a prompt of its own (prompt_template in config.json); leave out {prompt!r}.")
-        # m goes along with the questions: sentence-transformers before 6.2 does not hand it to `forward`.
+            raise ValueError(f"AMER has its own prompt (prompt_template in config.json): leave out {prompt!r}.")
+        # The questions carry m, because sentence-transformers before 6.2 does not pass it to `forward`.
         return {"texts": list(inputs), "num_query_vectors": num_query_vectors}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Encode what `preprocess` gives.
+        """Encode the output of `preprocess`.
 
         Returns:
-            `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`: all ones, but where
-            the model chose fewer vectors.
+            `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`, 0 after the last
+            vector that the model chose.
         """
         texts, num_query_vectors = features["texts"], features["num_query_vectors"]
         config = self.model.config
@@ -98,11 +98,11 @@ class AMERModule(InputModule):
 
     @cached_property
     def document_encoder(self) -> SentenceTransformer:
-        """The frozen document encoder, fetched when an anchored model first needs it; code of its own is not run.
+        """The frozen document encoder of an anchored model. It loads on first use, without its custom code.
 
         Raises:
-            OSError: it is not there.
-            ValueError: the model does not say which one it is.
+            OSError: the encoder cannot be loaded.
+            ValueError: the configuration names no encoder.
         """
         encoder = self.model.config.document_encoder
         if not encoder:
@@ -112,15 +112,15 @@ class AMERModule(InputModule):
         except (OSError, ValueError) as error:
             raise OSError(
                 f"An anchored model also reads the vectors of its document encoder, {encoder['name']!r}, which could "
-                "not be loaded: make it reachable, or name a folder that holds it as document_encoder in "
+                "not be loaded: make it reachable, or pass a folder that holds it as document_encoder in "
                 f"config_kwargs. ({error})"
             ) from error
 
     def _embed(self, texts: list[str]) -> np.ndarray:
-        """The questions as vectors of the document encoder, `(n, dim)`, as the anchored model was trained on."""
+        """The document encoder's vectors of the questions, `(n, dim)`, as in the training of the anchored model."""
         vectors = self.document_encoder.encode(
             texts,
-            prompt=self.model.config.document_encoder.get("query_prompt") or "",  # None would take a default
+            prompt=self.model.config.document_encoder.get("query_prompt") or "",  # None would mean a default
             batch_size=len(texts),
             show_progress_bar=False,
             device=self.model.device,
@@ -131,26 +131,26 @@ class AMERModule(InputModule):
     def _about_documents(self) -> str:
         encoder = self.model.config.document_encoder
         if not encoder:
-            return "Documents are encoded by the encoder it was trained against, which config.json does not name."
+            return "Encode documents with the encoder that AMER was trained with, which config.json does not name."
         where = f"{encoder['name']!r}" + (f", revision={encoder['revision']!r}" if encoder.get("revision") else "")
         return (
-            f"Documents have one vector each: SentenceTransformer({where})"
+            f"Encode documents to one vector each: SentenceTransformer({where})"
             f".encode(documents, prompt={encoder.get('document_prompt') or ''!r})."
         )
 
-    # -------------------------------------------------------------------------------- what sentence-transformers asks
+    # ----------------------------------------------------------------------- the interface of sentence-transformers
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:  # type: ignore[override]  # read only: it is the model's
-        """The model's."""
+        """The model's tokenizer."""
         return self.model.tokenizer
 
     def get_embedding_dimension(self) -> int:
-        """Size of a query vector, and of a document's."""
+        """Size of a query vector and of a document vector."""
         return self.model.config.document_dim
 
     @classmethod
-    def load(  # type: ignore[override]  # its `init_defaults` is of modules that say what they need, and goes into kwargs
+    def load(  # type: ignore[override]  # its `init_defaults`, which only other modules use, goes into kwargs
         cls,
         model_name_or_path: str | os.PathLike[str],
         subfolder: str = "",
@@ -168,16 +168,17 @@ class AMERModule(InputModule):
         """Load a saved model.
 
         Args:
-            model_kwargs: as for `AMERModel.from_pretrained`: `dtype`, `device_map`, `base_model_name_or_path`, ...
+            model_kwargs: arguments of `AMERModel.from_pretrained`: `dtype`, `device_map`,
+                `base_model_name_or_path`, ...
             config_kwargs: fields of the configuration to override.
 
         Raises:
-            ValueError: options for a tokenizer, which goes with the model's prompt, or another backend than torch.
+            ValueError: there are options for the tokenizer, which AMER fixes, or the backend is not torch.
         """
         if processor_kwargs or backend != "torch":
             raise ValueError(
                 f"AMER brings its tokenizer and runs in torch only: got processor_kwargs={processor_kwargs}, "
-                f"backend={backend!r}."
+                f"backend={backend!r}. Leave them out."
             )
         options = {"token": token, "local_files_only": local_files_only}
         model = AutoModel.from_pretrained(
@@ -195,32 +196,32 @@ class AMERModule(InputModule):
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Save the model, as `AMERModel.save_pretrained` does.
 
-        The card that sentence-transformers writes for a model without one calls it late interaction:
+        The default card of sentence-transformers wrongly calls the model late interaction. Save with
         `model.save_pretrained(path, create_model_card=False)`, and publish with `AMERModel.push_to_hub`.
 
         Raises:
-            ValueError: pickled weights were asked for.
+            ValueError: `safe_serialization` is False.
         """
         if not safe_serialization:
-            raise ValueError("AMER is saved in safetensors only: leave out safe_serialization=False.")
+            raise ValueError("AMER saves models in safetensors only: leave out safe_serialization=False.")
         self.model.save_pretrained(output_path)
 
 
 def max_similarity(
     query_embeddings: Vectors | Sequence[Vectors], document_embeddings: Vectors | Sequence[Vectors]
 ) -> torch.Tensor:
-    """How similar each question is to each document: the largest inner product over its query vectors.
+    """Similarity of each question and each document: the largest inner product over the question's vectors.
 
     Args:
-        query_embeddings: one `(m, dim)` a question, in a list or as `(q, m, dim)`; `(m, dim)` is one question.
-        document_embeddings: one vector a document, `(n, dim)`, in any form that holds it (`encode` of the document
-            encoder gives it; here `(n, dim)` is never one document of n vectors).
+        query_embeddings: a list with one `(m, dim)` per question, or `(q, m, dim)`; `(m, dim)` is one question.
+        document_embeddings: `(n, dim)`, one vector per document, as from `encode` of the document encoder. It never
+            means one document with n vectors.
 
     Returns:
         `(q, n)` float32, on the documents' device.
 
     Raises:
-        ValueError: documents of several vectors each.
+        ValueError: documents have several vectors each.
     """
     queries = _questions(query_embeddings)
     documents = _documents(document_embeddings, queries[0].shape[-1])
@@ -233,7 +234,7 @@ def max_similarity_pairwise(
     """`(n,)` similarities of question i and document i; see [`max_similarity`].
 
     Raises:
-        ValueError: documents of several vectors each, or not as many as questions.
+        ValueError: documents have several vectors each, or their number differs from that of the questions.
     """
     queries = _questions(query_embeddings)
     documents = _documents(document_embeddings, queries[0].shape[-1])
@@ -242,19 +243,19 @@ def max_similarity_pairwise(
 
 
 def _questions(embeddings: Vectors | Sequence[Vectors]) -> list[torch.Tensor]:
-    """One `(m, dim)` float32 tensor a question."""
+    """One `(m, dim)` float32 tensor per question."""
     if isinstance(embeddings, torch.Tensor | np.ndarray) and embeddings.ndim == 2:
         embeddings = [embeddings]
     return [torch.as_tensor(embedding).float() for embedding in embeddings]
 
 
 def _documents(embeddings: Vectors | Sequence[Vectors], dim: int) -> torch.Tensor:
-    """`(n, dim)` float32, one row a document."""
+    """`(n, dim)` float32, one row per document."""
     parts = [embeddings] if isinstance(embeddings, torch.Tensor | np.ndarray) else embeddings
     rows = torch.cat([torch.as_tensor(part).float().reshape(-1, dim) for part in parts])
     if len(rows) != len(embeddings):
         raise ValueError(
-            f"{len(embeddings)} documents hold {len(rows)} vectors of {dim}: AMER compares with documents of one "
-            "vector each, as its document encoder gives them; it is not late interaction."
+            f"{len(embeddings)} documents hold {len(rows)} vectors of {dim}: AMER is not late interaction, give "
+            "documents of one vector each, as its document encoder makes them."
         )
     return rows

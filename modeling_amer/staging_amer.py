@@ -1,9 +1,9 @@
-"""Save a folder in one step: whoever opens it finds the old files or the new ones, never some of each.
+"""Save a folder in one step: a reader finds the old files or the new ones, never a mixture.
 
-New files are first written beside the old ones. One rename decides: it makes the complete new save a folder of a known
-name, `PENDING`. Its files are then linked to their places, and when all are there, `PENDING` goes. Where a process
-died in between, `PENDING` is complete: readers read there (`place_of_save`), and the next save finishes the work.
-Reading never changes a file, and no file says which others are moved or deleted.
+A save first writes new files into a separate folder. One rename then commits it, by giving the complete new save a
+known name, `PENDING`. The save links its files to their places and removes `PENDING` at the end. If the process dies
+in between, `PENDING` is complete: readers read from it (`place_of_save`), and the next save finishes the work. Reading
+never changes a file, and no file contains instructions to move or delete others.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-PENDING = ".amer-save"  # a complete save whose files are on their way to their places
+PENDING = ".amer-save"  # a complete save whose files are not all in their places yet
 UNFINISHED = ".amer-saving-"
-# What an earlier save may have left and a new one need not have: gone unless it is saved again.
+# Files that an earlier save may have left. A new save deletes them unless it writes them again.
 REPLACED = (
     "model*.safetensors",
     "model*.safetensors.index.json",
@@ -30,7 +30,7 @@ REPLACED = (
     "modules.json",
     "config_sentence_transformers.json",
 )
-# What tokenizers save, each kind some of it.
+# Files of tokenizers; each kind saves some of them.
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
 
 
@@ -39,13 +39,13 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write files into a folder that may hold others: all of them or none.
 
     Args:
-        folder: created when missing; other files in it stay, but for those of an earlier save (`REPLACED`).
+        folder: created if it does not exist. Other files in it stay, except those of an earlier save (`REPLACED`).
 
     Yields:
-        An empty folder to write into. On success its files take their places, on any failure it is removed.
+        An empty folder to write into. On success, its files move to their places; on failure, it is removed.
 
     Raises:
-        OSError: an earlier save to finish first holds symbolic links; or the disk is full.
+        OSError: an unfinished earlier save holds symbolic links, or the disk is full.
     """
     folder = Path(folder).resolve()
     beside = _can_appear_at_once(folder)
@@ -70,12 +70,13 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def place_of_save(folder: str | os.PathLike[str], subfolder: str = "") -> str:
-    """The subfolder to read a saved model from: `subfolder` itself, but where a save into it was cut short after the
-    rename that decided it, the complete new save inside. Changes nothing.
+    """The subfolder from which to read a saved model: `subfolder` itself, or a complete pending save in it.
+
+    A save is pending if it was interrupted after its rename. This function changes nothing.
 
     Args:
-        folder: a folder, or the name of a repository on the Hub, where no save is pending.
-        subfolder: of the folder or repository.
+        folder: a folder, or the name of a repository on the Hub, which has no pending save.
+        subfolder: subfolder of the folder or repository.
     """
     pending = os.path.join(subfolder, PENDING)
     return pending if os.path.isdir(os.path.join(folder, pending)) else subfolder
@@ -86,11 +87,11 @@ def saved_file(where: str | os.PathLike[str], name: str, **options: Any) -> str:
 
     Args:
         where: a folder, or the name of a repository.
-        name: of the file.
-        options: `revision`, `subfolder`, `token`, ... of transformers' `cached_file`.
+        name: name of the file.
+        options: options of transformers' `cached_file`: `revision`, `subfolder`, `token`, ...
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist.
     """
     file = cached_file(where, name, **options)
     if file is None:
@@ -99,13 +100,13 @@ def saved_file(where: str | os.PathLike[str], name: str, **options: Any) -> str:
 
 
 def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
-    """Finish a save that was cut short after the rename that decided it. For writers, in a folder of their own.
+    """Finish a save that was interrupted after its rename. Only for writers, in a folder of their own.
 
     Returns:
-        whether there was one.
+        Whether there was such a save.
 
     Raises:
-        OSError: the save is, or holds, a symbolic link, or one of its files belongs behind one: no save of ours does.
+        OSError: the save is or holds a symbolic link, or a target folder is one; AMER never makes such a save.
     """
     folder = Path(folder)
     pending = folder / PENDING
@@ -116,7 +117,7 @@ def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
     for pattern in REPLACED:
         for old in folder.glob(pattern):
             saved_again = old.relative_to(folder).as_posix() in names
-            if not (saved_again or old.parent.is_symlink()):  # what lies behind a link is somebody else's
+            if not (saved_again or old.parent.is_symlink()):  # files behind a link are not ours
                 old.unlink(missing_ok=True)
     try:
         for name in names:
@@ -134,7 +135,7 @@ def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
 
 
 def _names(pending: Path) -> list[str]:
-    """Every file of a save, `/` between folder and file; code and configuration first."""
+    """The names of all files of a save, with `/` after folders; code and configuration come first."""
     paths = sorted(pending.rglob("*"))
     for path in paths:
         _refuse_link(path)
@@ -143,7 +144,7 @@ def _names(pending: Path) -> list[str]:
 
 
 def _put(source: Path, folder: Path, name: str) -> None:
-    """Bring a file of a save to its place, where a link would be replaced itself and not what it leads to."""
+    """Move a file of a save to its place. A link in that place is replaced; its target does not change."""
     target = folder / name
     for parent in target.parents:
         if parent == folder:
@@ -155,7 +156,7 @@ def _put(source: Path, folder: Path, name: str) -> None:
         _link_or_copy(source, temporary)
         os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)  # is still there if both were the same file already
+        temporary.unlink(missing_ok=True)  # still exists if both were already the same file
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -170,11 +171,13 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise OSError(f"{path} is a symbolic link, which no save of an AMER model makes: remove it, then save again.")
+        raise OSError(
+            f"{path} is a symbolic link, which saving an AMER model never makes: remove it, then save again."
+        )
 
 
 def _remove(path: Path) -> None:
-    """A folder with all it holds, a file, or a link itself."""
+    """Remove a folder with its content, a file, or a link (not its target)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -182,7 +185,7 @@ def _remove(path: Path) -> None:
 
 
 def _can_appear_at_once(folder: Path) -> bool:
-    """Whether one rename can bring the whole folder into being."""
+    """Whether one rename can create the whole folder."""
     if not folder.exists():
         return True
     empty = folder.is_dir() and not any(folder.iterdir())
@@ -190,7 +193,7 @@ def _can_appear_at_once(folder: Path) -> bool:
 
 
 def _appears(stage: Path, folder: Path) -> bool:
-    """Make the stage the folder; not where another process has meanwhile put a file of its own into it."""
+    """Rename the stage to the folder. False if another process has written a file into the folder meanwhile."""
     try:
         os.replace(stage, folder)
     except OSError as error:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Every benchmark on one GPU, in less than eight minutes: a decoder of the size of Llama-3.2-1B with random weights, m = 5,
-# questions of 40 tokens (22 of them the prompt), batches of 128 and 512; 25 million documents of 1536 in GPU memory.
-# It needs what `pip install amer` brings, and no network. FAISS is measured where it was built for GPUs, flash attention
-# where it is installed; elsewhere a line says that they were skipped.
+# Runs every benchmark on one GPU in less than eight minutes. The decoder has random weights and the size of
+# Llama-3.2-1B. Settings: m = 5, questions of 40 tokens (22 of them the prompt), batches of 128 and 512, and 25 million
+# documents of 1536 values in GPU memory. It needs `pip install amer` and no network. It measures FAISS if FAISS was
+# built for GPUs, and flash attention if it is installed; otherwise it prints that it skips them.
 #
-#   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT, or to docs/results/gpu
+#   bash scripts/gpu_bench.sh        writes JSON and log.txt to $OUT (default: docs/results/gpu)
 #
-# At batch 512 the reference's activations do not fit: it is measured at 128 and compared by questions a second. It
-# encodes 32 questions, one at a time, against our 4096. Any size below can be set from outside, say to try it on a CPU.
+# At batch 512 the reference's activations do not fit into memory. The script therefore measures the reference at 128
+# and compares questions per second. The reference encodes 32 questions, one at a time; AMER encodes 4096. Environment
+# variables override all sizes below, for example to try the script on a CPU.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,14 +27,14 @@ ROWS=${ROWS:-25000000}
 SEARCHED=${SEARCHED:-531}
 FAISS_ROWS=${FAISS_ROWS:-1000000}
 REPEATS=${REPEATS:-3}
-SLACK=${SLACK:-1}  # times the limits below, for machines that are slower than a GPU
+SLACK=${SLACK:-1}  # factor on the time limits below, for machines slower than a GPU
 
 export PYTHONPATH=. PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 mkdir -p "$OUT"
 exec > >(tee "$OUT/log.txt") 2>&1
 failed=()
 
-# part NAME SECONDS SCRIPT [ARGUMENT ...]: run one benchmark, and go on whatever comes of it.
+# part NAME SECONDS SCRIPT [ARGUMENT ...]: run one benchmark, and continue even if it fails.
 part() {
     local name=$1 seconds=$2 script=$3
     shift 3
@@ -44,7 +45,7 @@ part() {
     echo "== $name: $SECONDS s"
 }
 
-# has PYTHON_CONDITION: whether it holds here.
+# has PYTHON_CONDITION: whether the condition holds on this machine.
 has() { "$PYTHON" -c "import sys; sys.exit(not ($1))" 2>/dev/null; }
 
 decoder=(--model "$MODEL" --dim "$DIM" --length 40 --prefix 22 --num_query_vectors 5 --reference_repeats "$REPEATS")

@@ -167,7 +167,7 @@ def test_a_packaged_configuration_is_called_by_its_name():
     named, by_file = parse(["mini", *options]), parse([str(CONFIGS / "mini.yaml"), *options])
     assert settings_of(*named) == settings_of(*by_file)
     assert named[0].layers == 2 and named[2].max_steps == 7
-    with pytest.raises(ValueError, match=r"'maxi' is no configuration: give a YAML file, or mini"):
+    with pytest.raises(ValueError, match=r"'maxi' is not a configuration: give a YAML file, or mini"):
         parse(["maxi", *options])
 
 
@@ -343,7 +343,7 @@ def test_a_run_killed_behind_its_last_checkpoint_is_only_saved(unbroken, llama, 
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("True", "holds no checkpoint that was written whole"), ("False", "another output_dir")]
+    ("value", "message"), [("True", "holds no complete checkpoint"), ("False", "another output_dir")]
 )
 def test_going_on_where_that_cannot_be_is_refused(llama, data, tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
@@ -443,7 +443,7 @@ def test_a_small_decoder_is_trained_on_token_vectors_that_are_made_once(tiny_enc
 
 
 def test_a_base_and_a_decoder_from_scratch_are_one_too_many():
-    with pytest.raises(ValueError, match="leave out base_model, or layers"):
+    with pytest.raises(ValueError, match="leave out base_model or layers"):
         parse([*REQUIRED, "--layers", "2"])
 
 
@@ -493,7 +493,7 @@ def test_an_anchored_model_gets_the_vectors_that_the_dataset_lacks_from_the_stor
 def test_an_anchored_model_is_not_trained_where_the_stores_encoder_is_not_there(llama, data, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     without_vectors(data.text, tmp_path / "text")
-    with pytest.raises(OSError, match=r"which .*text lacks, and the store's encoder hand-made is not there"):
+    with pytest.raises(OSError, match=r"text has none, and the store's encoder hand-made could not be loaded"):
         run.main([*command(tmp_path / "out", llama, tmp_path / "text", anchored=True), "--store", str(data.store)])
     assert not (tmp_path / "out").exists()
 

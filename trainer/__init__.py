@@ -1,4 +1,4 @@
-"""How AMER learns: arguments, collator, matching, losses and the trainer."""
+"""Training of AMER: arguments, collator, matching, losses and the trainer."""
 
 from amer.trainer.arguments import SINGLE_QUERY, AMERTrainingArguments
 from amer.trainer.collator import AMERCollator

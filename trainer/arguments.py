@@ -1,4 +1,4 @@
-"""What can be set about a training: the model, the data, and `TrainingArguments` with AMER's own fields."""
+"""Settings of a training: the model, the data, and `TrainingArguments` with AMER's own fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amer.trainer.sampling import SCHEDULES
 from modeling_amer.configuration_amer import ANCHORS, EMISSIONS, OBJECTIVES
 
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
-"""The baseline Single-Query (paper §5.2) as fields of the training: one vector, one target drawn anew each time."""
+"""Training settings of the Single-Query baseline (paper §5.2): one vector, and one target drawn for each use."""
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 STRATEGIES = ("random", "group_by_length")
@@ -39,40 +39,47 @@ TRAINING_RANGES = {
 
 @dataclass
 class ModelArguments:
-    """The decoder and how it is adapted."""
+    """Settings of the decoder and of its LoRA."""
 
     base_model: str = field(
-        default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required, but for a decoder from scratch."}
+        default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required unless `layers` is set."}
     )
     layers: int | None = field(
         default=None,
-        metadata={"help": "Layers of a small decoder from scratch, which reads the encoder's token vectors: no base."},
+        metadata={
+            "help": "Layers of a small decoder from scratch, which reads the encoder's token vectors; no base_model."
+        },
     )
     width: int = field(default=192, metadata={"help": "Width of the decoder from scratch."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
     num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
     max_query_vectors: int | None = field(
-        default=None, metadata={"help": "Most vectors of a question; num_query_vectors when not given."}
+        default=None, metadata={"help": "Maximum number of vectors per question. Default: num_query_vectors."}
     )
     anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
     anchor: str | None = field(
-        default=None, metadata={"help": "vector: as `anchored`; tokens: start from the encoder's token vectors."}
+        default=None,
+        metadata={
+            "help": "vector: the same as `anchored`; tokens: emit corrections of weighted means of the encoder's "
+            "token vectors."
+        },
     )
     token_vectors: bool = field(default=False, metadata={"help": "Read the encoder's token vectors."})
     emission: str = field(
-        default="autoregressive", metadata={"help": "autoregressive: one vector after another; one_pass: at once."}
+        default="autoregressive",
+        metadata={"help": "autoregressive: one vector after another; one_pass: all vectors in one pass."},
     )
     stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
     splits_questions: bool = field(
         default=False,
-        metadata={"help": "Mark the parts of a question and read each by itself; needs a dataset with spans."},
+        metadata={"help": "Find the parts of a question and read each by itself. Needs a dataset with spans."},
     )
     encoder_weight: float = field(
-        default=0.0, metadata={"help": "How much of the encoder's own vector is added to each vector after training."}
+        default=0.0, metadata={"help": "Weight of the encoder's own vector, added to each vector after training."}
     )
     prompt_template: str | None = field(default=None, metadata={"help": "The prompt, with {query} in it."})
-    lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA; none trains the whole decoder."})
+    lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA. Without it, the whole decoder trains."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
     lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
     lora_target_modules: list[str] = field(
@@ -87,7 +94,7 @@ class ModelArguments:
 
     @property
     def lora(self) -> dict[str, Any] | None:
-        """LoRA's configuration, as `AMERModel.from_base` takes it; None where the whole decoder is trained."""
+        """LoRA's configuration for `AMERModel.from_base`; None if the whole decoder is trained."""
         if self.lora_r is None:
             return None
         scale = {"r": self.lora_r, "lora_alpha": self.lora_alpha, "lora_dropout": self.lora_dropout}
@@ -96,29 +103,28 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The questions and the documents."""
+    """Settings of the questions and the documents."""
 
     dataset: str = field(default="", metadata={"help": "Dataset: a directory, or a name on the Hub. Required."})
     store: str = field(default="", metadata={"help": "Document store: a directory, or a name on the Hub. Required."})
-    max_eval_queries: int | None = field(
-        default=None, metadata={"help": "Use the first so many validation questions."}
-    )
+    max_eval_queries: int | None = field(default=None, metadata={"help": "Validate on the first N questions only."})
     token_cache: str | None = field(
         default=None,
         metadata={
-            "help": "Folder for the questions' token vectors, for a model that reads them: made once (30 MB for 1,000 "
-            "questions of MiniLM), and then read from there in every epoch."
+            "help": "Folder that caches the questions' token vectors, for a model that reads them. They are computed "
+            "once (30 MB for 1,000 questions with MiniLM) and read in every epoch."
         },
     )
     eval_ks: list[int] = field(default_factory=lambda: [10, 100], metadata={"help": "Cut-offs of MRecall and Recall."})
     eval_search_device: str | None = field(
         default=None,
         metadata={
-            "help": "Where validation searches: the training's device, a GPU then holding the store; cpu: no GPU."
+            "help": "Device of the validation search. Default: the training's device; a GPU then holds the store. "
+            "cpu: keep the store off the GPU."
         },
     )
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the code that the store's encoder brings along (anchored models)."}
+        default=False, metadata={"help": "Allow the store's encoder to run its own code (anchored models)."}
     )
 
     def __post_init__(self) -> None:
@@ -129,26 +135,29 @@ class DataArguments:
 class AMERTrainingArguments(TrainingArguments):
     """Arguments of [`AMERTrainer`].
 
-    Changed from `TrainingArguments`: `remove_unused_columns` is False and `label_names` empty, since the collator
-    reads whole dataset rows and the loss is the trainer's; of `train_sampling_strategy` there are two.
+    Differences from `TrainingArguments`: `remove_unused_columns` is False and `label_names` is empty, because the
+    collator reads whole dataset rows and the trainer computes the loss. `train_sampling_strategy` has two values.
 
     Raises:
-        ValueError: an unknown objective or schedule, a number outside its range, or a way of dealing batches that is
-            not supported.
+        ValueError: an unknown objective or schedule, a number outside its range, or an unsupported
+            `train_sampling_strategy` or `auto_find_batch_size`.
     """
 
     # Parameters that control the loss
     objective: str = field(
         default="matched",
-        metadata={"help": "matched: the paper's InfoNCE, query vectors matched to targets; mixture: all explain all."},
+        metadata={
+            "help": "matched: the paper's InfoNCE on query vectors matched to targets; mixture: every query vector "
+            "explains every target."
+        },
     )
     temperature: float = field(default=0.05, metadata={"help": "tau of Eq. 1."})
     span_weight: float = field(
         default=0.5,
         metadata={
-            "help": "Where the dataset has spans: vector j gets target j, and -log of its attention within the span "
-            "of part j is added to the loss with this weight (token anchors). 0: targets are matched, spans not used. "
-            "For a model that splits questions the weight of learning where parts begin and end."
+            "help": "Used if the dataset has spans. With token anchors: vector j gets target j, and the loss adds, "
+            "with this weight, -log of the vector's attention within the span of part j. 0: match the targets and "
+            "ignore the spans. For a model that splits questions: weight of the loss on where parts begin and end."
         },
     )
     stop_weight: float = field(
@@ -160,22 +169,22 @@ class AMERTrainingArguments(TrainingArguments):
     )
 
     if TYPE_CHECKING:
-        output_dir: str = ""  # TrainingArguments chooses one where none is given
+        output_dir: str = ""  # TrainingArguments fills in a default
 
     # Parameters that control the data
     max_targets: int | None = field(
-        default=None, metadata={"help": "Targets used of each question, drawn anew each time; 1 is Single-Query."}
+        default=None, metadata={"help": "Maximum number of targets per question, drawn for each use. 1: Single-Query."}
     )
     num_random_negatives: int = field(
         default=32,
         metadata={
-            "help": "Random documents of the whole corpus that each question brings. All questions of a forward pass, "
-            "in all processes, share them; gradient accumulation does not enlarge the candidates of a query."
+            "help": "Random documents of the whole corpus to draw per question. All questions of a forward pass, in "
+            "all processes, share them. Gradient accumulation does not add candidates to a query."
         },
     )
     train_sampling_strategy: str = field(
         default="random",
-        metadata={"help": "random; group_by_length: batches of questions of about equal length, less padding."},
+        metadata={"help": "random; group_by_length: batches of questions of similar length, with less padding."},
     )
 
     # Changed defaults
@@ -192,7 +201,8 @@ class AMERTrainingArguments(TrainingArguments):
         check_choice("train_sampling_strategy", self.train_sampling_strategy, STRATEGIES)
         if self.auto_find_batch_size:
             raise ValueError(
-                "auto_find_batch_size would change the candidates of a query: set a batch size that fits."
+                "auto_find_batch_size is not supported, because it would change the candidates of a query: set a "
+                "batch size that fits."
             )
 
 

@@ -1,4 +1,4 @@
-"""Build what a training needs from its settings: a new model, and the trainer with its data."""
+"""Build a new model and its trainer from the settings of a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modeling_amer import AMERModel, QuestionEncoder
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
-    """A new model, on a base or from scratch, for the documents of the store."""
+    """Build a new model for the documents of the store, on a base or from scratch."""
     fields = ("emission", "stop_score", "splits_questions", "max_query_vectors", "encoder_weight")
     emission = {name: getattr(args, name) for name in fields}
     anchor = "vector" if args.anchored and args.anchor is None else args.anchor
@@ -58,7 +58,7 @@ def build_trainer(
     eval_search_device: str | None = None,
     token_cache: str | None = None,
 ) -> AMERTrainer:
-    """A trainer on the `train` split, validated on the `validation` split if there is one."""
+    """Build a trainer on the `train` split; it validates on the `validation` split, if there is one."""
     validation = splits.get("validation")
     if validation is not None:
         validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
@@ -87,7 +87,7 @@ def build_trainer(
 def _question_encoder(
     model: AMERModel, split: RetrievalDataset, args: AMERTrainingArguments
 ) -> QuestionEncoder | None:
-    """Reads the texts of a model of token vectors, in the precision that is fast here; None where none are read."""
+    """The encoder for a model that reads token vectors of texts, in the precision that is fast here; else None."""
     if split.queries is None or not model.config.token_vectors:
         return None
     identity, where = model.config.document_encoder or {}, model.document_encoder_path

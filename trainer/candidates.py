@@ -1,4 +1,4 @@
-"""The candidates of a step: the documents of all processes, each once, and where the targets are among them."""
+"""The candidates of a step: the distinct documents of all processes, and the positions of the targets in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Gather = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Candidates(TypedDict):
-    """What the losses ask for of a step's documents; see `gather_candidates`."""
+    """A step's documents, as arguments of the losses; see `gather_candidates`."""
 
     candidates: torch.Tensor
     target_index: torch.Tensor
@@ -26,18 +26,18 @@ def gather_candidates(
     other_positives: torch.Tensor,
     gather: Gather = lambda tensor: tensor,
 ) -> Candidates:
-    """What the losses ask for, of the documents that all processes have brought to this step.
+    """Gather the documents of all processes in this step into the arguments of the losses.
 
-    Documents are known by their row in the store, so that one brought by several processes counts once and a document
-    that answers a question is never its negative, wherever it came from. The vectors are frozen: no gradient has to
-    travel, and every process scores its own questions only.
+    Rows of the store identify documents. A document from several processes therefore counts once, and a document that
+    answers a question is never its negative, whichever process drew it. The vectors are frozen, so no gradient
+    crosses processes, and each process scores its own questions only.
 
     Args:
         candidates: `(n, dim)` vectors of this process.
         candidate_ids: `(n,)` int64 rows of the store.
-        target_ids: `(batch, t)` int64 rows of the store, -1 where a question has fewer; all are candidates.
-        other_positives: `(pairs, 2)` int64: row of the batch, and a document that answers it without being its target.
-        gather: puts the rows of all processes one below the other; rows added to make lengths equal are -1 in
+        target_ids: `(batch, t)` int64 rows of the store, -1 after a question's last one. All are candidates.
+        other_positives: `(pairs, 2)` int64: row of the batch, and a document that answers it but is not its target.
+        gather: function that concatenates the rows of all processes. It may pad; padded rows are -1 in
             `candidate_ids`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checkpoints: whole ones are kept by their steps, old ones go at once, damaged ones are named before training."""
+"""Checkpoints: keep complete ones by step, delete old ones in one move, and report damaged ones before training."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from amer.trainer.arguments import AMERTrainingArguments
 from modeling_amer.persistence_amer import check_files
 
 TRAINER_STATE = "trainer_state.json"
-GOING = ".deleted-"  # before the name of a checkpoint that is being deleted: half of it is no checkpoint
-STATES = ("*.pt", "*.pth", "*.bin")  # what torch.save writes into a checkpoint
+GOING = ".deleted-"  # prefix of a checkpoint that is being deleted, so that no one takes its rest for a checkpoint
+STATES = ("*.pt", "*.pth", "*.bin")  # files of torch.save in a checkpoint
 
 
 class CheckpointingTrainer(Trainer):
-    """The Hugging Face Trainer, but for the order in which checkpoints are deleted, and how.
+    """The Hugging Face Trainer with a safer deletion of old checkpoints.
 
-    The Trainer's own order is that of the times of change, so that half of an old checkpoint, whose deletion was cut
-    short, counts as the newest and drives out a whole one.
+    The Trainer orders checkpoints by modification time. The rest of an old checkpoint, after an interrupted deletion,
+    would then count as the newest and push out a complete one.
     """
 
     args: AMERTrainingArguments
@@ -37,11 +37,11 @@ class CheckpointingTrainer(Trainer):
         """Train, as transformers' Trainer does.
 
         Raises:
-            OSError: a file of the checkpoint is damaged; names it.
+            OSError: a file of the checkpoint is damaged; the message names it.
         """
         if isinstance(resume_from_checkpoint, str) and self.args.should_save:
             check_checkpoint(resume_from_checkpoint)
-        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # kept to here
+        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None  # applied in this class
         try:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -53,10 +53,10 @@ class CheckpointingTrainer(Trainer):
         return result
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
-        """Save, and delete what is then too many.
+        """Save a checkpoint, then delete the oldest above the limit.
 
         Raises:
-            OSError: the disk is full, for example.
+            OSError: the checkpoint cannot be written, for example because the disk is full.
         """
         output = self._get_output_dir(trial=trial)
         try:
@@ -65,26 +65,26 @@ class CheckpointingTrainer(Trainer):
             if not re.search("inline_container|PytorchStreamWriter", str(error)):
                 raise
             raise OSError(
-                f"The checkpoint of step {self.state.global_step} could not be written into {output}, is the disk "
-                f"full? Make room, and give the same command again. ({str(error).splitlines()[0]})"
+                f"The checkpoint of step {self.state.global_step} could not be written into {output}: is the disk "
+                f"full? Free some space and run the same command again. ({str(error).splitlines()[0]})"
             ) from error
         if self.args.should_save and self.save_total_limit:
             rotate(output, self.save_total_limit, self.state.best_model_checkpoint)
 
 
 def checkpoints(output: str | Path) -> list[Path]:
-    """The checkpoints of an output folder, whole or not, by their steps."""
+    """The checkpoints of an output folder, complete or not, ordered by step."""
     found = [path for path in Path(output).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted((path for path in found if path.is_dir()), key=step_of)
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step after which a checkpoint was saved: its name says so."""
+    """The step after which a checkpoint was saved, from its name."""
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end, the Trainer's state, and has not been deleted in part."""
+    """Whether a checkpoint has the Trainer's state, which is written last, and its weights."""
     try:
         read_manifest(checkpoint / TRAINER_STATE, dict)
     except (OSError, ValueError):
@@ -93,7 +93,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def remove_unfinished(output: str | Path) -> None:
-    """Delete what killed trainings have left in their output folder: halves of checkpoints and of saves."""
+    """Delete incomplete checkpoints and saves, which killed trainings leave in their output folder."""
     for checkpoint in checkpoints(output):
         if not is_whole(checkpoint):
             delete(checkpoint)
@@ -103,7 +103,7 @@ def remove_unfinished(output: str | Path) -> None:
 
 
 def rotate(output: str | Path, limit: int, best: str | None) -> None:
-    """Delete the checkpoints of the fewest steps until there are no more than `limit`, but never the last or best."""
+    """Delete the earliest checkpoints until at most `limit` remain; keep the last and the best."""
     there = checkpoints(output)
     kept = {there[-1].name, *([Path(best).name] if best is not None else [])} if there else set()
     old = [checkpoint for checkpoint in there if checkpoint.name not in kept]
@@ -112,7 +112,7 @@ def rotate(output: str | Path, limit: int, best: str | None) -> None:
 
 
 def delete(checkpoint: Path) -> None:
-    """Delete a checkpoint; whenever that is cut short, no half of it bears its name."""
+    """Delete a checkpoint. If the deletion is interrupted, the rest does not keep the checkpoint's name."""
     going = checkpoint.with_name(f"{GOING}{checkpoint.name}")
     shutil.rmtree(going, ignore_errors=True)
     checkpoint.rename(going)
@@ -120,10 +120,10 @@ def delete(checkpoint: Path) -> None:
 
 
 def check_checkpoint(folder: str) -> None:
-    """Read the files that a training goes on with.
+    """Check the files of a checkpoint before a training resumes from it.
 
     Raises:
-        OSError: one is truncated or damaged; names it.
+        OSError: a file is truncated or damaged; the message names it.
     """
     for file in sorted(path for pattern in STATES for path in Path(folder).glob(pattern)):
         try:
@@ -133,8 +133,8 @@ def check_checkpoint(folder: str) -> None:
             damaged = file.name
         if damaged is not None:
             raise OSError(
-                f"{file} is truncated or damaged: remove its folder, and the training goes on with the checkpoint "
-                "before; or give another output_dir."
+                f"{file} is truncated or damaged: remove its folder to resume from the previous checkpoint, or use "
+                "another output_dir."
             )
     if (config := Path(folder, "config.json")).is_file():
         check_files(folder, read_manifest(config, dict), verify=True)

@@ -1,4 +1,4 @@
-"""From dataset rows to a batch: shuffled targets, one document of each cluster, random negatives of the corpus."""
+"""Turn dataset rows into a batch: shuffled targets, one document per cluster, random negatives of the corpus."""
 
 from __future__ import annotations
 
@@ -25,50 +25,51 @@ from modeling_amer import (
 
 
 class _Draw(NamedTuple):
-    """What chance decides of one question."""
+    """The random draws for one question."""
 
     targets: np.ndarray
-    places: list[int]  # of each target its place among the question's clusters, and so among its spans
+    places: list[int]  # index of each target's cluster, which is also the index of its span
     negatives: np.ndarray
     sampling_uniforms: np.ndarray
 
 
 class AMERCollator:
-    """Batches the rows of a linked `RetrievalDataset`, whatever their numbers of targets.
+    """Collates rows of a linked `RetrievalDataset` into batches; rows may have different numbers of targets.
 
-    Each row's targets are shuffled (they have no order, but where spans give them one) and one document is drawn from
-    each cluster; every document enters the candidates once. A question's draws follow from the seed, the epoch and its
-    row in the dataset alone, so that the questions of a step bring the same documents however they are dealt to
-    processes and data-loading workers, in a resumed run and in a second evaluation.
+    The collator shuffles each row's targets (which have no order, unless spans give them one) and draws one document
+    from each cluster. Every document enters the candidates once. The draws for a question depend only on the seed, the
+    epoch and the question's row in the dataset. The documents of a step therefore do not depend on the number of
+    processes and data-loading workers, and they are the same in a resumed run and in a repeated evaluation.
 
-    The batch: what the model reads (`input_ids`, `attention_mask`, `prefix_ids` and/or `input_vectors`, `input_mask`),
-    and
+    A batch holds the model's inputs (`input_ids`, `attention_mask`, `prefix_ids` and/or `input_vectors`,
+    `input_mask`), and
         - `candidates (n, dim)`: the targets and the random negatives, in the precision of the store;
         - `candidate_ids (n,)`: their rows in the store, ascending;
-        - `target_ids (batch, m)`: the targets as rows of the store, -1 where a question has fewer;
-        - `other_positives (pairs, 2)`: row of the batch, and a document that answers it without being its target;
+        - `target_ids (batch, m)`: the targets as rows of the store, -1 after a question's last target;
+        - `other_positives (pairs, 2)`: row of the batch, and a document that answers it but is not its target;
         - `sampling_uniforms (batch, m)`: uniform in [0, 1), for scheduled sampling;
         - `query_index (batch,)`: the rows of the dataset;
-        - of a dataset with spans, `ordered (batch,)`: the rows whose targets are in the order of their spans; and for
-          a model of token vectors `part_mask (batch, m, length)`: the tokens in the span of each target.
+        - for a dataset with spans, `ordered (batch,)`: True for rows whose targets are in the order of their spans;
+          and, for a model that reads token vectors, `part_mask (batch, m, length)`: the tokens in each target's span.
 
     For a model that splits questions, the rows of the batch are the *parts* of the questions, each with one target.
-    Of the whole questions it has the encoder's states, `input_words (questions, words, DEPTHS * dim)` and
-    `words_mask (questions, words)`, `part_labels (questions, words)` (see `modeling_amer.part_labels`), `part_counts
-    (questions,)`, and their texts as `questions`.
+    The batch also holds the encoder's states of the whole questions, `input_words (questions, words, DEPTHS * dim)`
+    and `words_mask (questions, words)`; `part_labels (questions, words)` (see `modeling_amer.part_labels`);
+    `part_counts (questions,)`; and the texts as `questions`.
 
-    Token vectors are the dataset's, where it has them (see `TokenCache`), or made by the encoder.
+    Token vectors come from the dataset if it has them (see `TokenCache`), else from the encoder.
 
     Args:
-        model: says what a question looks like: text, a vector, or both.
+        model: the model to train; it determines whether a question is text, a vector, or both.
         store: the documents.
-        num_random_negatives: documents of the whole store that each question brings; all questions share them.
-        max_targets: at most so many targets a row, drawn anew each time; 1 is the Single-Query baseline (paper §5.2).
-        seed: of all draws.
-        encoder: reads the questions of a model of token vectors; the model's own by default.
+        num_random_negatives: documents of the whole store to draw per question; all questions share them.
+        max_targets: maximum number of targets per row, drawn for each use. 1: Single-Query baseline (paper §5.2).
+        seed: seed of all draws.
+        encoder: encoder that reads the questions for a model of token vectors. Default: the model's own.
 
     Raises:
-        ValueError: a store of another encoder or size than the model's, or smaller than the negatives asked for.
+        ValueError: the store has another encoder or vector size than the model, or fewer documents than
+            `num_random_negatives`.
     """
 
     def __init__(
@@ -83,21 +84,25 @@ class AMERCollator:
         config = model.config
         if config.document_dim != store.dim:
             raise ValueError(
-                f"The model emits vectors of {config.document_dim}, the store holds vectors of {store.dim}."
+                f"The model emits vectors of {config.document_dim}, the store holds vectors of {store.dim}: use the "
+                "store that the model was built for."
             )
         if config.document_encoder is not None:
             store.check_encoder(config.document_encoder)
         if not 0 <= num_random_negatives <= len(store):
             raise ValueError(
-                f"num_random_negatives must lie in 0 ... {len(store)} (the store), got {num_random_negatives}."
+                f"num_random_negatives must be between 0 and {len(store)} (the size of the store), got "
+                f"{num_random_negatives}."
             )
         if max_targets is not None and max_targets < 1:
             raise ValueError(f"max_targets must be at least 1 or None, got {max_targets}.")
         self.tokenize: Callable[[list[str]], dict[str, torch.Tensor]] | None = None
         if config.prompt_template is not None:
             if model.tokenizer is None:
-                raise ValueError("The model reads text and has no tokenizer: set model.tokenizer to its base's.")
-            # Not the model's own method, which would carry the model into data-loading workers.
+                raise ValueError(
+                    "The model reads text but has no tokenizer: set model.tokenizer to the tokenizer of its base."
+                )
+            # A partial, because the model's own method would copy the model into data-loading workers.
             longest = longest_question(model.tokenizer, config)
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template, max_length=longest)
         self.reads_vectors = config.reads_vectors
@@ -111,7 +116,7 @@ class AMERCollator:
 
     @property
     def encoder(self) -> QuestionEncoder:
-        """What reads the questions of a model of token vectors; the model's is only fetched when it is needed."""
+        """The encoder that reads the questions for a model of token vectors. The model's own loads on first use."""
         return self.own_encoder or self.model.document_encoder
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -139,13 +144,13 @@ class AMERCollator:
         return batch
 
     def _parts(self, examples: list[dict[str, Any]], draws: list[_Draw]) -> dict[str, Any]:
-        """What a model that splits questions learns from: the questions with their parts, and each part by itself."""
+        """Training inputs of a model that splits questions: whole questions with labels, and each part by itself."""
         for example, draw in zip(examples, draws, strict=True):
             if not len(draw.places) == len(example.get("spans") or []) == len(example["target_rows"]):
                 raise ValueError(
-                    f"A model that splits questions learns from their parts, and question {example['index']} does not "
-                    "say where each of its targets is asked for: give a dataset with spans, such as `amer dataset "
-                    "compound` makes, and no max_targets."
+                    f"A model that splits questions learns from their parts, but question {example['index']} does not "
+                    "have a span for each target: use a dataset with spans, such as one made by `amer dataset "
+                    "compound`, and leave out max_targets."
                 )
         parts = [(example, place) for example, draw in zip(examples, draws, strict=True) for place in draw.places]
         vectors, vectors_mask = pad_tokens([part.vectors for part in self._part_tokens(parts)])
@@ -170,7 +175,7 @@ class AMERCollator:
         }
 
     def _question_tokens(self, questions: list[str]) -> list[TokenVectors]:
-        """Of each whole question what its parts are looked for in."""
+        """The encoder's states of each whole question, from which the model finds the parts."""
         found = {
             row: own
             for rows, tokens, _ in self.encoder.encode_depths(questions, len(questions))
@@ -179,27 +184,30 @@ class AMERCollator:
         return [found[row] for row in range(len(questions))]
 
     def _part_tokens(self, parts: list[tuple[dict[str, Any], int]]) -> list[TokenVectors]:
-        """Of each part, read by itself: the dataset's token vectors, or what the encoder makes."""
+        """Token vectors of each part read by itself, from the dataset or the encoder."""
         if "part_tokens" in parts[0][0]:
             return [example["part_tokens"][place] for example, place in parts]
         return self._tokens_of([{"query": _text(example, place)} for example, place in parts])
 
     def _tokens_of(self, examples: list[dict[str, Any]]) -> list[TokenVectors]:
-        """Of each question: the dataset's, or what the encoder makes of the text."""
+        """Token vectors of each question, from the dataset or the encoder."""
         if "tokens" in examples[0]:
             return [example["tokens"] for example in examples]
         if "query" not in examples[0]:
-            raise ValueError("The model reads token vectors of texts, and the dataset's queries are vectors only.")
+            raise ValueError(
+                "The model reads token vectors of texts, but the dataset's queries are vectors only: use a dataset "
+                "with texts."
+            )
         return self.encoder.encode_tokens([example["query"] for example in examples], len(examples))
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
-        """One question's targets in random order, its share of the negatives, and its random numbers."""
+        """Draw one question's targets in random order, its random negatives, and its random numbers."""
         rng = np.random.default_rng([self.seed, example.get("epoch", 0), example["index"]])
         clusters, spans = example["target_rows"], example.get("spans")
         order = rng.permutation(len(clusters))[: self.max_targets].tolist()
         if spans:
             order.sort(key=spans.__getitem__)
-        drawn: dict[int, int] = {}  # one document may answer for two clusters
+        drawn: dict[int, int] = {}  # one document may be in two clusters
         for i in order:
             drawn.setdefault(clusters[i][rng.integers(len(clusters[i]))], i)
         targets = np.array(list(drawn), dtype=np.int64)
@@ -207,7 +215,7 @@ class AMERCollator:
         return _Draw(targets, list(drawn.values()), negatives, rng.random(len(targets), dtype=np.float32))
 
     def _read_questions(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[TokenVectors]]:
-        """What the model reads; and the tokens of each question, of a model that reads token vectors."""
+        """The model's inputs, and for a model that reads token vectors the tokens of each question."""
         batch: dict[str, torch.Tensor] = {}
         if self.tokenize is not None:
             batch.update(self.tokenize([example["query"] for example in examples]))
@@ -217,7 +225,10 @@ class AMERCollator:
             return batch, tokens
         if self.reads_vectors:
             if "query_vector" not in examples[0]:
-                raise ValueError("The model reads query vectors and the dataset holds none; see with_input_vectors.")
+                raise ValueError(
+                    "The model reads query vectors, but the dataset has none: add them with "
+                    "RetrievalDataset.with_input_vectors."
+                )
             batch["input_vectors"] = torch.from_numpy(np.stack([example["query_vector"] for example in examples]))
         return batch, []
 
@@ -246,7 +257,7 @@ def _text(example: dict[str, Any], place: int) -> str:
 def _part_mask(tokens: list[TokenVectors], spans: list[list[list[int]]], num_targets: int) -> torch.Tensor:
     """`(batch, num_targets, length)` bool, True for tokens that share a character with the target's span.
 
-    Tokens stand on the right, as `pad_tokens` puts them.
+    The padding is on the left, as in `pad_tokens`.
     """
     length = max(len(question.offsets) for question in tokens)
     mask = torch.zeros(len(tokens), num_targets, length, dtype=torch.bool)

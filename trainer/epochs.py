@@ -1,4 +1,4 @@
-"""The order of an epoch: the same for any number of processes, and the same again after an interruption."""
+"""The order of the questions in an epoch. It depends neither on the number of processes nor on interruptions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-MEGABATCH = 50  # batches that are sorted by length together, as in the Trainer's own group_by_length
+MEGABATCH = 50  # number of batches sorted by length together, as in the Trainer's own group_by_length
 
 
 class EpochDataset(Dataset[dict[str, Any]]):
-    """A split indexed by (epoch, question); its items carry the epoch, in which their random draws differ."""
+    """A split indexed by (epoch, question). Its items include the epoch, which determines their random draws."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -26,16 +26,17 @@ class EpochDataset(Dataset[dict[str, Any]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """All questions in an order that follows from seed and epoch alone; yields (epoch, question).
+    """Yields (epoch, question) for all questions, in an order that depends only on the seed and the epoch.
 
-    The last batch is filled up with the first questions of the epoch, so that all batches are whole and can be dealt
-    to any number of processes that divides them.
+    The first questions of the epoch fill up the last batch. All batches are therefore complete and can be split among
+    any number of processes that divides the batch size.
 
     Args:
         count: number of questions.
-        batch_size: of all processes together.
-        seed: of the order.
-        lengths: of the questions; when given, questions of one batch are about equally long, and the batches shuffled.
+        batch_size: batch size of all processes together.
+        seed: seed of the order.
+        lengths: lengths of the questions. If given, a batch holds questions of similar length; the batches stay in
+            random order.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, lengths: Sequence[int] | None = None) -> None:
@@ -46,7 +47,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Must be called before an epoch begins; the Trainer does it only on some of its ways."""
+        """Set the epoch. Call this before each epoch; the Trainer does so only in some cases."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((epoch, index) for index in order)
 
     def _grouped(self, order: list[int], lengths: Sequence[int], generator: torch.Generator) -> list[int]:
-        """Sort by length within stretches of some batches, then shuffle the batches."""
+        """Sort by length within groups of `MEGABATCH` batches, then shuffle the batches."""
         stretch, size = MEGABATCH * self.batch_size, self.batch_size
         for start in range(0, len(order), stretch):
             order[start : start + stretch] = sorted(order[start : start + stretch], key=lengths.__getitem__)

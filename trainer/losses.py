@@ -1,8 +1,8 @@
-"""The two training objectives, and what is added for spans and stop scores, as pure functions of tensors.
+"""The two training objectives and the losses for spans, parts and stop scores, as pure functions of tensors.
 
-Both score every query vector against the same candidates, `candidates (n, dim)`, each document once: the targets
-of the whole batch and the random negatives. What is a positive for a row without being its target is ignored there.
-Their memory does not grow with the number of candidates.
+Both objectives score every query vector against the same distinct documents, `candidates (n, dim)`: the targets of the
+whole batch and the random negatives. A row ignores documents that answer it but are not its targets. The memory of
+the objectives does not grow with the number of candidates.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from amer.trainer.matching import match
 
-BLOCK = 8192  # candidates scored at a time
+BLOCK = 8192  # number of candidates scored at a time
 NO_LABEL = -100
-TINY = 1e-12  # least attention whose logarithm is taken
+TINY = 1e-12  # lower bound of the attention before the logarithm
 
 
 class _LogSumExp(torch.autograd.Function):
-    """`log sum_d exp(q . d)` over the candidates, block by block, with the gradient made on the way.
+    """`log sum_d exp(q . d)` over the candidates, computed block by block together with its gradient.
 
-    The gradient of a log-sum-exp is the mean of the candidates under its softmax. As in attention, which is the same
-    sum, that mean is kept up to date along with the sum, so that neither pass ever holds all scores.
+    The gradient of a log-sum-exp is the mean of the candidates under its softmax. As in blockwise attention, the
+    forward pass updates that mean along with the sum. Neither pass ever holds all scores.
     """
 
     @staticmethod
@@ -66,14 +66,14 @@ def target_log_probabilities(
     temperature: float,
     masked_candidates: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """log p(target j | query vector i), the softmax of paper Eq. 1 over the candidates, in float32 under any autocast.
+    """log p(target j | query vector i): the softmax of paper Eq. 1 over the candidates, always in float32.
 
     Args:
         query_embeddings: `(batch, m, dim)` unit vectors.
-        candidates: `(n, dim)` unit vectors, of any precision; they are documents, and get no gradient.
+        candidates: `(n, dim)` unit vectors of documents, in any precision; they get no gradient.
         target_index: `(batch, t)` int64, the row's targets as rows of `candidates`.
         temperature: tau of Eq. 1.
-        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
+        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) to leave out of that row's denominator.
 
     Returns:
         `(batch, m, t)` log-probabilities.
@@ -102,10 +102,10 @@ def matched_info_nce(
         target_index: `(batch, m)` int64, the row's targets as rows of `candidates`.
         target_mask: `(batch, m)` bool, True for real targets, which come first.
         temperature: tau of Eq. 1.
-        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) left out of that row's denominator.
-        num_items: how many matched pairs the mean is over; those of this batch if not given. Where a batch is a part
-            of a larger one, over processes or accumulated, it is the number of the whole.
-        ordered: `(batch,)` bool, rows whose vector j belongs to target j; none if not given.
+        masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) to leave out of that row's denominator.
+        num_items: number of matched pairs to average over. Default: those of this batch. If the batch is part of a
+            larger one (several processes, gradient accumulation), pass the number of the larger one.
+        ordered: `(batch,)` bool, True for rows in which vector j belongs to target j. Default: no row.
 
     Returns:
         The sum over the matched pairs of this batch, divided by `num_items`; a scalar.
@@ -130,10 +130,10 @@ def mixture_info_nce(
     masked_candidates: torch.Tensor | None = None,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """`-log((1/m) sum_i p(target | q_i))`: the m query vectors as an even mixture, with no matching and no order.
+    """`-log((1/m) sum_i p(target | q_i))`: the m query vectors form a uniform mixture, without matching or order.
 
-    Arguments as in `matched_info_nce`, but `target_index` and `target_mask` are `(batch, t)` for any t: every query
-    vector takes part in explaining every target. One vector (m = 1) is InfoNCE over all targets.
+    The arguments are those of `matched_info_nce`, but `target_index` and `target_mask` are `(batch, t)` for any t,
+    because every query vector contributes to every target. With one vector (m = 1) this is InfoNCE over all targets.
 
     Returns:
         The sum over the targets of this batch, divided by `num_items`; a scalar.
@@ -152,7 +152,7 @@ def span_loss(
 
     Args:
         attention: `(batch, m, length)` weights over the tokens of the question.
-        part_mask: `(batch, t, length)` bool, t <= m, the tokens of each part; a part without any is passed over.
+        part_mask: `(batch, t, length)` bool, t <= m, the tokens of each part. Parts without tokens are skipped.
         num_items: see `matched_info_nce`.
 
     Returns:
@@ -167,7 +167,7 @@ def stop_loss(
 ) -> torch.Tensor:
     """Binary cross-entropy of "this vector is the last", at each of a question's targets.
 
-    What comes after the last target is never reached when the model is right, and not trained.
+    Positions after the last target are not trained, because a correct model never reaches them.
 
     Args:
         stop_logits: `(batch, m)` log-odds.
@@ -187,12 +187,12 @@ def stop_loss(
 def part_loss(
     part_logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, num_items: torch.Tensor | int | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of where the parts of a question begin and end.
+    """Cross-entropy of the labels that mark where the parts of a question begin and end.
 
     Args:
-        part_logits: `(batch, length, 3)` of a model that splits questions.
+        part_logits: `(batch, length, 3)` logits of a model that splits questions.
         labels: `(batch, length)` int64 (see `modeling_amer.part_labels`), `NO_LABEL` on padding.
-        counts: `(batch,)` parts of each question, which is how often its mean over the tokens counts.
+        counts: `(batch,)` number of parts of each question: the weight of its mean over the tokens.
         num_items: see `matched_info_nce`.
 
     Returns:

@@ -9,22 +9,23 @@ from typing import NamedTuple
 import torch
 from scipy.optimize import linear_sum_assignment
 
-LARGE = 1e30  # stands for a cost that is not finite
-MAX_ON_DEVICE = 10  # beyond it the subsets are too many, and scipy is asked
+LARGE = 1e30  # replaces a cost that is not finite
+MAX_ON_DEVICE = 10  # above this, there are too many subsets, and scipy does the matching
 
 
 def match(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The assignment of least total cost in each row: by `match_on_device` on a CUDA device, by scipy elsewhere.
+    """The assignment with the lowest total cost in each row.
 
-    Costs that are not finite count as very large: the loss of such a batch is not finite either, and it is for the
-    trainer to refuse it, in all processes alike.
+    `match_on_device` computes it on a CUDA device, scipy elsewhere.
+    Costs that are not finite count as very large. The loss of such a batch is not finite either, and the trainer then
+    stops all processes.
 
     Args:
         costs: `(batch, m, m)`, cost of giving query vector i (axis 1) target j (axis 2).
         mask: `(batch, m)` bool; row b has `mask[b].sum()` targets, which come first.
 
     Returns:
-        `(batch, m)` int64: the target of each query vector; its own position where there is no target.
+        `(batch, m)` int64: the target of each query vector; its own position if there is no target.
     """
     values = torch.nan_to_num(costs.detach(), nan=LARGE, posinf=LARGE, neginf=-LARGE)
     if costs.is_cuda and costs.shape[1] <= MAX_ON_DEVICE:
@@ -41,9 +42,9 @@ def _match_by_scipy(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def match_on_device(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """All rows at once where the costs lie, with no transfer: the exact dynamic programme over subsets of targets.
+    """Match all rows at once on the costs' device: an exact dynamic programme over subsets of targets.
 
-    `best[S]` is the least cost of giving the first |S| query vectors the targets of S, one more vector at each step.
+    `best[S]` is the lowest cost of giving the targets of S to the first |S| query vectors. Each step adds one vector.
     Time and memory grow with `2^m * m`.
 
     Args:
@@ -51,7 +52,7 @@ def match_on_device(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         mask: `(batch, m)` bool, as in `match`.
 
     Returns:
-        `(batch, m)` int64, as `match`; of several assignments of one cost, any.
+        `(batch, m)` int64, as in `match`. If several assignments have the lowest cost, it returns any of them.
     """
     batch, m, _ = costs.shape
     costs = _keep_padding_in_place(costs.double(), mask)
@@ -70,14 +71,14 @@ def match_on_device(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _keep_padding_in_place(costs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Costs with which a position without a target can only be matched with itself, for nothing."""
+    """Costs that match every position without a target to itself, at cost zero."""
     real = mask[:, :, None] & mask[:, None, :]
     own = torch.eye(costs.shape[1], dtype=torch.bool, device=costs.device) & ~real
     return costs.masked_fill(~real, torch.inf).masked_fill(own, 0.0)
 
 
 class _Level(NamedTuple):
-    """All subsets of one size, as bit patterns `(s,)`; their targets, and what is left without each, `(s, size)`."""
+    """All subsets of one size as bit patterns `(s,)`; their targets and the subsets without each, `(s, size)`."""
 
     subsets: torch.Tensor
     targets: torch.Tensor

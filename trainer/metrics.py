@@ -1,4 +1,4 @@
-"""Retrieval quality while training: search the corpus with the validation questions' query vectors."""
+"""Retrieval metrics during training: search the corpus with the query vectors of the validation questions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class RetrievalMetrics:
 
     Args:
         dataset: the evaluation split, linked to the store behind the index.
-        index: searches the whole corpus.
-        args: the objective decides how the m ranked lists become one.
+        index: index of the whole corpus.
+        args: training arguments; the objective decides how the m ranked lists are fused.
         ks: cut-offs.
 
     Raises:
@@ -37,12 +37,12 @@ class RetrievalMetrics:
         """Means over the questions.
 
         Args:
-            prediction: `predictions (n, m, dim)` query vectors, zeros for none; `label_ids (n,)` dataset rows.
+            prediction: `predictions (n, m, dim)` query vectors, zeros for absent ones; `label_ids (n,)` dataset rows.
         """
         if len(prediction.label_ids) != len(self.targets):
             raise ValueError(
-                f"{len(prediction.label_ids)} questions were evaluated, these metrics know the targets of "
-                f"{len(self.targets)}: they belong to one dataset, make others for another."
+                f"{len(prediction.label_ids)} questions were evaluated, but these metrics know the targets of "
+                f"{len(self.targets)}: build RetrievalMetrics for the dataset that is evaluated."
             )
         depth, query_embeddings = max(self.ks), np.asarray(prediction.predictions)
         rows, scores = search_lists(self.index, query_embeddings, depth)

@@ -1,4 +1,4 @@
-"""Read the settings of a training: a YAML file or a packaged configuration first, the command line over it."""
+"""Read the settings of a training from a YAML file or a packaged configuration; options override its values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from transformers import HfArgumentParser
 from amer.trainer.arguments import AMERTrainingArguments, Arguments, DataArguments, ModelArguments
 
 CLASSES = (ModelArguments, DataArguments, AMERTrainingArguments)
-CONFIGS = Path(__file__).parent / "configs"  # those that the package brings along: `mini`
+CONFIGS = Path(__file__).parent / "configs"  # packaged configurations, such as `mini`
 FIELDS = frozenset(item.name for cls in CLASSES for item in fields(cls))
 
 
 def parser() -> HfArgumentParser:
-    """Every field as an option, `--name value`; its help lists them all."""
+    """A parser with one option per field, `--name value`; its help lists them all."""
     classes: Any = CLASSES  # transformers' name for the type of a dataclass fits no class
     return HfArgumentParser(classes, prog="amer train [CONFIG]", description=__doc__)
 
@@ -32,7 +32,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     CONFIG is a YAML file, or the name of a packaged configuration, such as `mini`.
 
     Raises:
-        ValueError: a file that is not a YAML mapping, an unknown key in it, or a required field that is not set.
+        ValueError: the file is not a YAML mapping or has an unknown key, or a required field is not set.
     """
     config = _config(argv[0]) if argv else None
     if config is not None:
@@ -43,20 +43,21 @@ def parse(argv: Sequence[str]) -> Arguments:
         if not getattr(arguments[group], name) and not (name == "base_model" and model_args.layers):
             raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
     if model_args.base_model and model_args.layers:
-        raise ValueError("layers are those of a decoder from scratch: leave out base_model, or layers.")
+        raise ValueError("layers builds a decoder from scratch, without a base: leave out base_model or layers.")
     if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
         raise ValueError(
-            f"max_targets is {args.max_targets}, so vectors after that are never trained: "
-            f"num_query_vectors cannot be {model_args.num_query_vectors}; set both, for Single-Query to 1."
+            f"max_targets is {args.max_targets}, so training never reaches later vectors: "
+            f"num_query_vectors cannot be {model_args.num_query_vectors}. Set both to the same number (Single-Query: "
+            "1)."
         )
     return arguments
 
 
 def _config(name: str) -> Path | None:
-    """The file that the first word of a command line names; None where that is an option.
+    """The file that the first word of a command line names; None if the word is an option.
 
     Raises:
-        ValueError: it is no YAML file and no packaged configuration.
+        ValueError: the word is neither a YAML file nor a packaged configuration.
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
@@ -64,12 +65,12 @@ def _config(name: str) -> Path | None:
     if name.startswith("-"):
         return None
     if name not in packaged:
-        raise ValueError(f"{name!r} is no configuration: give a YAML file, or {' or '.join(sorted(packaged))}.")
+        raise ValueError(f"{name!r} is not a configuration: give a YAML file, or {' or '.join(sorted(packaged))}.")
     return packaged[name]
 
 
 def as_options(values: Mapping[str, Any]) -> list[str]:
-    """The mapping as a command line, so that both are checked alike; an empty value leaves the field's default."""
+    """Turn the mapping into options, so that both get the same checks. An empty value keeps the field's default."""
     options: list[str] = []
     for name, value in values.items():
         if isinstance(value, list):
@@ -80,11 +81,11 @@ def as_options(values: Mapping[str, Any]) -> list[str]:
 
 
 def read_yaml(path: str | os.PathLike[str], known: Set[str]) -> dict[str, Any]:
-    """The mapping in a YAML file, whose keys must be known fields.
+    """Read a mapping from a YAML file; its keys must be known fields.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not YAML, not a mapping, or an unknown key; names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not YAML, not a mapping, or has an unknown key; the message names the file.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

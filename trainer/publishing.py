@@ -1,4 +1,4 @@
-"""What a training publishes: the model with its card, while it trains and afterwards."""
+"""Publish the model of a training with its card, during and after the training."""
 
 from __future__ import annotations
 
@@ -28,46 +28,46 @@ from modeling_amer import AMERModel
 from modeling_amer.publishing_amer import files_in, forget_local_base, is_public, push_files
 from modeling_amer.staging_amer import REPLACED, TOKENIZER
 
-# What is published of an output folder: the model and its card, and nothing else that lies there.
+# Files of an output folder to publish: the model and its card, nothing else.
 PUBLISHED = (*REPLACED, *TOKENIZER, "config.json", "*_amer.py", "README.md", "images/*", ".eval_results/*")
 logger = logging.get_logger(__name__)
 
 
 class PublishingTrainer(CheckpointingTrainer):
-    """The Hugging Face Trainer, which saves and publishes whole AMER models in place of bare weights.
+    """The Hugging Face Trainer, changed to save and publish whole AMER models instead of bare weights.
 
     A repository that it creates is private, unless `args.hub_private_repo` is False or `push_to_hub(public=True)`.
 
     Attributes:
-        sources: for the card: `dataset` and `store`, what dataset.json and store.json say of the training's.
+        sources: facts for the card: the contents of dataset.json (`dataset`) and of store.json (`store`).
 
     Raises:
-        ImportError: a push is asked for, and Matplotlib, which draws the card's pictures, is not installed.
-        ValueError: a model to be pushed that stands on a folder of this machine.
+        ImportError: the training will push, and Matplotlib, which draws the card's pictures, is not installed.
+        ValueError: the training will push, and the model depends on a folder of this machine.
     """
 
     args: AMERTrainingArguments
     model: AMERModel
-    # Both None until there is one; transformers first sets them to None, which mypy takes for their type.
+    # Both are None at first; mypy takes that for their type in transformers.
     hub_model_id: str | None  # type: ignore[assignment]
     push_in_progress: PushInProgress | None  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sources: dict[str, dict[str, Any]] = {}
-        self._hub = HfApi()  # one, for its pushes in the background come one after another
+        self._hub = HfApi()  # a single client runs its background pushes one after another
         if self.args.push_to_hub:
-            self.accelerator.unwrap_model(self.model).check_publishable()  # now, and not after the training
+            self.accelerator.unwrap_model(self.model).check_publishable()  # fail now, not after the training
             if find_spec("matplotlib") is None:
-                raise ImportError("push_to_hub draws the card's pictures: pip install matplotlib.")
+                raise ImportError("push_to_hub needs Matplotlib for the card's pictures: pip install matplotlib.")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository `args.hub_model_id` if there is none.
 
         Args:
-            token: of the Hub; `args.hub_token` by default.
-            private: `args.hub_private_repo` by default; None of both is private, where transformers would ask for the
-                default of the account or organisation.
+            token: token for the Hub. Default: `args.hub_token`.
+            private: whether the repository is private. Default: `args.hub_private_repo`, and private if that is None
+                (transformers would use the default of the account or organisation).
         """
         if not self.is_world_process_zero():
             return
@@ -78,7 +78,7 @@ class PublishingTrainer(CheckpointingTrainer):
         self.push_in_progress = None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """The model with its tokenizer, and the arguments as JSON; the Trainer's own would pickle them."""
+        """Save the model with its tokenizer, and the arguments as JSON (the Trainer itself would pickle them)."""
         output_dir = output_dir or self.args.output_dir
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
@@ -88,10 +88,10 @@ class PublishingTrainer(CheckpointingTrainer):
 
     @property
     def _repo_id(self) -> str:
-        """The repository that is pushed to.
+        """The repository to push to.
 
         Raises:
-            ValueError: `init_hf_repo` has not created it.
+            ValueError: `init_hf_repo` has not created it yet.
         """
         if self.hub_model_id is None:
             raise ValueError("There is no repository to push to yet: call push_to_hub, or init_hf_repo.")
@@ -106,15 +106,15 @@ class PublishingTrainer(CheckpointingTrainer):
         system: str | None = None,
         existing: str | None = None,
     ) -> None:
-        """Write README.md and its pictures into the output folder; what people wrote into it stays.
+        """Write README.md and its pictures into the output folder; text that people added is kept.
 
         Args:
-            language: of the questions and documents, for the card's metadata.
-            license: of the model, for the card's metadata.
-            tags: added to the card's metadata.
-            report: what `amer.evaluation.Report.to_dict` gives, for the card's figures.
+            language: language of the questions and documents, for the card's metadata.
+            license: licence of the model, for the card's metadata.
+            tags: tags to add to the card's metadata.
+            report: output of `amer.evaluation.Report.to_dict`, for the card's figures.
             system: name of this model in the report.
-            existing: a card whose hand-written parts stay; the output folder's by default.
+            existing: card whose hand-written parts are kept. Default: the one in the output folder.
         """
         if not self.is_world_process_zero():
             return
@@ -144,22 +144,21 @@ class PublishingTrainer(CheckpointingTrainer):
         public: bool = False,
         **kwargs: Any,
     ) -> CommitInfo | Future[CommitInfo] | None:
-        """Publish the model with its card in one commit; what else lies in the output folder stays here.
+        """Publish the model with its card in one commit. Other files of the output folder are not pushed.
 
         Args:
-            commit_message: of the commit.
-            blocking: wait until it is done; else a future is returned.
-            token: of the Hub; `args.hub_token` by default.
-            revision: branch; `args.hub_revision` by default.
-            private: the same as `public`, as transformers spells it: False is public, True private;
-                `args.hub_private_repo` by default, and private where that is None.
-            public: of a repository that is created: for everybody to see.
-            kwargs: see `create_model_card`; the card on the Hub, where there is one, keeps its hand-written parts.
+            commit_message: commit message.
+            blocking: wait for the push; False returns a future.
+            token: token for the Hub. Default: `args.hub_token`.
+            revision: branch. Default: `args.hub_revision`.
+            private: transformers' opposite of `public`. Default: `args.hub_private_repo`, and private if that is None.
+            public: make a newly created repository public.
+            kwargs: arguments of `create_model_card`. A card that is already on the Hub keeps its hand-written parts.
 
         Raises:
-            TypeError: an argument that the card does not know; nothing is saved then.
-            ValueError: the adapter's base or the document encoder is a folder, which nobody else has; `public` and
-                `private` both.
+            TypeError: an unknown argument for the card; nothing is saved.
+            ValueError: the adapter's base or the document encoder is a folder, which others cannot load, or both
+                `public` and `private` are True.
         """
         inspect.signature(self.create_model_card).bind(**kwargs)
         if is_public(public, private):
@@ -180,7 +179,7 @@ class PublishingTrainer(CheckpointingTrainer):
         return job.result() if blocking else job
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint's model whole; the Trainer's own would push its weights without their code."""
+        """Push a checkpoint's complete model (the Trainer itself would push the weights without their code)."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
@@ -194,7 +193,7 @@ class PublishingTrainer(CheckpointingTrainer):
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
             jobs.append(self._push_checkpoint(checkpoint_folder, path, f"{message}, checkpoint"))
         earlier: Any = self.push_in_progress.jobs if self.push_in_progress is not None and busy else []
-        # A list of jobs, as transformers makes it too, and annotates otherwise.
+        # transformers also passes a list of jobs, although its annotation says otherwise.
         self.push_in_progress = PushInProgress([*earlier, *jobs])  # type: ignore[arg-type]
 
     def _push_model(
@@ -208,7 +207,7 @@ class PublishingTrainer(CheckpointingTrainer):
         )
 
     def _push_checkpoint(self, folder: str, path_in_repo: str, message: str) -> Future[CommitInfo]:
-        """Push all that resuming needs in the background."""
+        """Push, in the background, all files that resuming needs."""
         copy = _copy(folder, ("*",))
         files = {f"{path_in_repo}/{name}": file for name, file in files_in(copy).items()}
         return self._push_in_background(
@@ -224,7 +223,7 @@ class PublishingTrainer(CheckpointingTrainer):
         branch: str | None = None,
         **options: Any,
     ) -> Future[CommitInfo]:
-        """Push a folder or files, and remove the copy they are of."""
+        """Push a folder or files in the background, then remove their temporary copy."""
         options |= {"branch": branch or self.args.hub_revision, "token": token or self.args.hub_token}
         job = self._hub.run_as_future(push, what, self._repo_id, **options)
         job.add_done_callback(lambda done: _pushed(done, copy))
@@ -232,10 +231,10 @@ class PublishingTrainer(CheckpointingTrainer):
 
 
 def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
-    """A copy of what is to be pushed: a checkpoint may be deleted before its push is done.
+    """Copy the files to push, because a checkpoint may be deleted before its push is done.
 
     Raises:
-        OSError: there is no model in the folder, so that a push could only delete the one on the Hub.
+        OSError: the folder holds no model; a push could only delete the one on the Hub.
     """
     source, copy = Path(folder), Path(tempfile.mkdtemp(prefix="amer-push-"))
     try:
@@ -244,7 +243,7 @@ def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, copy / name)
         if not (copy / "config.json").is_file() or not any(copy.glob("model*.safetensors")):
-            raise OSError(f"{folder} holds no whole model (config.json, model.safetensors): nothing is pushed.")
+            raise OSError(f"{folder} holds no complete model (config.json, model.safetensors): nothing was pushed.")
     except BaseException:
         shutil.rmtree(copy, ignore_errors=True)
         raise
@@ -252,7 +251,7 @@ def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
 
 
 def _pushed(job: Future[CommitInfo], copy: Path) -> None:
-    """Remove the copy that was pushed; a push in the background that failed is at least told."""
+    """Remove the pushed copy, and log a failure of the background push."""
     shutil.rmtree(copy, ignore_errors=True)
     if not job.cancelled() and job.exception() is not None:
         logger.warning(f"A push to the Hub failed: {job.exception()}")

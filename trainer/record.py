@@ -1,4 +1,4 @@
-"""What a finished training was: settings, data, machine, seconds, losses. Facts as JSON holds them."""
+"""The record of a finished training: settings, data, machine, duration and losses, as JSON values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from amer.machine import hardware, versions
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-# Told whether they were changed or not.
+# Settings that the record always lists.
 ESSENTIAL = (
     "objective", "temperature", "scheduled_sampling", "max_targets", "num_random_negatives", "learning_rate",
     "lr_scheduler_type", "warmup_steps", "optim", "adam_beta1", "adam_beta2", "weight_decay", "max_grad_norm", "seed",
 )  # fmt: skip
-# Where things were written, shown and sent: not what was trained. Counts and batch sizes have places of their own.
+# Settings of output, display and transfer, which do not affect the training. Counts and batch sizes have own fields.
 OTHER_MATTERS = (
     "output_dir", "run_name", "project", "log_level", "log_level_replica", "log_on_each_node", "logging_", "report_to",
     "disable_tqdm", "trackio_", "push_to_hub", "hub_", "save_", "resume_from_checkpoint", "restore_callback_states",
@@ -36,9 +36,9 @@ OTHER_MATTERS = (
 
 
 class TrainingClock(TrainerCallback):
-    """Writes the seconds trained so far into the log history, which checkpoints keep: a resumed run counts on.
+    """Writes the training time so far into the log history. Checkpoints keep it, so a resumed run continues the count.
 
-    What an interrupted run did after its last checkpoint is not counted, for it is done again.
+    The time of an interrupted run after its last checkpoint does not count, because that work is repeated.
     """
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class TrainingClock(TrainerCallback):
 def training_record(
     trainer: Trainer, dataset: dict[str, Any] | None = None, store: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a card says of a training that is done.
+    """Collect the facts about a finished training for its card.
 
     Args:
-        trainer: an `AMERTrainer` after `train`. Its seconds are known if it had a `TrainingClock`.
-        dataset: of the training questions: the contents of `dataset.json`, with `repo_id` or `name`.
-        store: of the documents: the contents of `store.json`, with `repo_id` or `name`.
+        trainer: an `AMERTrainer` after `train`. With a `TrainingClock`, the record includes the training time.
+        dataset: contents of the questions' `dataset.json`, with `repo_id` or `name`.
+        store: contents of the documents' `store.json`, with `repo_id` or `name`.
 
     Returns:
-        facts that JSON can hold; what is not known is left out.
+        JSON values; unknown facts are left out.
     """
     args, state = trainer.args, trainer.state
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -100,7 +100,7 @@ def _without_checksums(info: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _settings(args: TrainingArguments) -> dict[str, Any]:
-    """The essential settings, and what else differs from its default."""
+    """The essential settings, and all others that differ from their defaults."""
     values, chosen = args.to_dict(), {}
     for item in fields(args):
         default = item.default_factory() if item.default_factory is not MISSING else item.default
@@ -114,7 +114,7 @@ def _settings(args: TrainingArguments) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON holds it; an object of another library by its text."""
+    """A setting as a JSON value; objects of other libraries become strings."""
     return json.loads(json.dumps(value, default=str))
 
 
@@ -128,7 +128,7 @@ def _candidates(history: Iterable[dict[str, Any]]) -> dict[str, int] | None:
 
 
 def _best(args: TrainingArguments, state: Any) -> dict[str, Any] | None:
-    """The checkpoint that was loaded at the end."""
+    """The best checkpoint, which was loaded at the end."""
     if state.best_metric is None:
         return None
     name = args.metric_for_best_model or "loss"
@@ -137,7 +137,7 @@ def _best(args: TrainingArguments, state: Any) -> dict[str, Any] | None:
 
 
 def _finite(entry: dict[str, Any]) -> dict[str, Any]:
-    """A log entry in which a loss that was no number is null, which JSON can hold."""
+    """A log entry for JSON, with null in place of NaN and infinite values."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
     }

@@ -1,4 +1,4 @@
-"""Go on with an interrupted training: from its last whole checkpoint, and only with the same settings."""
+"""Resume an interrupted training from its last complete checkpoint, and only with the same settings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from amer.files import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments, DataArguments, ModelArguments
 from amer.trainer.checkpoints import TRAINER_STATE, checkpoints, is_whole
 
-NOTE = "run.json"  # in the output folder: the settings of the run
+NOTE = "run.json"  # file in the output folder with the settings of the run
 
-# Of the Trainer's own arguments, those that decide what a run ends in.
+# The Trainer's own arguments that affect the result of a run.
 DECISIVE = {
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     "max_grad_norm", "optim", "max_steps", "num_train_epochs", "gradient_accumulation_steps", "seed", "bf16", "fp16",
@@ -25,49 +25,49 @@ DECISIVE = {
 
 
 class Progress(TypedDict):
-    """What `trainer_state.json` says that is read here."""
+    """The fields of `trainer_state.json` that this file reads."""
 
     global_step: int
     max_steps: int
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The latest checkpoint that was written whole."""
+    """The latest complete checkpoint."""
     whole = [checkpoint for checkpoint in checkpoints(folder) if is_whole(checkpoint)]
     return str(whole[-1]) if whole else None
 
 
 def chosen_checkpoint(args: AMERTrainingArguments) -> str | None:
-    """Where a training goes on: the folder that is asked for, or the last whole checkpoint of the output folder.
+    """The checkpoint to resume from: the requested folder, or the last complete checkpoint of the output folder.
 
-    As in the scripts of transformers, `--resume_from_checkpoint True` means the last checkpoint, which must be there.
-    Without the option there need be none.
+    As in the scripts of transformers, `--resume_from_checkpoint True` requires a checkpoint in the output folder.
+    Without the option, a training without checkpoints starts from the beginning.
 
     Raises:
-        ValueError: `True` in a folder without a checkpoint, or `False`.
+        ValueError: the option is `True` but there is no checkpoint, or it is `False`.
     """
     asked, last = args.resume_from_checkpoint, last_checkpoint(args.output_dir)
     if asked is None or str(asked).lower() not in ("true", "false"):
         return asked or last
     if str(asked).lower() == "false":
         raise ValueError(
-            "resume_from_checkpoint is False, but an interrupted training goes on by itself: for a new one, give "
+            "resume_from_checkpoint is False, but an interrupted training always resumes: to start a new one, use "
             "another output_dir"
         )
     if last is None:
         raise ValueError(
-            f"resume_from_checkpoint is True, but {args.output_dir} holds no checkpoint that was written whole: leave "
-            "the option out, or give the folder of a checkpoint"
+            f"resume_from_checkpoint is True, but {args.output_dir} holds no complete checkpoint: leave out the "
+            "option, or give the folder of a checkpoint"
         )
     return last
 
 
 def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
-    """The steps that were trained when the Trainer's state was saved there, and those that the training has in all.
+    """The number of finished steps in the saved state of the Trainer, and the training's total number of steps.
 
     Raises:
-        FileNotFoundError: there is no state.
-        ValueError: it is not the state of a training.
+        FileNotFoundError: the folder holds no state.
+        ValueError: the file is not the state of a training.
     """
     file = Path(folder, TRAINER_STATE)
     try:
@@ -78,13 +78,13 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
-    """Whether the checkpoint is of the last step."""
+    """Whether the checkpoint was saved at the last step."""
     done, wanted = steps_of(checkpoint)
     return done >= wanted
 
 
 def is_finished(output: Path, checkpoint: str | None) -> bool:
-    """Whether the training came to its end and everything was saved: the state of the last step is written last."""
+    """Whether the training has finished and saved everything; the state of the last step is written last."""
     saved = (output / TRAINER_STATE).is_file() and any(output.glob("model*.safetensors"))
     if checkpoint is None or not saved or not is_trained(checkpoint):
         return False
@@ -92,7 +92,7 @@ def is_finished(output: Path, checkpoint: str | None) -> bool:
 
 
 def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:
-    """What decides a run, as JSON holds it. How many processes share a batch may change, the batch may not."""
+    """The settings that decide a run, for JSON. The number of processes may change, the total batch size may not."""
     own = {item.name for item in fields(AMERTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
     values = args.to_dict()
     chosen = {name: values[name] for name in sorted(own | DECISIVE)}
@@ -102,17 +102,17 @@ def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMER
 
 
 def _same_folder(before: Any, now: Any) -> bool:
-    """Whether both name one folder that is there: with a slash at the end, or from the root."""
+    """Whether both name the same existing folder, for example once as an absolute and once as a relative path."""
     if not isinstance(before, str) or not isinstance(now, str) or not os.path.isdir(now):
         return False
     return os.path.realpath(before) == os.path.realpath(now)
 
 
 def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any]) -> None:
-    """Refuse to go on with a checkpoint of something else.
+    """Refuse to resume from a checkpoint with other settings.
 
     Raises:
-        ValueError: the folder holds a checkpoint of other settings; names them.
+        ValueError: the folder holds a checkpoint with other settings; the message lists them.
     """
     if checkpoint is None or not (output / NOTE).is_file():
         return
@@ -124,5 +124,5 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     ]
     if differing:
         raise ValueError(
-            f"{output} holds a checkpoint of other settings: {', '.join(differing)}; use another output_dir."
+            f"{output} holds a checkpoint with other settings: {', '.join(differing)}. Use another output_dir."
         )

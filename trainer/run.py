@@ -1,4 +1,4 @@
-"""A whole training: what `amer train` and `train.py` do."""
+"""Run a whole training, for `amer train` and `train.py`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ logger = logging.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train what a command line asks for, the process's own by default: `[CONFIG] [--any_field value ...]`."""
+    """Train with the settings of a command line, `[CONFIG] [--any_field value ...]` (default: that of the process)."""
     train(*parse(sys.argv[1:] if argv is None else argv))
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> None:
-    """Train, and save model, state and record in `args.output_dir`; an interrupted training goes on.
+    """Train, and save model, state and record in `args.output_dir`.
 
-    A training that has come to its end is left as it is.
+    An interrupted training resumes. A finished training is left unchanged.
 
     Raises:
-        OSError: the dataset, the store, its encoder where that is needed, or the base model is not there; another
-            training is at work in the folder.
-        ValueError: a dataset without the split `train`, or a checkpoint of other settings in the folder.
+        OSError: the dataset, the store, its encoder (if needed) or the base model cannot be loaded, or another
+            training is running in the folder.
+        ValueError: the dataset has no split `train`, or the folder holds a checkpoint with other settings.
     """
     with own_directory(Path(args.output_dir), "training") if args.process_index == 0 else nullcontext():
         _train(model_args, data_args, args)
@@ -51,18 +51,20 @@ def _train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrain
     check_same_run(output, checkpoint, settings)
     if is_finished(output, checkpoint):
         logger.warning(
-            f"{output} holds this training, finished: nothing is left to do. For another, give another output_dir."
+            f"{output} holds this training, already finished: nothing to do. For a new one, use another output_dir."
         )
         return
     store = DocumentStore.open(pull_folder(data_args.store))
     dataset = pull_folder(data_args.dataset)
     splits = load_dataset_dir(dataset)
     if "train" not in splits:
-        raise ValueError(f"{data_args.dataset} has no split `train`, it holds {', '.join(splits)}: add train.parquet.")
+        raise ValueError(
+            f"{data_args.dataset} has no split `train`, only {', '.join(splits)}: add the file train.parquet."
+        )
     reads_text = splits["train"].queries is not None
     if (model_args.anchored or model_args.anchor == "vector") and not (model_args.token_vectors or model_args.layers):
         splits = _with_anchors(splits, store, data_args, args)
-    set_seed(args.seed)  # what was loaded before, such as an encoder, may have drawn random numbers
+    set_seed(args.seed)  # loading an encoder may have drawn random numbers
     model = build_model(model_args, store, reads_text)
     locate_encoder(model)
     searched = data_args.max_eval_queries, tuple(data_args.eval_ks), data_args.eval_search_device
@@ -83,7 +85,7 @@ def _train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrain
 def _with_anchors(
     splits: dict[str, RetrievalDataset], store: DocumentStore, data_args: DataArguments, args: AMERTrainingArguments
 ) -> dict[str, RetrievalDataset]:
-    """What is trained and validated on, every question with a vector: the dataset's own, or the store's encoder's."""
+    """The training and validation splits with a vector per question, from the dataset or from the store's encoder."""
     used = {name: split for name, split in splits.items() if name in ("train", "validation")}
     if all(split.input_vectors is not None for split in used.values()):
         return used
@@ -91,8 +93,8 @@ def _with_anchors(
         encoder = DocumentEncoder.from_identity(store.encoder, str(args.device), data_args.trust_remote_code)
     except OSError as error:
         raise OSError(
-            f"an anchored model reads vectors of the questions, which {data_args.dataset} lacks, and the store's "
-            f"encoder {store.encoder['name']} is not there to make them: use the encoder, or vectors that you have "
-            f"(`RetrievalDataset.with_input_vectors`). {error}"
+            f"an anchored model reads vectors of the questions. {data_args.dataset} has none, and the store's encoder "
+            f"{store.encoder['name']} could not be loaded: make the encoder available, or add vectors with "
+            f"`RetrievalDataset.with_input_vectors`. {error}"
         ) from error
     return add_question_vectors(used, encoder, show_progress_bar=args.local_process_index == 0)

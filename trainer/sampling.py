@@ -1,4 +1,4 @@
-"""Scheduled sampling: how often the decoder reads its own prediction instead of the gold target (paper §4.1)."""
+"""Scheduled sampling: how often the decoder reads its own prediction and not the gold target (paper §4.1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ SCHEDULES = ("linear", "always_predicted", "teacher_forcing")
 def prediction_probability(schedule: str, step: int, total_steps: int) -> float:
     """Probability p of feeding back the prediction after `step` of `total_steps` optimiser steps.
 
-    "linear" is the paper's, `min(0.8, step / total_steps)`; "always_predicted" (paper §6.4) is p = 1 and
-    "teacher_forcing" p = 0.
+    "linear" is the paper's schedule, `min(0.8, step / total_steps)`. "always_predicted" (paper §6.4) is p = 1, and
+    "teacher_forcing" is p = 0.
 
     Raises:
         ValueError: an unknown schedule.

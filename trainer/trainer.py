@@ -1,4 +1,4 @@
-"""AMERTrainer: the Hugging Face Trainer with AMER's loss, and its retrieval metrics while training."""
+"""AMERTrainer: the Hugging Face Trainer with AMER's loss, and with retrieval metrics during training."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from amer.trainer.sampling import prediction_probability
 from modeling_amer import AMEROutput, blank, emitted
 from modeling_amer.staging_amer import finish_interrupted_save
 
-# What a batch holds besides the questions.
+# The fields of a batch other than the questions.
 TARGETS = (
     "candidates", "candidate_ids", "target_ids", "other_positives", "sampling_uniforms", "query_index", "ordered",
     "part_mask", "part_labels", "part_counts", "questions",
 )  # fmt: skip
 
-PART_GROUPS = 4  # passes over the parts of a batch
+PART_GROUPS = 4  # number of passes over the parts of a batch
 
 
 class AMERTrainer(PublishingTrainer):
     """Trains an [`AMERModel`] on batches of an [`AMERCollator`] (paper §4.1).
 
-    The Single-Query baseline is the same trainer with a collator of `max_targets=1`. Evaluation logs `eval_loss`
-    with predictions fed back, and what `compute_metrics` (see `RetrievalMetrics`) says of the query vectors.
+    The Single-Query baseline is the same trainer with a collator of `max_targets=1`. Evaluation logs `eval_loss`, with
+    predictions fed back, and the metrics that `compute_metrics` (see `RetrievalMetrics`) computes from the query
+    vectors.
 
     Raises:
-        ValueError: several GPUs in one process, which would tear a batch apart (use `accelerate launch`); FSDP 1, or
-            one that saves shards; batches that accelerate would cut or deal unevenly; a model to be pushed that
-            stands on a folder of this machine.
+        ValueError: one process sees several GPUs, which would split its batches (use `accelerate launch`); FSDP has
+            version 1 or saves shards; accelerate's options would split batches or distribute them unevenly; or the
+            training pushes a model that depends on a folder of this machine.
     """
 
     args: AMERTrainingArguments
@@ -51,17 +52,17 @@ class AMERTrainer(PublishingTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
-            raise ValueError("One process sees several GPUs: start one process for each with `accelerate launch`.")
+            raise ValueError("One process sees several GPUs: start one process per GPU with `accelerate launch`.")
         if self.is_fsdp_enabled:
             _check_fsdp(self.accelerator.state.fsdp_plugin)
         if self.train_dataset is not None:
             self._sampler = self._epoch_sampler(self.train_dataset)
             self.train_dataset = EpochDataset(self.train_dataset)
             self.add_callback(_EpochBegins(self._sampler))
-        dealing: Any = self.args.accelerator_config  # an AcceleratorConfig, however it was given
+        dealing: Any = self.args.accelerator_config  # always an AcceleratorConfig at this point
         if dealing.dispatch_batches or not dealing.even_batches:
             raise ValueError("accelerator_config must not set dispatch_batches, nor even_batches to false.")
-        # The loss of an optimiser step is the mean over all its targets, of all processes and accumulated batches.
+        # The loss of an optimiser step is the mean over its targets in all processes and accumulated batches.
         self.model_accepts_loss_kwargs = True
         self._num_candidates, self._sampled_with = 0, 0.0
         self.add_callback(TrainingClock())
@@ -70,20 +71,20 @@ class AMERTrainer(PublishingTrainer):
 
     @property
     def global_batch_size(self) -> int:
-        """Questions of one optimiser step: of all processes and all accumulated batches."""
+        """Number of questions per optimiser step, over all processes and accumulated batches."""
         args = self.args
         return args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
 
     @property
     def _num_searched(self) -> int:
-        """Vectors of a question in validation; a stop score will leave some out."""
+        """Number of vectors per question in validation, before a stop score removes some."""
         config = self.model.config
         trained = config.chooses_number and self.args.objective == "matched"
         return config.max_query_vectors if trained else config.num_query_vectors
 
     @property
     def prediction_probability(self) -> float:
-        """p of scheduled sampling at the present step."""
+        """p of scheduled sampling at the current step."""
         return prediction_probability(self.args.scheduled_sampling, self.state.global_step, self.state.max_steps)
 
     def _epoch_sampler(self, dataset: Any) -> EpochSampler:
@@ -95,12 +96,12 @@ class AMERTrainer(PublishingTrainer):
         return EpochSampler(len(dataset), batch_size, seed, lengths)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, as transformers' Trainer does; a save into the output folder that was cut short is finished first.
+        """Train, as transformers' Trainer does, after completing an interrupted save in the output folder.
 
-        From a checkpoint of the last step nothing is trained: the Trainer itself would check after another step.
+        From a checkpoint of the last step, no step is trained (the Trainer itself would train one more).
 
         Raises:
-            OSError: what was cut short holds symbolic links, so that it is no save of this trainer.
+            OSError: the interrupted save holds symbolic links, which this trainer never writes.
         """
         if self.args.should_save:
             output = Path(self.args.output_dir)
@@ -116,7 +117,7 @@ class AMERTrainer(PublishingTrainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _take_over(self, checkpoint: str) -> TrainOutput:
-        """Become what a training was that ended with this checkpoint."""
+        """Restore the state of a training that ended with this checkpoint."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE))
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
@@ -124,7 +125,7 @@ class AMERTrainer(PublishingTrainer):
         return TrainOutput(self.state.global_step, 0.0, {})
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the size asked for; transformers 5.0 would resume with that of the checkpoint's processes."""
+        """A data loader with the configured batch size (transformers 5.0 would resume with the checkpoint's size)."""
         self._train_batch_size = self.args.train_batch_size
         return super().get_train_dataloader()
 
@@ -141,7 +142,7 @@ class AMERTrainer(PublishingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Roll the query vectors out and score them against the candidates of the batch.
+        """Compute the query vectors and score them against the candidates of the batch.
 
         Returns:
             The loss, a scalar; with `return_outputs` also the model's output.
@@ -170,7 +171,7 @@ class AMERTrainer(PublishingTrainer):
                 labels = inputs["part_labels"], inputs["part_counts"]
                 split_loss = part_loss(outputs.part_logits, *labels, num_items_in_batch)
                 loss = loss + self.args.span_weight * split_loss
-        if num_items_in_batch is not None:  # of all processes, whose gradients will be averaged
+        if num_items_in_batch is not None:  # counts all processes, whose gradients will be averaged
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
@@ -181,7 +182,7 @@ class AMERTrainer(PublishingTrainer):
         targets: Candidates,
         num_items: torch.Tensor | int | None,
     ) -> torch.Tensor | float:
-        """Where each vector shall look and which shall be the last, where model and data say so."""
+        """The losses of attention and stop score, as far as model and data have them."""
         loss: torch.Tensor | float = 0.0
         if outputs.attention is not None and "part_mask" in inputs and self.args.span_weight:
             loss = loss + self.args.span_weight * span_loss(outputs.attention, inputs["part_mask"], num_items)
@@ -190,9 +191,9 @@ class AMERTrainer(PublishingTrainer):
         return loss
 
     def _gather_candidates(self, inputs: dict[str, torch.Tensor]) -> Candidates:
-        """The candidates of all processes, and this one's targets, as many for each question as in any process.
+        """The candidates of all processes, and this process's targets, padded to the same number in every process.
 
-        Every process so makes the same number of passes through the decoder, for which sharded parameters wait.
+        All processes then make the same number of passes through the decoder, which sharded parameters require.
         """
 
         def alike(tensor: torch.Tensor, dim: int) -> torch.Tensor:
@@ -213,15 +214,15 @@ class AMERTrainer(PublishingTrainer):
         targets: Candidates,
         sampling_uniforms: torch.Tensor,
     ) -> Any:
-        """The model's output: in training with scheduled sampling, else as at inference."""
+        """The model's output: with scheduled sampling in training, else as at inference."""
         num_targets = targets["target_index"].shape[1]
         config = self.model.config
         if config.emission == "one_pass" and num_targets > config.max_query_vectors:
             raise ValueError(
                 f"A question has {num_targets} targets, the model {config.max_query_vectors} query tokens: set "
-                f"max_targets to at most {config.max_query_vectors}, or build it with more max_query_vectors."
+                f"max_targets to at most {config.max_query_vectors}, or build the model with more max_query_vectors."
             )
-        if not model.training:  # predictions fed back, and all the vectors that the metrics will search
+        if not model.training:  # feed predictions back, and make all vectors that the metrics search
             return model(**questions, num_query_vectors=max(num_targets, self._num_searched))
         if config.emission == "one_pass":
             return model(**questions, num_query_vectors=num_targets)
@@ -238,17 +239,17 @@ class AMERTrainer(PublishingTrainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device
     ) -> torch.Tensor | None:
-        """How many targets an optimiser step has, over all processes and accumulated batches.
+        """The number of targets in an optimiser step, over all processes and accumulated batches.
 
         Raises:
-            ValueError: none.
+            ValueError: the step has no target.
         """
         if not batch_samples:
             return None
         own = torch.stack([(batch["target_ids"] >= 0).sum() for batch in batch_samples]).sum().to(device)
         count = self.accelerator.reduce(own, "sum")
         if count == 0:
-            raise ValueError("No question of this step has a target: give the collator questions with targets.")
+            raise ValueError("No question of this step has a target: use a dataset whose questions have targets.")
         return count
 
     def training_step(
@@ -260,13 +261,14 @@ class AMERTrainer(PublishingTrainer):
         """One forward and backward pass.
 
         Raises:
-            ValueError: the loss of some process is not finite; all processes say so.
+            ValueError: the loss of some process is not finite; all processes raise the error.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(self.accelerator.reduce(loss, "sum")):
             raise ValueError(
                 f"The loss is not finite at step {self.state.global_step + 1}: training has diverged. Lower the "
-                f"learning rate (now {self.args.learning_rate}); the checkpoints in {self.args.output_dir} are older."
+                f"learning rate (now {self.args.learning_rate}); the checkpoints in {self.args.output_dir} are from "
+                "earlier steps."
             )
         return loss
 
@@ -277,7 +279,7 @@ class AMERTrainer(PublishingTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Loss, the query vectors `(batch, m, dim)` and the dataset rows `(batch,)` they belong to."""
+        """The loss, the query vectors `(batch, m, dim)` and their rows in the dataset `(batch,)`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             count = self._get_num_items_in_batch([inputs], self.args.device)
@@ -293,8 +295,7 @@ class AMERTrainer(PublishingTrainer):
         return loss, query_embeddings[:, : self._num_searched].contiguous(), inputs["query_index"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log what users never know: how many questions make a step, how many candidates each of them meets, and how
-        often predictions are fed back."""
+        """Log the questions per step, the candidates per question and the rate of fed-back predictions."""
         if "loss" in logs:
             logs["global_batch_size"] = self.global_batch_size
             logs["num_candidates"] = self._num_candidates
@@ -303,15 +304,15 @@ class AMERTrainer(PublishingTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint, but never one that is worth nothing: it might push a good one out.
+        """Save a checkpoint, unless its weights are broken: it might replace a good one.
 
         Raises:
-            ValueError: weights that are not finite.
+            ValueError: some weights are not finite.
         """
         trained = ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
         broken = [name for name, weight in trained if not torch.isfinite(_own_part(weight)).all()]
         found = self.accelerator.reduce(torch.tensor(len(broken), device=self.args.device), "sum")
-        if found:  # in any process: with sharded weights the others cannot see it, and would wait in the save
+        if found:  # in any process: with sharded weights, the others cannot see it and would wait in the save
             raise ValueError(
                 f"Weights are not finite at step {self.state.global_step} ({', '.join(broken[:3]) or 'elsewhere'}): "
                 f"training has diverged, nothing is saved. Lower the learning rate (now {self.args.learning_rate})."
@@ -319,7 +320,7 @@ class AMERTrainer(PublishingTrainer):
         super()._save_checkpoint(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """The random state of every process, before the first of them declares the checkpoint whole."""
+        """Save the random state of every process before the main process completes the checkpoint."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -327,10 +328,10 @@ class AMERTrainer(PublishingTrainer):
 def _read_parts(
     model: nn.Module, groups: int, input_vectors: torch.Tensor, input_mask: torch.Tensor, **words: torch.Tensor
 ) -> AMEROutput:
-    """One vector of each part, `(parts, 1, dim)`; those of about one length are read together, with little padding.
+    """One vector per part, `(parts, 1, dim)`; parts of similar length share a pass, with little padding.
 
-    The words of the whole questions go with the last group: DDP takes what the last pass does not use for unused. The
-    number of groups is that of every process, for sharded parameters are gathered in each pass.
+    The last group includes the words of the whole questions, because DDP treats parameters that the last pass does not
+    use as unused. All processes have the same number of groups, because each pass gathers sharded parameters.
     """
     lengths = input_mask.sum(dim=1)
     order, found = lengths.argsort(), []
@@ -344,13 +345,13 @@ def _read_parts(
 
 def _check_fsdp(plugin: Any) -> None:
     if "FULL" not in str(plugin.state_dict_type):
-        raise ValueError("FSDP would save shards, base and all: set fsdp_state_dict_type to FULL_STATE_DICT.")
+        raise ValueError("FSDP would save shards of the whole model: set fsdp_state_dict_type to FULL_STATE_DICT.")
     if plugin.fsdp_version != 2:
-        raise ValueError("FSDP must be of version 2: set fsdp_version to 2, as configs/accelerate/fsdp2.yaml does.")
+        raise ValueError("FSDP must have version 2: set fsdp_version to 2, as in configs/accelerate/fsdp2.yaml.")
 
 
 class _EpochBegins(TrainerCallback):
-    """Tells the sampler which epoch begins; a data loader that skips what a checkpoint has seen would not."""
+    """Tells the sampler which epoch begins. A data loader that skips batches of a resumed epoch would not do so."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
@@ -360,5 +361,5 @@ class _EpochBegins(TrainerCallback):
 
 
 def _own_part(weight: torch.Tensor) -> torch.Tensor:
-    """Of a sharded weight, what lies in this process."""
+    """The part of a sharded weight in this process; other weights unchanged."""
     return weight.to_local() if hasattr(weight, "to_local") else weight

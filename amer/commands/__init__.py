@@ -1,6 +1,6 @@
-"""The command `amer`: one file a sub-command, each thin over the library.
+"""The command `amer`: one file per sub-command, each a thin layer over the library.
 
-Nothing here imports torch or transformers before a command runs, so that `--help` and shell completion are quick.
+These modules import torch and transformers only when a command runs, so `--help` and shell completion are quick.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line, that of the process by default, and end the process.
+    """Run a command line (default: that of the process) and exit.
 
     Raises:
-        SystemExit: 0, or 1 when the work failed, 2 when the command line is wrong, 130 when the user interrupted.
+        SystemExit: 0 on success, 1 if the work failed, 2 if the command line is wrong, 130 if the user interrupted.
     """
     from amer.commands.app import app
 

@@ -1,4 +1,4 @@
-"""The sub-commands under one name, and what becomes of their errors."""
+"""The command line application: all sub-commands, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ ORDER = (
     "demo", "fit", "dataset", "corpus", "index", "train", "encode", "search", "serve", "mcp", "evaluate", "push",
     "verify", "expand",
 )  # fmt: skip
-INTERRUPTED = 130  # what a shell reports of a program that ends by SIGINT
+INTERRUPTED = 130  # exit code that a shell reports after SIGINT
 
 
 class Commands(TyperGroup):
-    """Lists the commands in the order of a project; says in two lines what went wrong."""
+    """Lists the commands in the order in which a project uses them; reports errors in two lines."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names for the help, in the order in which a project needs them."""
+        """Command names for the help, in the order in which a project uses them."""
         return list(ORDER)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the sub-command; the exit code is 1 when the work failed."""
+        """Run the sub-command; exit with code 1 if the work failed."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from interrupt
-        except BrokenPipeError:  # whoever read the output has seen enough; typer ends quietly
+        except BrokenPipeError:  # the reader of the output has closed it; typer exits quietly
             raise
         except USER_ERRORS as error:
             if ctx.params["debug"]:
                 raise
             typer.echo(f"Error: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-            typer.echo("To see where it happened: amer --debug ...", err=True)
+            typer.echo("To see the traceback: amer --debug ...", err=True)
             raise typer.Exit(1) from error
 
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    rich_markup_mode=None,  # importing rich's help takes longer than all the rest
+    rich_markup_mode=None,  # importing rich's help takes longer than everything else
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -77,9 +77,9 @@ def amer(
 ) -> None:
     """Dense retrieval with several query vectors for each question.
 
-    To see it: `amer demo`. All at once: `amer fit`. Step by step, from documents to answers: `amer dataset`,
+    Try it: `amer demo`. Train on your own questions: `amer fit`. Run each step yourself: `amer dataset`,
     `amer corpus encode`, `amer train`, `amer search`, `amer evaluate`.
-    Exit codes: 0, 1 when the work failed, 2 when the command line is wrong.
+    Exit codes: 0 on success, 1 if the work failed, 2 if the command line is wrong.
     """
 
 

@@ -1,4 +1,4 @@
-"""`amer corpus`: documents and their vectors, computed here or elsewhere."""
+"""`amer corpus`: document stores, from vectors computed here or elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Sizes(TypedDict):
-    """What both ways of encoding take."""
+    """Options that both ways of encoding share."""
 
     batch_size: int
     shard_size: int
@@ -26,7 +26,7 @@ class _Sizes(TypedDict):
 
 app = typer.Typer(no_args_is_help=True, help="Make, export or verify a document store.")
 
-Dtype = Annotated[Literal["float16", "float32"], typer.Option(help="Of the stored vectors.")]
+Dtype = Annotated[Literal["float16", "float32"], typer.Option(help="Precision of the stored vectors.")]
 Named = Annotated[str, typer.Argument(metavar="STORE", help="A folder or a name on the Hub.")]
 
 
@@ -36,28 +36,29 @@ def encode(
     encoder: Annotated[str, typer.Option(help="A sentence-transformers model: a name on the Hub or a folder.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the document store.")],
     revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
-    document_prompt: Annotated[str, typer.Option(help="Put before every document.")] = "",
+    document_prompt: Annotated[str, typer.Option(help="Text to put before every document.")] = "",
     query_prompt: Annotated[
         str | None,
-        typer.Option(help="Put before every question. What a known encoder wants when not given."),
+        typer.Option(help="Text to put before every question. Default: the prompt of a known encoder, else none."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents embedded at a time.")] = 256,
-    shard_size: Annotated[int, typer.Option(min=1, help="Documents of a file.")] = 8_192,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents per batch.")] = 256,
+    shard_size: Annotated[int, typer.Option(min=1, help="Documents per file.")] = 8_192,
     dtype: Dtype = "float16",
     encoder_dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         typer.Option(
-            help="What the encoder computes in. `auto` is bfloat16 where the processor computes it natively."
+            help="Precision of the encoder's computation. `auto`: bfloat16 if the processor supports it natively."
         ),
     ] = "auto",
     device: WorkerDevice = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Use the Ray cluster there; `local` starts Ray on this machine."),
+        typer.Option(metavar="ADDRESS", help="Address of a Ray cluster. `local` starts Ray on this machine."),
     ] = None,
     ray_actors: Annotated[
-        int | None, typer.Option(min=1, help="Encoders of the Ray cluster. One a GPU or CPU core when not given.")
+        int | None,
+        typer.Option(min=1, help="Number of encoders in the Ray cluster. Default: one per GPU or CPU core."),
     ] = None,
 ) -> None:
     """Encode a corpus into a document store.
@@ -69,7 +70,7 @@ def encode(
     torchrun --nproc_per_node 4 -m amer corpus encode ...          (several processes on CPUs)
     amer corpus encode --ray ADDRESS ...                           (a Ray cluster)
 
-    What one of them began any other finishes. Several machines need a shared file system.
+    Any process finishes the work that another one began. Several machines need a shared file system.
     """
     if ray_actors is not None and ray is None:
         raise typer.BadParameter("--ray-actors needs --ray")
@@ -99,7 +100,7 @@ def _encode_here(
     loading: dict[str, Any],
     options: _Sizes,
 ) -> DocumentStore | None:
-    """Encode this process's part of the corpus; the last to be done finishes the store."""
+    """Encode this process's part of the corpus; the last process completes the store."""
     from amer.corpus import DocumentEncoder, encode_corpus, open_documents
     from amer.corpus.workers import this_worker
 
@@ -117,14 +118,14 @@ def _encode_here(
 
 
 def _with_query_prompt(identity: dict[str, Any], given: str | None, tell: bool) -> dict[str, Any]:
-    """The encoder's identity with its query prompt; says which one it is where none was given."""
+    """The encoder's identity with its query prompt; prints the prompt if the user gave none."""
     from amer.corpus.known_encoders import known_query_prompt
 
     if given is not None:
         return {**identity, "query_prompt": given}
     prompt = known_query_prompt(identity["name"])
     if tell:
-        say(f"before every question: {prompt!r} (choose with --query-prompt)")
+        say(f"prompt before every question: {prompt!r} (change it with --query-prompt)")
     return {**identity, "query_prompt": prompt}
 
 
@@ -140,17 +141,17 @@ def _what_is_missing(path: Path) -> str:
         return f"{path}: another process has just finished it"
     there = len(shards) - len(shards.missing())
     return (
-        f"{path}: {there} of {len(shards)} shards are there; another process is at work on the rest, or it is other "
-        "workers'. Who finds all of them finishes the store; if nobody is at work, run this again"
+        f"{path}: {there} of {len(shards)} shards are done. Other processes encode the rest, and the last one "
+        "completes the store. If no other process is running, run this command again"
     )
 
 
 @app.command("import")
 def import_store(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new store.")],
-    encoder: Annotated[str, typer.Option(help="Name of the model that made the vectors.")],
+    encoder: Annotated[str, typer.Option(help="Name of the model that computed the vectors.")],
     vectors: Annotated[
-        Path | None, typer.Option(help="A .npy file of (n, dim), or a FAISS index; with --documents.")
+        Path | None, typer.Option(help="A .npy file of (n, dim), or a FAISS index. Needs --documents.")
     ] = None,
     documents: Annotated[
         str | None,
@@ -158,17 +159,17 @@ def import_store(
     ] = None,
     table: Annotated[
         str | None,
-        typer.Option(help="Documents with a column of vectors: .parquet, a saved dataset, or one of the Hub."),
+        typer.Option(help="Documents with a column of vectors: a .parquet file, a saved dataset, or one on the Hub."),
     ] = None,
     embedding: Annotated[str, typer.Option(help="The column of vectors in --table.")] = "embedding",
-    split: Annotated[str, typer.Option(help="Of a --table that has splits.")] = "train",
+    split: Annotated[str, typer.Option(help="Split to read, if --table has splits.")] = "train",
     revision: Annotated[str | None, typer.Option(help="The encoder's commit on the Hub.")] = None,
-    document_prompt: Annotated[str, typer.Option(help="What was put before every document.")] = "",
-    query_prompt: Annotated[str, typer.Option(help="What is to be put before every question.")] = "",
-    normalize: Annotated[bool, typer.Option("--normalize", help="Bring every vector to length 1.")] = False,
+    document_prompt: Annotated[str, typer.Option(help="Text that was put before every document.")] = "",
+    query_prompt: Annotated[str, typer.Option(help="Text to put before every question.")] = "",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every vector to length 1.")] = False,
     dtype: Dtype = "float16",
 ) -> None:
-    """Make a store of vectors that were computed elsewhere."""
+    """Make a store from vectors that were computed elsewhere."""
     from amer.corpus import open_documents
     from amer.corpus.importing import import_table, import_vectors
 
@@ -181,12 +182,12 @@ def import_store(
     elif table is None and vectors is not None and documents is not None:
         store = import_vectors(output, open_documents(documents), vectors, identity, normalize, dtype)
     else:
-        raise typer.BadParameter("give --vectors with --documents, or --table, which has both")
+        raise typer.BadParameter("give --vectors and --documents, or --table, which holds both")
     say(_summary(store))
 
 
 def _open_table(name: str, split: str) -> Any:
-    """A parquet file as it is, else a dataset: saved in a folder, or on the Hub."""
+    """The name of a parquet file unchanged, else a loaded dataset: from a folder, or from the Hub."""
     if Path(name).is_file():
         return name
     from amer.hub import load_datasets
@@ -203,11 +204,14 @@ def _open_table(name: str, split: str) -> Any:
 def export(
     store: Named,
     npy: Annotated[
-        Path | None, typer.Option(help="Write the vectors, for NumPy, torch and sentence-transformers.")
+        Path | None,
+        typer.Option(help="File for the vectors; NumPy, torch and sentence-transformers can read it."),
     ] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write documents, metadata and vectors, for datasets.")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="File for documents, metadata and vectors; `datasets` can read it.")
+    ] = None,
 ) -> None:
-    """Write a store's vectors, or documents too, into one file."""
+    """Write a store into one file: its vectors, or its documents with their vectors."""
     if (npy is None) == (parquet is None):
         raise typer.BadParameter("give --npy FILE or --parquet FILE")
     from amer.corpus.exporting import export_npy, export_parquet
@@ -223,10 +227,10 @@ def export(
 
 @app.command()
 def verify(store: Named) -> None:
-    """Read everything: checksums, lengths of vectors, ids."""
+    """Check a whole store: checksums, vector lengths, ids."""
     opened = open_store(store)
     opened.verify()
-    say(f"{opened.path}: all of its {len(opened):,} documents are as they were written")
+    say(f"{opened.path}: all of its {len(opened):,} documents are intact")
 
 
 def _summary(store: DocumentStore) -> str:

@@ -18,40 +18,38 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Build a dataset or a corpus. A build that was killed goes on with the same command.",
+    help="Build a dataset or a corpus. Run the same command again to resume an interrupted build.",
 )
 
 REPORTED = ("splits", "stages", "drops", "paper", "documents", "words_per_document")
 REPORTS = ("dataset/dataset.json", "documents/documents.json")
 
-Output = Annotated[Path, typer.Option(metavar="DIR", help="A new directory, or that of a killed build.")]
+Output = Annotated[Path, typer.Option(metavar="DIR", help="A new directory, or that of an interrupted build.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
 Published = Annotated[str, typer.Option(help="A name on the Hub, or a folder of the published files.")]
-Depth = Annotated[int, typer.Option(min=1, help="Candidates of each search.")]
+Depth = Annotated[int, typer.Option(min=1, help="Candidates per search.")]
 Stores = Annotated[
     list[str] | None,
-    typer.Option("--store", metavar="DIR", help="A document store of the corpus to search too. May be repeated."),
+    typer.Option("--store", metavar="DIR", help="A document store of the corpus, to search as well. May be repeated."),
 ]
 DOCUMENTS = typer.Option(help="The corpus: a folder of Arrow parts, or a .parquet or .jsonl file.")
-INDEX = typer.Option("--bm25", help="Folder of the corpus's BM25 index, which is built when missing.")
+INDEX = typer.Option("--bm25", help="Folder of the corpus's BM25 index. Built if it does not exist.")
 
 
 @app.command()
 def wordnet(
     output: Output,
     source: Annotated[
-        str | None, typer.Option(help="A `dict` folder of WordNet 3.0. The packaged extract when not given.")
+        str | None, typer.Option(help="A `dict` folder of WordNet 3.0. Default: the packaged extract.")
     ] = None,
-    num_train: Annotated[
-        int | None, typer.Option(help="Random choice of so many queries. All when not given.")
-    ] = None,
+    num_train: Annotated[int | None, typer.Option(help="Number of queries to draw at random. Default: all.")] = None,
     num_validation: Annotated[int | None, typer.Option(help="See --num-train.")] = None,
     num_test: Annotated[int | None, typer.Option(help="See --num-train.")] = None,
-    corpus_size: Annotated[
-        int | None, typer.Option(help="Documents in the corpus. Every gloss when not given.")
-    ] = None,
-    min_senses: Annotated[int, typer.Option(min=1, help="Senses a lemma must have.")] = 2,
-    max_senses: Annotated[int, typer.Option(min=1, help="Senses it may have; 1 for `amer dataset compound`.")] = 8,
+    corpus_size: Annotated[int | None, typer.Option(help="Documents in the corpus. Default: every gloss.")] = None,
+    min_senses: Annotated[int, typer.Option(min=1, help="Minimum senses of a lemma.")] = 2,
+    max_senses: Annotated[
+        int, typer.Option(min=1, help="Maximum senses of a lemma; set 1 for `amer dataset compound`.")
+    ] = 8,
     seed: Seed = 0,
 ) -> None:
     """WordNet: lemmas, and the glosses of their senses."""
@@ -64,12 +62,14 @@ def wordnet(
 @app.command()
 def synthetic(
     output: Output,
-    transformation: Annotated[Literal["linear", "mlp"], typer.Option(help="Of the targets.")] = "linear",
+    transformation: Annotated[
+        Literal["linear", "mlp"], typer.Option(help="Transformation that makes the targets.")
+    ] = "linear",
     setting: Annotated[Literal["single", "multi", "ood"], typer.Option(help="Input distributions.")] = "single",
     dim: Annotated[int, typer.Option(help="Size of the vectors.")] = 1024,
-    num_train: Annotated[int, typer.Option(help="Queries, a tenth of them for validation.")] = 20_000,
+    num_train: Annotated[int, typer.Option(help="Queries; one tenth of them is for validation.")] = 20_000,
     num_test: Annotated[int, typer.Option(help="Test queries.")] = 1_000,
-    corpus_size: Annotated[int, typer.Option(help="Targets and random vectors together.")] = 200_000,
+    corpus_size: Annotated[int, typer.Option(help="Number of targets and random vectors together.")] = 200_000,
     seed: Seed = 0,
 ) -> None:
     """The paper's synthetic study: dataset and document store."""
@@ -82,7 +82,9 @@ def synthetic(
 @app.command()
 def wikipedia(
     output: Output,
-    chunks: Annotated[Path, typer.Option(help="Folder of QAMPARI's unpacked chunked_wikipedia, *.jsonl.")],
+    chunks: Annotated[
+        Path, typer.Option(help="Folder with the *.jsonl files of QAMPARI's unpacked chunked_wikipedia.")
+    ],
 ) -> None:
     """The corpus of AmbigQA and QAMPARI."""
     from amer.data import build_wikipedia
@@ -96,18 +98,22 @@ def ambigqa(
     output: Output,
     documents: Annotated[str, DOCUMENTS],
     bm25: Annotated[Path, INDEX],
-    source: Annotated[str, typer.Option(help="On the Hub, or a folder of the published files.")] = "sewon/ambig_qa",
+    source: Annotated[
+        str, typer.Option(help="A name on the Hub, or a folder of the published files.")
+    ] = "sewon/ambig_qa",
     nq_open: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Development or test file of NQ-Open. May be repeated.")
     ] = None,
-    test_fraction: Annotated[float, typer.Option(help="Of the mapped development questions.")] = 0.5,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the mapped development questions for the test.")
+    ] = 0.5,
     depth: Depth = 500,
     stores: Stores = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Seed = 0,
 ) -> None:
-    """AmbigQA, and the questions of NQ-Open with several answers."""
+    """AmbigQA, with the questions of NQ-Open that have several answers."""
     from amer.data import build_ambigqa
 
     corpus, searches = open_corpus(documents, bm25, stores or [], device, trust_remote_code)
@@ -135,12 +141,12 @@ def qampari(
 @app.command()
 def own(
     output: Output,
-    source: Annotated[str, typer.Option(help="A file, a folder of splits, or a dataset of the Hub.")],
+    source: Annotated[str, typer.Option(help="A file, a folder of splits, or a dataset on the Hub.")],
     documents: Annotated[str | None, DOCUMENTS] = None,
     bm25: Annotated[Path | None, INDEX] = None,
     depth: Depth = 500,
-    test_fraction: Annotated[float, typer.Option(help="Of a source without splits.")] = 0.1,
-    validation_fraction: Annotated[float, typer.Option(help="Of what the test set leaves.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share for the test, if the source has no splits.")] = 0.1,
+    validation_fraction: Annotated[float, typer.Option(help="Share of the remaining questions for validation.")] = 0.1,
     stores: Stores = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -153,7 +159,7 @@ def own(
     from amer.data.custom import build_custom
 
     if documents is None and (bm25 or stores):
-        raise typer.BadParameter("--bm25 and --store search a corpus: give --documents too")
+        raise typer.BadParameter("--bm25 and --store search a corpus: also give --documents")
     corpus: pa.Table | None = None
     searches: list[BM25 | DenseRetriever] = []
     if documents is not None:
@@ -170,15 +176,15 @@ def python_api(
         typer.Option(
             "--package",
             metavar="NAME",
-            help="A package to read, as sklearn; python is the standard library. May be repeated. When not given: the "
-            "standard library, and what this project depends on.",
+            help="A package to read, such as sklearn; `python` is the standard library. May be repeated. Default: the "
+            "standard library and the dependencies of this project.",
         ),
     ] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds a package may take.")] = 300.0,
+    time_limit: Annotated[float, typer.Option(min=1, help="Maximum seconds per package.")] = 300.0,
 ) -> None:
     """The API reference of the Python packages installed here. Needs no download.
 
-    A question is the summary line of a docstring, its document the signature and the rest.
+    A question is the summary line of a docstring. Its document is the signature and the rest of the docstring.
     """
     from amer.data import build_python_api
 
@@ -189,11 +195,13 @@ def python_api(
 @app.command()
 def compound(
     output: Output,
-    source: Annotated[str, typer.Option(help="A dataset of questions with one target: a folder, or on the Hub.")],
+    source: Annotated[
+        str, typer.Option(help="A dataset of questions with one target each: a folder or a name on the Hub.")
+    ],
     templates: Annotated[
-        Path | None, typer.Option(help="YAML file of the forms that join parts. The packaged one when not given.")
+        Path | None, typer.Option(help="YAML file of templates that join parts. Default: the packaged file.")
     ] = None,
-    num_train: Annotated[int, typer.Option(min=0, help="Questions to draw; 0 leaves the split out.")] = 20_000,
+    num_train: Annotated[int, typer.Option(min=0, help="Questions to draw; 0 omits the split.")] = 20_000,
     num_validation: Annotated[int, typer.Option(min=0, help="See --num-train.")] = 1_000,
     num_test: Annotated[int, typer.Option(min=0, help="See --num-train.")] = 1_000,
     seed: Seed = 0,
@@ -248,7 +256,7 @@ def open_corpus(
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[pa.Table, list[BM25 | DenseRetriever]]:
-    """The corpus, and what searches it: BM25, and each store with its own encoder."""
+    """The corpus and its retrievers: BM25, and each store with its own encoder."""
     from amer.corpus import open_documents
     from amer.machine import chosen_device
 
@@ -259,7 +267,7 @@ def open_corpus(
 
 
 def open_bm25(path: Path, documents: pa.Table) -> BM25:
-    """The corpus's BM25 index; built if there is none."""
+    """Open the corpus's BM25 index; build it if it does not exist."""
     from amer.baselines.bm25 import BM25
 
     if path.exists():
@@ -268,10 +276,10 @@ def open_bm25(path: Path, documents: pa.Table) -> BM25:
 
 
 def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: bool = False) -> DenseRetriever:
-    """A document store, searched with its own encoder.
+    """A retriever on a document store, with the store's own encoder.
 
     Raises:
-        ValueError: it is not a store of these documents, in this order.
+        ValueError: the store does not hold these documents in this order.
     """
     from amer.baselines.dense import DenseRetriever
     from amer.corpus import DocumentEncoder, DocumentStore
@@ -280,13 +288,13 @@ def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: b
 
     store = DocumentStore.open(path)
     if store.info.get("documents_sha256") != fingerprint(documents):
-        raise ValueError(f"{path} is a store of another corpus: encode the one of --documents, in its order")
+        raise ValueError(f"{path} is a store of another corpus: encode the corpus of --documents, in its order")
     encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
     return DenseRetriever(encoder, ExactIndex(store, device))
 
 
 def report(output: Path) -> None:
-    """Say what came out."""
+    """Print a summary of the files that were built."""
     from rich.console import Console
 
     from amer.files import read_json

@@ -25,25 +25,26 @@ def encode(
     questions: Annotated[
         Path | None,
         typer.Option(
-            help=".txt with a question a line, or .jsonl of objects with the field `query`; also gzipped (.gz)."
+            help="A .txt file with one question per line, or a .jsonl file of objects with the field `query`; may be "
+            "gzipped (.gz)."
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="A dataset: a folder or a name on the Hub.")] = None,
     split: Split = "test",
     num_query_vectors: NumQueryVectors = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions decoded at a time.")] = 64,
-    shard_size: Annotated[int, typer.Option(min=1, help="Questions of a file.")] = 1_024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 64,
+    shard_size: Annotated[int, typer.Option(min=1, help="Questions per file.")] = 1_024,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Of the decoder. As it was trained when not given."),
+        typer.Option(help="Precision of the decoder. Default: the precision it was trained in."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
     device: WorkerDevice = None,
 ) -> None:
     """Encode many questions into query vectors.
 
-    They come from a file or from a dataset. Run it again after an interruption to resume. It runs in one process, or
-    in several:
+    The questions come from a file or a dataset. Run it again after an interruption to resume. It runs in one process,
+    or in several:
 
     \b
     accelerate launch --num_processes 8 -m amer encode ...  (several GPUs)
@@ -84,16 +85,16 @@ def encode(
         from rich.console import Console
 
         count = next(len(column) for column in (texts, vectors) if column is not None)
-        Console().print(f"{output}: {count:,} questions, all encoded", markup=False)
+        Console().print(f"{output}: all {count:,} questions are encoded", markup=False)
 
 
 def read_questions(file: Path) -> list[str]:
-    """The questions of a text or JSON Lines file, in its order; lines of white space are skipped.
+    """The questions of a text or JSON Lines file, in order; blank lines are skipped.
 
     Raises:
-        OSError: there is no such file, or a gzipped one is cut short.
-        ValueError: a file of another ending, no question in it, or a line that is not UTF-8 or holds no question;
-            names file and line.
+        OSError: the file does not exist, or a gzipped file is truncated.
+        ValueError: the file has another extension or no question, or a line is not UTF-8 or has no question; the
+            message names file and line.
     """
     from amer.text_lines import checked_ending, read_lines, read_objects
 
@@ -103,34 +104,34 @@ def read_questions(file: Path) -> list[str]:
         lines = [line for _, lines in read_lines(file) for line in re.split(r"[\r\n]+", lines)]
         questions = [line for line in lines if line.strip()]
     if not questions:
-        raise ValueError(f"{file} holds no question")
+        raise ValueError(f"{file} holds no question: give a file with at least one")
     return questions
 
 
 def _query(record: dict[str, Any], where: str) -> str:
     query = record.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise ValueError(f"{where}: not a JSON object with a text in the field `query` ({str(record)[:60]})")
+        raise ValueError(f"{where}: not a JSON object with a non-empty text in the field `query` ({str(record)[:60]})")
     return query
 
 
 def read_split(dataset: str, name: str, config: AMERConfig) -> tuple[list[str] | None, np.ndarray | None]:
-    """The questions of a dataset's split as the model reads them: as text, as vectors, or both.
+    """The questions of a dataset's split in the form that the model reads: text, vectors, or both.
 
     Raises:
-        ValueError: no such split, or the model reads text and there is none.
+        ValueError: the split does not exist, or the model reads text and the questions have none.
     """
     from amer.data import load_split
     from amer.hub import pull_folder
 
     split = load_split(pull_folder(dataset), name)
     if config.reads_text and split.queries is None:
-        raise ValueError(f"the questions of {dataset} are vectors, but this model reads text")
+        raise ValueError(f"the questions of {dataset} are vectors, but this model reads text: give questions in text")
     return split.queries if config.reads_text else None, split.input_vectors if config.reads_vectors else None
 
 
 def load_encoder(config: AMERConfig, device: str, trust_remote_code: bool) -> DocumentEncoder:
-    """The document encoder an anchored model was trained with."""
+    """The document encoder that an anchored model was trained with."""
     from amer.corpus import DocumentEncoder
     from amer.corpus.store import complete_encoder
 

@@ -1,4 +1,4 @@
-"""`amer evaluate`: a trained model with several numbers of query vectors, beside the encoder and baselines."""
+"""`amer evaluate`: compare a trained model, with several numbers of query vectors, with the encoder and baselines."""
 
 from __future__ import annotations
 
@@ -49,20 +49,22 @@ def evaluate(
     num_query_vectors: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="A system for each, beside the model's own. May be repeated. 1, 2, 3, 5 when not given."
+            min=1,
+            help="A number of query vectors to evaluate, besides the model's own. May be repeated. Default: those of "
+            "1, 2, 3, 5 below the model's own.",
         ),
     ] = None,
     ks: Annotated[list[int], typer.Option("--k", min=1, help="Cut-off. May be repeated.")] = CUTOFFS,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions encoded at a time.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 64,
     collection: Collection = COLLECTION,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
 ) -> None:
-    """Measure Recall and MRecall of a model beside baselines.
+    """Measure Recall and MRecall of a model and of baselines.
 
-    The document encoder itself is one of them; where the dataset marks the parts of a question, also the encoder
-    with those parts, and with parts split by rule. The report has p-values of the differences.
+    The document encoder itself is a baseline. If the dataset marks the parts of the questions, two more baselines are
+    the encoder on those parts and the encoder on parts split by rule. The report has p-values of the differences.
     """
     _check_names(baselines or [])
     from rich.console import Console
@@ -112,22 +114,22 @@ def evaluate(
 
 
 class Evaluation:
-    """The systems that are compared, all on the same questions.
+    """Compares systems on the same questions.
 
     Attributes:
-        systems: what was measured, in order.
+        systems: results of the systems, in the order of their measurement.
     """
 
     def __init__(
         self, searcher: Searcher, questions: RetrievalDataset, encoding_seconds: float, ks: list[int], batch_size: int
     ) -> None:
-        """Measure nothing yet; `encoding_seconds` is what the document encoder takes for a question."""
+        """Prepare the comparison; `encoding_seconds` is the document encoder's time per question."""
         self.systems: list[SystemResult] = []
         self._index, self._questions, self._seconds = searcher.index, questions, encoding_seconds
         self._ks, self._batch_size = ks, batch_size
 
     def add(self, model: AMERModel, m: int | None, name: str) -> None:
-        """Measure a model with `m` query vectors; None for its own number, or as many as it chooses."""
+        """Measure a model with `m` query vectors. None: the model's own number or its own choice."""
         from amer.evaluation import evaluate_model
 
         own = model.config.token_vectors  # such a model embeds its questions itself
@@ -140,10 +142,10 @@ class Evaluation:
         )
 
     def references(self, baselines: list[str], device: str) -> dict[str, str]:
-        """Measure the document encoder, where the questions are texts, and the baselines.
+        """Measure the baselines, and the document encoder if the questions are texts.
 
         Returns:
-            name -> what it is, in words.
+            A description of each system by its name.
         """
         from amer.evaluation import evaluate_embeddings
         from amer.search import open_model
@@ -164,7 +166,7 @@ class Evaluation:
         return described
 
     def add_parts(self, encoder: DocumentEncoder) -> None:
-        """Measure the document encoder with the parts of each question, by rule and as the dataset marks them."""
+        """Measure the document encoder on the parts of each question: split by rule, and as the dataset marks them."""
         from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
         from amer.evaluation import evaluate_embeddings
 
@@ -182,10 +184,10 @@ class Evaluation:
 def load_dataset(
     folder: Path, split: str, searcher: Searcher, device: str, batch_size: int, trust_remote_code: bool
 ) -> tuple[RetrievalDataset, float]:
-    """One split, linked to the store; questions in text also get the document encoder's embeddings.
+    """Load a split and link it to the store; questions in text also get the document encoder's embeddings.
 
     Returns:
-        the split, and the seconds that embedding a question took.
+        The split, and the embedding time per question in seconds.
     """
     from amer.corpus import DocumentEncoder
     from amer.data import load_split
@@ -200,7 +202,7 @@ def load_dataset(
 
 
 def baseline_name(model: str) -> str:
-    """What a baseline is called in the report: the last part of its folder or its name on the Hub."""
+    """The name of a baseline in the report: the last part of its folder or of its name on the Hub."""
     return Path(model).absolute().name
 
 
@@ -213,12 +215,12 @@ def _check_names(baselines: list[str]) -> None:
 
 
 def numbers_of_vectors(asked: list[int] | None, own: int) -> list[int]:
-    """Which m to evaluate: the model's own, and those asked for or else the usual ones below it."""
+    """The values of m to evaluate: the model's own, and those asked for; by default the usual ones below its own."""
     others = asked or [m for m in USUAL if m < own]
     return sorted({*others, own})
 
 
 def description(config: AMERConfig) -> str:
-    """What a baseline is, in words."""
+    """A description of a baseline for the report."""
     vectors = "one query vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} query vectors"
     return f"trained for {vectors}, {'anchored, ' if config.anchored else ''}objective {config.objective}"

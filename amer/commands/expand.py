@@ -1,4 +1,4 @@
-"""`amer expand`: keywords of a chat model behind the questions of a dataset."""
+"""`amer expand`: append a chat model's keywords to the questions of a dataset."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def expand(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="URL of an OpenAI-compatible endpoint, whose key is in $OPENAI_API_KEY. "
-            "The model runs here when not given."
+            help="URL of an OpenAI-compatible endpoint; its key is read from $OPENAI_API_KEY. "
+            "Default: run the model on this machine."
         ),
     ] = None,
     split: Split = "test",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a reply is cut off.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in a reply.")] = 256,
 ) -> None:
     """Add a chat model's keywords to a dataset's questions.
 
-    This is the query expansion of the paper's A.7. Run it again after an interruption to resume.
+    This is the query expansion of the paper's appendix A.7. Run it again after an interruption to resume.
     """
     from rich.console import Console
 
@@ -45,18 +45,18 @@ def expand(
 
     questions = load_split(pull_folder(dataset), split)
     if questions.queries is None:
-        raise ValueError(f"the questions of {dataset} are vectors: keywords can be written for text only")
+        raise ValueError(f"the questions of {dataset} are vectors, but keywords need text: give questions in text")
     expanded = expand_queries(questions.queries, load_chat(model, endpoint, max_new_tokens), output / REPLIES_FILE)
     write_expanded(output / EXPANDED_FILE, questions.query_ids, expanded)
     Console().print(
-        f"{output / EXPANDED_FILE}: {len(questions):,} questions, {len(expanded.prose):,} of them as they were, "
-        "since the model answered in prose or not at all",
+        f"{output / EXPANDED_FILE}: {len(questions):,} questions, {len(expanded.prose):,} of them unchanged, "
+        "because the model answered in prose or not at all",
         markup=False,
     )
 
 
 def load_chat(model: str, endpoint: str | None, max_new_tokens: int) -> Chat:
-    """The chat model, here or behind an endpoint."""
+    """The chat model, on this machine or behind an endpoint."""
     from amer.baselines.chat import EndpointChat, LocalChat
     from amer.offline import resolve_model
 
@@ -66,7 +66,7 @@ def load_chat(model: str, endpoint: str | None, max_new_tokens: int) -> Chat:
 
 
 def write_expanded(path: Path, query_ids: list[str], expanded: Expanded) -> None:
-    """A row a question, in the order of the split."""
+    """Write one row per question, in the order of the split."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

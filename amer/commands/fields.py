@@ -1,4 +1,4 @@
-"""Options that are the fields of a dataclass, so that neither is written twice."""
+"""Build command options from the fields of a dataclass, so that each is written once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters that are dataclasses are given field by field, an option each.
+    """Replace each dataclass parameter of a command by one option per field.
 
-    A field's help is its `metadata["help"]`, unless its type is annotated as typer wants it. What the dataclass
-    refuses with a ValueError is a wrong command line.
+    A field's help is its `metadata["help"]`, unless its type has a typer annotation. A ValueError of the dataclass
+    becomes a usage error.
     """
     parameters = signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {
@@ -35,12 +35,12 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     options: list[Parameter] = []
     for parameter in parameters:
         options += _options(parameter.annotation) if parameter.name in groups else [_keyword_only(parameter)]
-    call.__signature__ = Signature(options)  # type: ignore[attr-defined]  # what inspect, and so typer, looks for
+    call.__signature__ = Signature(options)  # type: ignore[attr-defined]  # inspect and typer read this attribute
     return call
 
 
 def _options(cls: Any) -> list[Parameter]:
-    """A keyword-only parameter for every field."""
+    """One keyword-only parameter per field."""
     hints = get_type_hints(cls, include_extras=True)
     options = []
     for field in fields(cls):

@@ -1,4 +1,4 @@
-"""`amer fit`: one command from questions and documents to a model that searches."""
+"""`amer fit`: one command that turns questions and documents into a search model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from amer.offline import MINILM
 
 
 def fit(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; run again, it goes on there.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for all results. Run again to resume.")],
     source: Annotated[
         Literal["python-api"] | None,
-        typer.Argument(metavar="[python-api]", help="The API reference of the Python packages installed here."),
+        typer.Argument(metavar="[python-api]", help="Use the API reference of the Python packages installed here."),
     ] = None,
     questions: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help='Your own: {"query": ..., "positives": [ids or texts]} a line; .jsonl, .csv or .parquet.',
+            help='Your questions: a .jsonl, .csv or .parquet file with one {"query": ..., "positives": [ids or '
+            "texts]} per record.",
         ),
     ] = None,
     documents: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help='Their documents: {"id": ..., "title": ..., "text": ...} a line; .jsonl or .parquet. The positives '
-            "themselves when not given.",
+            help='Your documents: a .jsonl or .parquet file with one {"id": ..., "title": ..., "text": ...} per '
+            "record. Default: the positives themselves.",
         ),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="A sentence-transformers model that pools by the mean: a name on the Hub or a folder.")
+        str, typer.Option(help="A sentence-transformers model with mean pooling: a name on the Hub or a folder.")
     ] = MINILM,
     packages: Annotated[
         list[str] | None,
@@ -41,22 +42,23 @@ def fit(
     ] = None,
     templates: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML file of forms that join questions, as in another language."),
+        typer.Option(metavar="FILE", help="YAML file of templates that join questions, for example in your language."),
     ] = None,
     num_train: Annotated[int, typer.Option(min=1, help="Questions of several parts to train on.")] = 20_000,
     train_steps: Annotated[int, typer.Option(min=1, help="Training steps of 64 questions.")] = 1_200,
 ) -> None:
-    """Make a model of questions and documents, and see what it is worth.
+    """Train a small model on questions and documents, and evaluate it.
 
-    Questions are joined to questions of several parts. A small model learns to give each part a query vector, beside
-    one vector trained alike. The report compares both with the encoder alone.
+    The command joins questions into questions of several parts. A small model learns to make one query vector for
+    each part; a second model, trained the same way, makes one vector per question. The report compares both with the
+    encoder alone.
 
     \b
     amer fit --questions pairs.jsonl --documents docs.jsonl --output DIR
     amer fit python-api --output DIR
     """
     if (source is None) == (questions is None):
-        raise typer.BadParameter("give python-api, or --questions")
+        raise typer.BadParameter("give either python-api or --questions")
     from rich.console import Console
 
     from amer.data.compound import TEMPLATES
@@ -72,5 +74,5 @@ def fit(
     try:
         run(settings, Console())
     except KeyboardInterrupt:
-        say(f"\nWhat is done is kept in {output}: the same command goes on.")
+        say(f"\nFinished work is kept in {output}: run the same command to resume.")
         raise

@@ -1,4 +1,4 @@
-"""`amer index`: indexes of document stores."""
+"""`amer index`: build indexes of document stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from amer.commands.options import COLLECTION, Store
 from amer.commands.terminal import say
 
 app = typer.Typer(
-    no_args_is_help=True, help="Build the index of a document store. Exact search, for up to a million, needs none."
+    no_args_is_help=True,
+    help="Build the index of a document store. Exact search, for up to a million documents, needs none.",
 )
 
 GIB = 2**30
@@ -23,20 +24,22 @@ GIB = 2**30
 def build(
     store: Store,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the index.")],
-    preset: Annotated[str, typer.Option(help="auto, flat, ivfpq, hnsw, or a factory string of FAISS.")] = "auto",
-    recall: Annotated[float, typer.Option(min=0, max=1, help="Of the k nearest, tuned for.")] = 0.95,
-    k: Annotated[int, typer.Option(min=1, help="Documents of the lists that are tuned.")] = 100,
+    preset: Annotated[str, typer.Option(help="auto, flat, ivfpq, hnsw, or a FAISS factory string.")] = "auto",
+    recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Target of the tuning: recall of the k nearest documents.")
+    ] = 0.95,
+    k: Annotated[int, typer.Option(min=1, help="Documents per search during the tuning.")] = 100,
     memory: Annotated[
-        float | None, typer.Option(help="GiB that the index may take. What is free when not given.")
+        float | None, typer.Option(help="Memory that the index may use, in GiB. Default: the free memory.")
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(help=".npy file of (n, dim) vectors to tune with. Documents' own when not given."),
+        typer.Option(help="A .npy file of (n, dim) vectors for the tuning. Default: vectors of documents."),
     ] = None,
 ) -> None:
     """Build a FAISS index in a folder.
 
-    It is mapped into memory when it is searched. Run it again after an interruption to resume. For Milvus see
+    Search maps the index into memory. Run the command again after an interruption to resume. For Milvus, see
     `amer index milvus`.
     """
     from amer.files import open_npy
@@ -46,7 +49,7 @@ def build(
     if memory is not None and memory not in Range(0, above=True):
         raise typer.BadParameter(f"--memory must {Range(0, above=True)}; got {memory}")
     if queries is not None and queries.suffix.lower() != ".npy":
-        raise typer.BadParameter(f"--queries {queries}: vectors are read from a .npy file, `numpy.save` writes one")
+        raise typer.BadParameter(f"--queries {queries}: give a .npy file of vectors, as written by `numpy.save`")
     tuned_with = None if queries is None else open_npy(queries)
 
     index = FaissIndex.build(
@@ -64,14 +67,17 @@ def build(
 @app.command()
 def milvus(
     store: Store,
-    uri: Annotated[str, typer.Option(help="Address of a server or cluster, http://host:19530, or a file, *.db.")],
-    collection: Annotated[str, typer.Option(help="Its name there.")] = COLLECTION,
+    uri: Annotated[
+        str,
+        typer.Option(help="Address of a server or cluster (http://host:19530), or a file (*.db) without a server."),
+    ],
+    collection: Annotated[str, typer.Option(help="Name of the collection in Milvus.")] = COLLECTION,
     index_type: Annotated[str, typer.Option(help="FLAT, HNSW, IVF_SQ8, DISKANN, ...")] = "HNSW",
 ) -> None:
     """Build the index in Milvus.
 
-    Milvus is a server, a cluster, or a file without a server. Run it again after an interruption to
-    resume. The server's key is read from $MILVUS_TOKEN.
+    Milvus may be a server, a cluster, or a local file. Run the command again after an interruption to resume. The
+    server's key is read from $MILVUS_TOKEN.
     """
     from amer.search import MilvusIndex
 

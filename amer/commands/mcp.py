@@ -1,4 +1,4 @@
-"""`amer mcp`: search for agents."""
+"""`amer mcp`: search tools for agents."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def mcp(
     collection: Collection = COLLECTION,
     transport: Annotated[
         Literal["stdio", "http"],
-        typer.Option(help="stdio for an agent that starts this command, http for agents that connect to it."),
+        typer.Option(help="stdio: the agent starts this command. http: agents connect to it."),
     ] = "stdio",
-    host: Annotated[str, typer.Option(help="Address to listen on, over HTTP. No key is asked for.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on, over HTTP.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on, for http. Clients need no key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on, for http.")] = 8000,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
 ) -> None:
-    """Give agents the tools `search` and `fetch`, by the Model Context Protocol.
+    """Offer agents the tools `search` and `fetch` over the Model Context Protocol.
 
-    The answers say which part of the question each document answers.
+    Each result names the part of the question that the document answers.
     """
     from amer.integrations.mcp import serve
     from amer.search import Searcher
@@ -40,7 +40,7 @@ def mcp(
         revision=revision,
         collection=collection,
     )
-    searcher.search("warm up")  # so that the first question need not wait
+    searcher.search("warm up")  # loads everything before the first question
     if transport == "http":
         typer.echo(f"ready: http://{host}:{port}/mcp", err=True)
     serve(searcher, transport, host, port)

@@ -1,4 +1,4 @@
-"""What several commands open before they work."""
+"""Opening functions that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_store(name: str) -> DocumentStore:
-    """A document store: a folder, or one of the Hub by its name."""
+    """Open a document store: a folder, or a name on the Hub."""
     from amer.corpus import DocumentStore
     from amer.hub import pull_folder
 

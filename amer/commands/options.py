@@ -12,23 +12,27 @@ Store = Annotated[str, typer.Option(help="The document store: a folder or a name
 Split = Annotated[str, typer.Option(help="Split of the dataset.")]
 Index = Annotated[
     str | None,
-    typer.Option(help="A FAISS index's folder, or Milvus' address or file. Exact search when not given."),
+    typer.Option(help="A FAISS index's folder, or the address or file of Milvus. Default: exact search."),
 ]
-Collection = Annotated[str, typer.Option(help="Collection in Milvus, whose key is in $MILVUS_TOKEN.")]
+Collection = Annotated[
+    str, typer.Option(help="Name of the collection in Milvus. The server's key is read from $MILVUS_TOKEN.")
+]
 NumQueryVectors = Annotated[
-    int | None, typer.Option(min=1, help="Query vectors of each question. The model's own when not given.")
+    int | None, typer.Option(min=1, help="Query vectors per question. Default: the model's own number.")
 ]
-Device = Annotated[str | None, typer.Option(help="Where it runs. A GPU if there is one when not given.")]
+Device = Annotated[str | None, typer.Option(help="Device to run on. Default: a GPU if there is one.")]
 WorkerDevice = Annotated[
-    str | None, typer.Option(help="Where it runs. Each process takes a GPU of its own when not given.")
+    str | None, typer.Option(help="Device to run on. Default: one GPU per process if there are any.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model on the Hub.")]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the code that the document encoder brings along.")
+    bool, typer.Option("--trust-remote-code", help="Allow the document encoder to run its own code.")
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"] | None,
-    typer.Option(help="What the model computes in; auto is the faster here. As it was saved when not given."),
+    typer.Option(
+        help="Precision of the model's computation; auto picks the faster one here. Default: the saved precision."
+    ),
 ]
 
 COLLECTION = "amer"

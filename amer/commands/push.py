@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     help="Push to the Hugging Face Hub, with a card, in one commit.\n\nA new repository is private unless you give "
-    "--public. What people wrote into the card stays. Log in first: hf auth login.",
+    "--public. Text that people added to the card is kept. Log in first: hf auth login.",
 )
 
-# What belongs to a kind: files of an earlier push that match and are not pushed again are deleted.
+# File patterns of each kind. A push deletes files in the repository that match and are not pushed again.
 DATASET = ("train.parquet", "validation.parquet", "test.parquet")
 STORE = ("embeddings-*.npy",)
 METRIC = ("*.py",)
@@ -33,15 +33,15 @@ REPO_TYPES = {"model": "model", "dataset": "dataset", "store": "dataset", "metri
 
 @dataclass(frozen=True)
 class Target:
-    """What is pushed, and where it goes."""
+    """The folder to push, and its destination."""
 
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What to push.")]
-    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="namespace/name; created when there is none.")]
-    public: Annotated[bool, typer.Option("--public", help="If it is created: for everybody to see.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed, without any network.")] = False
-    branch: Annotated[str, typer.Option(help="Created from main when missing.")] = "main"
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to push.")]
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="namespace/name. Created if it does not exist.")]
+    public: Annotated[bool, typer.Option("--public", help="Make a newly created repository public.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files to push, without network access.")] = False
+    branch: Annotated[str, typer.Option(help="Branch to push to. Created from main if it does not exist.")] = "main"
     tag: Annotated[str | None, typer.Option(help="A new tag for the commit.")] = None
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None
 
 
 @app.command("model")
@@ -52,16 +52,16 @@ def push_model(
         str | None, typer.Option(help="Name of the base on the Hub, for a model trained on a local folder.")
     ] = None,
     base_model_revision: Annotated[
-        str | None, typer.Option(help="Of --base-model: a commit, tag or branch. main when not given.")
+        str | None, typer.Option(help="Commit, tag or branch of --base-model. Default: main.")
     ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Push every weight, LoRA folded into the base.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge LoRA into the base and push every weight.")] = False,
     export_peft: Annotated[
-        bool, typer.Option("--export-peft", help="Push a copy of the adapter in the format of PEFT too.")
+        bool, typer.Option("--export-peft", help="Also push a copy of the adapter in PEFT's format.")
     ] = False,
     results: Annotated[Path | None, typer.Option(help="results.json of an evaluation, for the card.")] = None,
-    system: Annotated[str | None, typer.Option(help="Name in --results of the system this model is.")] = None,
+    system: Annotated[str | None, typer.Option(help="Name of this model's system in --results.")] = None,
 ) -> None:
-    """Push a trained AMER model: it is loaded and checked, and saved anew with its card."""
+    """Push a trained AMER model with its card. The model is loaded and checked first."""
     if base_model_revision and not base_model:
         raise typer.BadParameter("--base-model-revision needs --base-model")
     if system and not results:
@@ -126,12 +126,12 @@ def push_metric(target: Target) -> None:
     script = f"{target.repo_id.split('/')[-1]}.py"
     if not (target.folder / script).is_file():
         raise FileNotFoundError(
-            f"{target.folder} has no {script}, which evaluate.load({target.repo_id!r}) will ask for: "
-            "the repository must be called like the metric's file"
+            f"{target.folder} has no {script}, which evaluate.load({target.repo_id!r}) will look for: "
+            "give the repository the name of the metric's file"
         )
     from amer.hub_cards import metric_card, update_card
 
-    card = update_card(published(target, "metric"), metric_card(target.repo_id))  # made of the folder's own
+    card = update_card(published(target, "metric"), metric_card(target.repo_id))  # it uses the folder's README.md
     publish(target, "metric", target.folder, METRIC, card)
 
 
@@ -148,7 +148,8 @@ def push_space(
 ) -> None:
     """Push a Docker Space with the page of `amer serve`, for a model and a document store on the Hub.
 
-    FOLDER is written: a Dockerfile, the code that is installed here, and what it needs. A dry run writes it too.
+    The command writes FOLDER: a Dockerfile, the code that is installed here, and its requirements. A dry run writes
+    it too.
     """
     target.folder.mkdir(parents=True, exist_ok=True)
     _check(target)
@@ -160,22 +161,22 @@ def push_space(
 
 
 def _check(target: Target) -> None:
-    """Refuse what cannot be pushed before anything is loaded; a dry run then stays off the network."""
+    """Check the target before anything is loaded; keep a dry run off the network."""
     if target.dry_run:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, which happens below
     from amer.hub import check_repo_id
 
     check_repo_id(target.repo_id)
     if not target.folder.is_dir():
-        raise FileNotFoundError(f"{target.folder} is not a folder: give the one to push")
+        raise FileNotFoundError(f"{target.folder} is not a folder: give the folder to push")
 
 
 def load_model(folder: Path, base_model: str | None, base_model_revision: str | None, merge: bool) -> AMERModel:
-    """The model on the base that will be published with it.
+    """Load the model on the base that will be published with it.
 
     Raises:
-        OSError: a file of the model or its base is not there, or not what was saved.
-        ValueError: the base is a folder, or not the one the model was trained on; nothing to merge.
+        OSError: a file of the model or its base is missing, or differs from the saved file.
+        ValueError: the base is a folder or not the one the model was trained on, or there is nothing to merge.
     """
     import torch
 
@@ -189,15 +190,15 @@ def load_model(folder: Path, base_model: str | None, base_model_revision: str | 
         if not is_repo_id(base_model):
             raise ValueError(f"--base-model {base_model} is a folder: give the base's name on the Hub")
         base = base_model
-        # The probe tells another base, or other weights under the same name: it gives other vectors.
+        # The probe detects another base, or other weights under the same name, by their other vectors.
         options = {"base_model_name_or_path": base, "verify": True}
         if base_model_revision:
             options["base_model_revision"] = base_model_revision
     if merge and config.weights == "full":
-        raise ValueError(f"{folder} holds every weight already: leave --merge out")
+        raise ValueError(f"{folder} holds every weight already: leave out --merge")
     if config.weights == "adapter" and not merge and not (base and is_repo_id(base)):
         raise ValueError(
-            f"the adapter in {folder} belongs to the base {base}, a folder that nobody else has: "
+            f"the adapter in {folder} belongs to the base {base}, a folder on this machine that others cannot load: "
             "give the base's name on the Hub as --base-model, or push every weight with --merge"
         )
     if merge:
@@ -209,7 +210,7 @@ def load_model(folder: Path, base_model: str | None, base_model_revision: str | 
 
 
 def existing_card(target: Target, kind: str) -> str | None:
-    """The card whose hand-written parts are to stay: the Hub's if it has one, else the folder's."""
+    """The card whose hand-written parts are kept: the Hub's if it has one, else the folder's."""
     local = target.folder / "README.md"
     card = published(target, kind)
     return local.read_bytes().decode() if card is None and local.is_file() else card
@@ -230,7 +231,7 @@ def publish(
     card: str | None = None,
     space_sdk: str = "gradio",
 ) -> None:
-    """Push the folder in one commit, or list what that would push."""
+    """Push the folder in one commit; a dry run lists its files."""
     from amer.hub import files_to_push, push_folder
 
     repo_type = REPO_TYPES[kind]
@@ -238,7 +239,7 @@ def publish(
         tag = f", tag {target.tag}" if target.tag else ""
         seen_by = "public" if target.public else "private"
         where = f"{repo_type} {target.repo_id} ({seen_by} if created), branch {target.branch}{tag}"
-        say(f"Dry run, nothing is sent to {where}")
+        say(f"Dry run: nothing is sent to {where}")
         show_files(files_to_push(folder, card))
         return
     commit = push_folder(
@@ -257,7 +258,7 @@ def publish(
 
 
 def show_files(files: dict[str, int]) -> None:
-    """Every file with its size."""
+    """Print every file with its size."""
     from rich.console import Console
     from rich.table import Table
 

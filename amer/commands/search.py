@@ -25,14 +25,14 @@ def search(
     model: Model,
     store: Store,
     index: Index = None,
-    k: Annotated[int, typer.Option(min=1, help="Documents of each question.")] = 10,
+    k: Annotated[int, typer.Option(min=1, help="Documents per question.")] = 10,
     num_query_vectors: NumQueryVectors = None,
     filter: Annotated[
-        str | None, typer.Option(help='Only documents whose metadata fulfil it, such as "year >= 1990".')
+        str | None, typer.Option(help='Condition on the documents\' metadata, such as "year >= 1990".')
     ] = None,
     fusion: Annotated[
         Literal["round_robin", "reciprocal_rank", "max_score"] | None,
-        typer.Option(help="How the lists become one. The model's own way when not given."),
+        typer.Option(help="How to fuse the ranked lists of the query vectors. Default: the model's own way."),
     ] = None,
     collection: Collection = COLLECTION,
     revision: Revision = None,
@@ -42,8 +42,8 @@ def search(
 ) -> None:
     """Show the documents that a model finds for questions.
 
-    It also shows which query vector found each document, and at which rank; with a model of token anchors,
-    also which words of the question that vector stands for.
+    It also shows which query vector found each document, and at which rank. For a model with token anchors, it also
+    shows which words of the question that vector represents.
 
     \b
     amer search "bank" --model DIR --store DIR

@@ -29,7 +29,7 @@ def serve(
     index: Index = None,
     collection: Collection = COLLECTION,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")] = 8000,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     device: Device = None,
@@ -43,8 +43,8 @@ def serve(
 ) -> None:
     """Serve a model and a document store over HTTP, with a page to try them in a browser.
 
-    It ends, with what is in flight answered, when it is interrupted or terminated. Where the environment
-    holds AMER_API_KEY, clients need that key.
+    On an interrupt or termination signal, it answers open requests and exits. If the environment variable
+    AMER_API_KEY is set, clients need that key.
     """
     import logging
 
@@ -64,5 +64,5 @@ def serve(
         dtype=dtype,
         timeout=settings.timeout_seconds,
     )
-    searcher.search("warm up")  # so that the first client need not wait
+    searcher.search("warm up")  # loads everything before the first client
     serve_searcher(searcher, settings, host, port, os.environ.get("AMER_API_KEY"), examples or ())

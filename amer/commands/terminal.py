@@ -1,10 +1,10 @@
-"""What commands say when they have done their work."""
+"""Output of the commands on the terminal."""
 
 from __future__ import annotations
 
 
 def say(text: str) -> None:
-    """A line on the terminal, never cut and never read as markup."""
+    """Print a line on the terminal, without wrapping and without markup."""
     from rich.console import Console
 
     Console().print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`amer train`: the command line of a training is read by transformers, as it has a field for everything."""
+"""`amer train`: train a model. Transformers parses its many fields from the command line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG", help="A YAML file of fields, or mini, and --any_field value."),
+        typer.Argument(metavar="CONFIG", help="A YAML file of fields or `mini`, then options: --any_field value."),
     ] = None,
     fields: Annotated[bool, typer.Option("--fields", help="List every field with its default, and exit.")] = False,
 ) -> None:
-    """Train a model, or go on with an interrupted training.
+    """Train a model, or resume an interrupted training.
 
-    Fields on the command line, `--any_field value`, win over those in the file.
+    Fields on the command line, `--any_field value`, override those in the file.
 
     \b
     amer train configs/amer.yaml --dataset DIR --store DIR --output_dir OUT
@@ -24,7 +24,7 @@ def train(
     accelerate launch -m amer train configs/amer.yaml ...  (several GPUs)
     """
     if not fields and not arguments:
-        raise typer.BadParameter("give a CONFIG, or fields: `amer train --help`")
+        raise typer.BadParameter("give a CONFIG or fields, see `amer train --help`")
     from amer.trainer import parsing, run
 
     if fields:

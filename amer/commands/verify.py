@@ -1,4 +1,4 @@
-"""`amer verify`: does this machine give the vectors that were saved?"""
+"""`amer verify`: check that a model gives the saved vectors on this machine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def verify(
     base_model: Annotated[
         str | None, typer.Option(help="Another copy of the base: a folder or a name on the Hub.")
     ] = None,
-    base_model_revision: Annotated[str | None, typer.Option(help="Of --base-model: a commit, tag or branch.")] = None,
+    base_model_revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of --base-model.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Precision of the decoder. As it was trained when not given.")
+        str | None, typer.Option(help="Precision of the decoder. Default: the precision it was trained in.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device to run on.")] = "cpu",
 ) -> None:
-    """Say whether a model gives the vectors that were saved with it.
+    """Check that a model gives the vectors that were saved with it.
 
-    Exit code 1 means that it does not.
+    The exit code is 1 if it does not.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""From a user's files to a model that searches, and a report of what it is worth: what `amer fit` does."""
+"""Fit a search model to a user's files and report its quality: the work of `amer fit`."""
 
 from __future__ import annotations
 

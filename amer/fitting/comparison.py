@@ -1,4 +1,4 @@
-"""The trained model beside what it has to beat, on the test questions, all searched and timed in one run."""
+"""Compare the trained model with its baselines on the test questions, all searched and timed in one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENCODER, RULE, ONE, AMER, TOLD = "encoder alone", "split by rule", "one vector", "AMER", "told the split"
 KS = (10, 100)
-WARM_UP = 64  # questions that are encoded before the clock starts: the first batches of a shape are slow
+WARM_UP = 64  # questions to encode before the clock starts, because the first batches of a shape are slow
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,10 @@ class Comparison:
     """Five systems on the same questions.
 
     Attributes:
-        systems: the encoder with the whole question, with its parts by rule, one trained vector, AMER with as many
-            vectors as it chooses, and the encoder with the true parts.
-        parts: `(q,)` how many parts each question has.
-        chosen: `(q,)` how many vectors AMER chose.
+        systems: the encoder on the whole question, the encoder on parts split by rule, the model of one vector, AMER
+            with its own choice of m, and the encoder on the true parts.
+        parts: `(q,)` number of parts of each question.
+        chosen: `(q,)` number of vectors that AMER chose.
     """
 
     systems: list[SystemResult]
@@ -41,11 +41,11 @@ class Comparison:
 
     @property
     def parts_right(self) -> float:
-        """Share of the questions for which AMER chose as many vectors as there are parts."""
+        """Share of the questions for which AMER chose the right number of vectors: one per part."""
         return float((self.chosen == self.parts).mean())
 
     def by_parts(self, metric: str) -> dict[str, dict[int, float]]:
-        """System -> number of parts -> mean of the metric over the questions of so many parts."""
+        """Mean of a metric for each system and each number of parts."""
         numbers = np.unique(self.parts).tolist()
         return {
             system.name: {number: float(system.values[metric][self.parts == number].mean()) for number in numbers}
@@ -59,14 +59,14 @@ def compare(
     """Encode, search and score the test questions with each system.
 
     Args:
-        model: chooses how many vectors a question gets.
-        one_vector: trained alike, for one.
+        model: model that chooses the number of vectors per question.
+        one_vector: model trained the same way, for one vector.
         test: questions in text, with `spans`.
-        index: of the documents.
-        console: for the progress.
+        index: index of the documents.
+        console: console for the progress.
 
     Raises:
-        ValueError: questions without texts or spans.
+        ValueError: the questions have no texts or no spans.
     """
     if test.queries is None or test.spans is None:
         raise ValueError("the test questions need texts and spans: build them with `amer dataset compound`")

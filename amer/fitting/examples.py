@@ -1,4 +1,4 @@
-"""Some test questions asked of the new model: which part of a question found which document."""
+"""Ask the new model some test questions, and show which part of a question found which document."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from amer.data import RetrievalDataset
 from amer.search import Hit, VectorWords
 from amer.search.showing import coloured_question, excerpt, vector_colour
 
-PARTS = (2, 3, 1)  # of the questions that are asked
+PARTS = (2, 3, 1)  # number of parts of each example question
 HITS_A_PART = 2
 MOST_CHARACTERS = 60
 
 
 def example_questions(test: RetrievalDataset) -> list[str]:
-    """The first question of two parts, of three and of one, as far as there are such; none is picked for its hits."""
+    """The first question with two parts, with three and with one, as far as they exist; hits play no role."""
     first: dict[int, str] = {}
     for question, targets in zip(test.queries or [], test.targets, strict=True):
         first.setdefault(len(targets), question)
@@ -26,7 +26,7 @@ def example_questions(test: RetrievalDataset) -> list[str]:
 
 
 def example_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords]) -> Table:
-    """The best documents of a question, each beside the words that found it."""
+    """A table of the best documents of a question, each next to the words that found it."""
     table = Table(title=coloured_question(question, parts), title_justify="left", title_style="bold", box=None)
     table.add_column("found by", ratio=2)
     table.add_column("document", ratio=3)

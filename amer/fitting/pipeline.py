@@ -1,4 +1,4 @@
-"""The stages from a user's questions and documents to a model that searches, each the work of one command."""
+"""The stages from a user's questions and documents to a search model. Most do the work of one command."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ STAGES = 7
 
 
 def fit(settings: Settings, console: Console) -> Comparison:
-    """Build, train and compare; what an earlier call has done is kept.
+    """Build the data, train the models and compare them; finished work of an earlier call is kept.
 
     Args:
-        settings: what of, and where to.
-        console: shows progress, the table of five systems, three questions and the next commands.
+        settings: input, output folder and sizes.
+        console: console for the progress, the table of five systems, three questions and the next commands.
 
     Raises:
-        ValueError, OSError: the input cannot be used, or the folder holds the results of other settings.
+        ValueError, OSError: the input is not usable, or the folder holds results of other settings.
         ChildProcessError: a training failed.
         ImportError: a package of the extra `cpu` or `gpu` is missing.
     """
@@ -66,17 +66,17 @@ def fit(settings: Settings, console: Console) -> Comparison:
     console.print(comparison_table(comparison))
     show_examples(Searcher(model, index), test, console)
     took = duration(sum(stages.seconds.values()))
-    console.print(f"Everything is in {settings.output}; this took {took}.", markup=False, highlight=False)
+    console.print(f"All results are in {settings.output}; this took {took}.", markup=False, highlight=False)
     show_next(settings, example_questions(test)[0], console)
     return comparison
 
 
 def checked_encoder(settings: Settings) -> QuestionEncoder:
-    """The document encoder as the models read it, before anything is built.
+    """Load and check the document encoder before anything is built.
 
     Raises:
-        ValueError: it does not pool by the mean, or is more than a transformer.
-        OSError: it is not there.
+        ValueError: the encoder does not use mean pooling, or is more than a transformer.
+        OSError: the encoder cannot be loaded.
         ImportError: a package that a later stage needs is not installed.
     """
     for module in ("matplotlib", "sentence_transformers"):
@@ -88,13 +88,13 @@ def checked_encoder(settings: Settings) -> QuestionEncoder:
 
 
 def identity_of(encoder: str) -> dict[str, str | None]:
-    """The encoder as `amer corpus encode` records it."""
+    """The encoder's identity, as `amer corpus encode` records it."""
     prompt = known_query_prompt(encoder)
     return {"name": encoder, "revision": None, "document_prompt": "", "query_prompt": prompt}
 
 
 def build_questions(settings: Settings) -> pa.Table:
-    """Build the dataset of single questions; its documents."""
+    """Build the dataset of single questions and return its documents."""
     if settings.questions is None:
         build_python_api(settings.source, settings.packages)
         return open_documents(settings.corpus)
@@ -104,7 +104,7 @@ def build_questions(settings: Settings) -> pa.Table:
 
 
 def build_parts(settings: Settings) -> dict[str, RetrievalDataset]:
-    """Join the questions; the splits.
+    """Join the questions and return the splits.
 
     Raises:
         ValueError: a split is missing, or has too few questions to join.
@@ -120,7 +120,9 @@ def build_parts(settings: Settings) -> dict[str, RetrievalDataset]:
     splits = load_dataset_dir(settings.dataset)
     missing = [name for name in ("train", "validation", "test") if name not in splits]
     if missing:
-        raise ValueError(f"the questions have no split {' and no '.join(missing)}: give more of them, or such a file")
+        raise ValueError(
+            f"the questions have no split {' and no '.join(missing)}: give more questions, or a file for that split"
+        )
     return splits
 
 
@@ -128,24 +130,24 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
     """Encode the corpus.
 
     Raises:
-        ValueError: another process is at work on it.
+        ValueError: another process is encoding it.
     """
     encoder = DocumentEncoder.from_identity(identity_of(settings.encoder), dtype="auto")
     store = encode_corpus(documents, encoder, settings.store)
     if store is None:
-        raise ValueError(f"another process is encoding into {settings.store}: wait for it, and call again")
+        raise ValueError(f"another process is encoding into {settings.store}: wait for it, then run this again")
     return store
 
 
 def cache_tokens(splits: dict[str, RetrievalDataset], encoder: QuestionEncoder, folder: Path) -> None:
-    """Write the token vectors that the trainings look for: of the parts, and of the whole questions."""
+    """Write the token vectors that the trainings read: of the parts and of the whole questions."""
     for name in ("train", "validation"):
         for of_parts in (True, False):
             TokenDataset.build(folder, splits[name], encoder, of_parts, show_progress_bar=True)
 
 
 def show_examples(searcher: Searcher, test: RetrievalDataset, console: Console) -> None:
-    """Ask some test questions, and show which part of each found what."""
+    """Ask some test questions, and show which part of each found which document."""
     questions = example_questions(test)
     for question, hits in zip(questions, searcher.search(questions, HITS_A_PART * max(PARTS)), strict=True):
         console.print()
@@ -154,11 +156,11 @@ def show_examples(searcher: Searcher, test: RetrievalDataset, console: Console) 
 
 
 def show_next(settings: Settings, question: str, console: Console) -> None:
-    """The next commands to type."""
+    """Print the commands to run next."""
     where = ["--model", str(settings.model), "--store", str(settings.store)]
     results = ["--results", str(settings.output / RESULTS), "--system", "AMER"]
     commands = [["search", question, *where], ["serve", *where]]
-    if is_repo_id(settings.encoder):  # a model on somebody's folder is of no use to others, and is not pushed
+    if is_repo_id(settings.encoder):  # others cannot load an encoder from a local folder
         commands.append(["push", "model", str(settings.model), "YOU/NAME", *results])
     console.print("Next:")
     for command in commands:

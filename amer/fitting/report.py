@@ -1,4 +1,4 @@
-"""What a fitted model is worth: `report.md`, `results.json` and a plot."""
+"""The report on a fitted model: `report.md`, `results.json` and a plot."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def save_report(comparison: Comparison, similarity: np.ndarray, metadata: dict[s
     """Write the report, the numbers that a model card reads, and the plot.
 
     Args:
-        comparison: on the test questions.
-        similarity: `(q,)` of their targets (`target_similarity`).
-        metadata: what the figures belong to.
-        output: folder of the three files.
+        comparison: comparison on the test questions.
+        similarity: `(q,)` similarity of their targets (`target_similarity`).
+        metadata: facts about the model, the data and the machine.
+        output: folder for the three files.
     """
     by_parts = comparison.by_parts(METRIC)
     numbers = list(by_parts[AMER])

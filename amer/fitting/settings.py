@@ -1,4 +1,4 @@
-"""What a model is fitted to, where everything goes, and the commands that do the same stage by stage."""
+"""Settings of `amer fit`: its input, its output folders, and the equivalent commands of its stages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from amer.fitting.training import Training
 from amer.offline import MINILM
 from amer.trainer.parsing import parse
 
-MOST_HELD_OUT = 1_000  # compound questions for validation, and for the test
+MOST_HELD_OUT = 1_000  # maximum number of compound questions for validation, and for the test
 ONE_VECTOR = {"splits_questions": "false", "max_query_vectors": 1, "objective": "mixture", "encoder_weight": 0}
-EVERY = {"save_steps": 50, "logging_steps": 10, "disable_tqdm": "true"}  # little is lost, and the display moves
+EVERY = {
+    "save_steps": 50,
+    "logging_steps": 10,
+    "disable_tqdm": "true",
+}  # small losses on interruption, and a moving display
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `fit` makes a model of.
+    """Settings of `fit`.
 
     Attributes:
-        output: folder for everything; an interrupted call goes on there.
-        questions: as `build_custom` takes them; None for the API reference of installed Python packages.
-        documents: the corpus, as `open_documents` takes it; None where the positives are texts.
-        encoder: the document encoder, a sentence-transformers model that pools by the mean.
-        packages: for the API reference; None for the usual ones.
-        templates: how questions are joined, as `load_templates` takes it.
-        num_train: questions of several parts to draw for training.
-        train_steps: training steps of 64 questions.
+        output: folder for all results; a new call resumes an interrupted one there.
+        questions: source of the questions for `build_custom`. None: the API reference of installed Python packages.
+        documents: the corpus for `open_documents`. None: the positives are texts.
+        encoder: the document encoder, a sentence-transformers model with mean pooling.
+        packages: packages of the API reference. None: the default ones.
+        templates: templates that join questions, for `load_templates`.
+        num_train: number of questions of several parts to draw for training.
+        train_steps: number of training steps of 64 questions.
 
     Raises:
         ValueError: settings that exclude each other, or a number below 1.
@@ -46,21 +50,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.questions is None and self.documents is not None:
-            raise ValueError("documents belong to questions of your own: give questions too")
+            raise ValueError("documents belong to questions of your own: also give questions")
         if self.questions is not None and self.packages is not None:
-            raise ValueError("packages are read for the API reference: leave out packages, or questions")
+            raise ValueError("packages apply to the API reference only: leave out packages or questions")
         for name in ("num_train", "train_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def source(self) -> Path:
-        """Folder of the single questions, and of their documents where these are made."""
+        """Folder of the single questions, and of their documents if they are built."""
         return self.output / "questions"
 
     @property
     def corpus(self) -> str:
-        """Where the documents are."""
+        """Source of the documents."""
         return self.documents or str(self.source / "documents.parquet")
 
     @property
@@ -70,7 +74,7 @@ class Settings:
 
     @property
     def dataset(self) -> Path:
-        """The dataset directory in it."""
+        """Dataset directory of the questions of several parts."""
         return self.compound / "dataset"
 
     @property
@@ -90,16 +94,16 @@ class Settings:
 
     @property
     def one_vector(self) -> Path:
-        """Folder of the model of one vector, trained alike."""
+        """Folder of the model of one vector, trained the same way."""
         return self.output / "one-vector"
 
     @property
     def held_out(self) -> int:
-        """Compound questions for validation, and as many for the test."""
+        """Number of compound questions for validation, and for the test."""
         return min(self.num_train, MOST_HELD_OUT)
 
     def dataset_command(self) -> list[str]:
-        """Builds the single questions."""
+        """The command that builds the single questions."""
         output = ["--output", str(self.source)]
         if self.questions is None:
             packages = [word for name in self.packages or () for word in ("--package", name)]
@@ -108,7 +112,7 @@ class Settings:
         return ["dataset", "own", "--source", self.questions, *documents, *output]
 
     def compound_command(self) -> list[str]:
-        """Joins them."""
+        """The command that joins the questions."""
         templates = [] if self.templates == TEMPLATES else ["--templates", str(self.templates)]
         sizes = {"train": self.num_train, "validation": self.held_out, "test": self.held_out}
         numbers = [word for split, number in sizes.items() for word in (f"--num-{split}", str(number))]
@@ -116,12 +120,12 @@ class Settings:
         return ["dataset", "compound", *where, *templates, *numbers]
 
     def encode_command(self) -> list[str]:
-        """Encodes the documents."""
+        """The command that encodes the documents."""
         where = ["--documents", self.corpus, "--output", str(self.store)]
         return ["corpus", "encode", *where, "--encoder", self.encoder]
 
     def trainings(self, num_questions: int, num_documents: int) -> list[Training]:
-        """AMER-mini and one vector alike, on so many questions; a small corpus has fewer negatives to draw."""
+        """The trainings of AMER-mini and of the one-vector model; a small corpus limits the random negatives."""
         data = {"dataset": self.dataset, "store": self.store, "token_cache": self.tokens}
         shared = {**data, "max_steps": self.train_steps, **EVERY}
         trainings = []

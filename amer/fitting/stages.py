@@ -1,4 +1,4 @@
-"""Stages of a long job on a terminal: what is done now, by which command, and how long it took."""
+"""Show the stages of a long job on a terminal: the current stage, its commands and its duration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Stages:
     """Announces one stage after another.
 
     Attributes:
-        seconds: title -> what the stage took, in order.
+        seconds: duration of each stage by its title, in order.
     """
 
     def __init__(self, console: Console, count: int) -> None:
@@ -24,11 +24,11 @@ class Stages:
 
     @contextmanager
     def stage(self, title: str, *commands: list[str]) -> Iterator[None]:
-        """Announce a stage, and say what it took when it has come to its end.
+        """Announce a stage, and print its duration at the end.
 
         Args:
-            title: what it does.
-            commands: words of the commands that do the same.
+            title: title of the stage.
+            commands: words of the equivalent commands.
         """
         self._console.rule(f"{len(self.seconds) + 1}/{self._count}  {title}", align="left", style="dim")
         for command in commands:
@@ -40,7 +40,7 @@ class Stages:
 
 
 def command_line(words: list[str]) -> str:
-    """A command as a shell takes it."""
+    """A command as shell text."""
     return shlex.join(["amer", *words])
 
 

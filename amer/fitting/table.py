@@ -11,7 +11,7 @@ COLUMNS = {"R@10": "recall@10", "MRecall@10": "mrecall@10", "R@100": "recall@100
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The means, for a terminal of 80 columns; in bold the best of those that are not told the split."""
+    """A table of the means for 80 columns. Bold: the best of the systems that do not know the true parts."""
     right = f"AMER chose the right number of parts for {100 * comparison.parts_right:.1f}% of them."
     caption = f"{len(comparison.parts):,} test questions, in %; searches and milliseconds a question. {right}"
     table = Table("system", caption=caption, caption_justify="left")

@@ -1,4 +1,4 @@
-"""Several trainings at a time, each a process of its own on one thread, with one progress display."""
+"""Run several trainings in parallel, each in its own process with one thread, with one progress display."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from amer.machine import hardware
 
 COMMAND = (sys.executable, "-m", "amer")
-LOG_FILE = "train.log"  # in the output folder
+LOG_FILE = "train.log"  # name of the log in the output folder
 SECONDS_TO_END = 10.0
 
 
@@ -28,11 +28,11 @@ class Training:
     """One training by `amer train`.
 
     Attributes:
-        name: on the display.
+        name: name on the display.
         output: folder of the model.
-        arguments: what follows `amer`.
-        steps: it has in all.
-        steps_per_epoch: steps in which it sees every question once.
+        arguments: command-line words after `amer`.
+        steps: total number of steps.
+        steps_per_epoch: number of steps per pass over the questions.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Training:
 
 
 def run_trainings(trainings: Sequence[Training], console: Console) -> None:
-    """Train what is not trained yet, as many at a time as there are cores; an interrupted training goes on.
+    """Run all trainings, in parallel up to the number of cores. Interrupted trainings resume.
 
-    What a training says is kept in `train.log` in its folder. Where one fails, or the user interrupts, all are ended.
+    The output of a training goes to `train.log` in its folder. If one fails or the user interrupts, all stop.
 
     Raises:
-        ChildProcessError: a training failed; says why, and names its log.
+        ChildProcessError: a training failed; the message gives the reason and the log.
     """
     parallel = min(len(trainings), hardware("cpu")["cores"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
@@ -72,7 +72,7 @@ def run_trainings(trainings: Sequence[Training], console: Console) -> None:
 
 
 class _Processes:
-    """The processes that were started; after `end` none runs, and none can be started."""
+    """The started processes. After `end`, none of them runs, and no further one can start."""
 
     def __init__(self) -> None:
         self._lock, self._ended = Lock(), False
@@ -103,7 +103,7 @@ class _Processes:
 
 
 def _train(training: Training, processes: _Processes, progress: Progress, task: TaskID) -> None:
-    """Run one training to its end, and show how far it is."""
+    """Run one training to its end and show its progress."""
     training.output.mkdir(parents=True, exist_ok=True)
     log, said = training.output / LOG_FILE, ""
     with (
@@ -117,22 +117,22 @@ def _train(training: Training, processes: _Processes, progress: Progress, task: 
     if process.returncode != 0:
         raise ChildProcessError(
             f"the training of {training.name} ended with code {process.returncode}: "
-            f"{said.strip().removeprefix('Error: ')} (all that it said is in {log})"
+            f"{said.strip().removeprefix('Error: ')} (its output is in {log})"
         )
     progress.update(task, completed=training.steps)
 
 
 def _logged(line: str) -> dict[str, Any]:
-    """The figures of a line that logs some; nothing of any other line."""
+    """The figures in a log line; empty for any other line."""
     try:
         figures = ast.literal_eval(line) if line.startswith("{") else {}
-    except (ValueError, SyntaxError):  # say a bare nan
+    except (ValueError, SyntaxError):  # for example a bare nan
         return {}
     return figures if isinstance(figures, dict) else {}
 
 
 def _show(logged: dict[str, Any], training: Training, progress: Progress, task: TaskID) -> None:
-    """Move the bar to where the training is, by the part of an epoch that it logs."""
+    """Move the progress bar to the epoch that the training logs."""
     if "epoch" in logged:
         step = round(float(logged["epoch"]) * training.steps_per_epoch)
         progress.update(task, completed=min(step, training.steps))

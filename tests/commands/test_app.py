@@ -146,7 +146,7 @@ def test_errors_of_users_are_shown_as_such_and_others_are_not_hidden(error, caps
 
     monkeypatch.setattr("amer.hub.pull_folder", fail)
     assert run(capsys, "corpus", "verify", "store")[::2] == (
-        1, "Error: several lines\nTo see where it happened: amer --debug ...\n"
+        1, "Error: several lines\nTo see the traceback: amer --debug ...\n"
     )  # fmt: skip
     with pytest.raises(error):
         amer("corpus", "verify", "store")

@@ -91,7 +91,7 @@ def test_what_another_process_is_at_work_on_is_said(folder, tmp_path, capsys):
     with other.share_directory(), try_lock(other.shards.file(2)):
         run(folder, output)
     said = " ".join(capsys.readouterr().out.split())
-    assert "3 of 4 shards are there; another process is at work on the rest" in said
+    assert "3 of 4 shards are done. Other processes encode the rest" in said
     run(folder, output)
     assert len(DocumentStore.open(output)) == 20
 

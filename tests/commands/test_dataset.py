@@ -50,7 +50,7 @@ def test_own_questions_need_no_corpus(tmp_path):
     source = ["--source", str(tmp_path / "own.jsonl"), "--test-fraction", "0", "--validation-fraction", "0"]
     amer("dataset", "own", *source, "--output", tmp_path / "own")
     assert load_dataset_dir(tmp_path / "own" / "dataset")["train"].targets == [[["d0"], ["d1"]]]
-    with pytest.raises(typer.BadParameter, match="give --documents too"):
+    with pytest.raises(typer.BadParameter, match="also give --documents"):
         amer("dataset", "own", *source, "--bm25", "x", "--output", tmp_path / "other")
 
 

@@ -59,7 +59,7 @@ def test_the_keywords_are_written_and_prose_is_counted(save, chat, tmp_path, cap
         {"query_id": "q1", "query": "light?", "keywords": [], "reply": REPLIES["light?"], "prose": True},
         {"query_id": "q2", "query": "plane? air", "keywords": ["air"], "reply": "air", "prose": False},
     ]
-    assert "3 questions, 1 of them as they were" in " ".join(capsys.readouterr().out.split())
+    assert "3 questions, 1 of them unchanged" in " ".join(capsys.readouterr().out.split())
     written = (tmp_path / "out" / "expanded.parquet").read_bytes()
     amer("expand", *arguments, "--model", "some/model")
     assert chat.asked == 3

@@ -200,12 +200,12 @@ def test_a_base_that_nobody_else_has_or_that_is_another_is_refused(hub, model, b
         ("model", tmp_path / "full", "org/amer", "--merge"),
     ).splitlines()
     local, folder, other, nothing, full = lines
-    assert f"belongs to the base {base}, a folder that nobody else has" in local and "--base-model" in local
+    assert f"belongs to the base {base}, a folder on this machine" in local and "--base-model" in local
     assert f"--base-model {base} is a folder" in folder
-    assert "does not give the vectors it gave where it was saved" in other
+    assert "does not reproduce the vectors that were saved with it" in other
     assert re.search(r"largest difference 0\.\d+, smallest cosine 0\.\d+", other)
     assert nothing.startswith("OSError: ") and "org/nothing" in nothing
-    assert "holds every weight already: leave --merge out" in full
+    assert "holds every weight already: leave out --merge" in full
     assert not [path for method, path in hub.requests if method != "HEAD" and "/org/amer" in path]
 
 

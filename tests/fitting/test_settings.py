@@ -60,7 +60,7 @@ def test_a_small_corpus_has_as_many_negatives_as_documents():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"documents": "d.jsonl"}, "give questions too"),
+        ({"documents": "d.jsonl"}, "also give questions"),
         ({"questions": "q.jsonl", "packages": ["json"]}, "leave out packages"),
         ({"num_train": 0}, "num_train must be at least 1, got 0"),
         ({"train_steps": -1}, "train_steps must be at least 1, got -1"),

@@ -27,7 +27,7 @@ if what == "wait":
     time.sleep(60)
 if what == "fail":
     print("Error: no such store")
-    print("To see where it happened: amer --debug ...")
+    print("To see the traceback: amer --debug ...")
     sys.exit(1)
 """
 

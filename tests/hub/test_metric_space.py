@@ -104,5 +104,5 @@ def test_its_page_computes_its_examples_and_shows_what_is_wrong(space, cases):
 
 def test_a_space_of_another_name_is_refused(hub):
     result = hub.run(PUSH, "metric", FOLDER, "org/recall", project=True, check=False)
-    assert "has no recall.py, which evaluate.load('org/recall') will ask for" in result.stderr
+    assert "has no recall.py, which evaluate.load('org/recall') will look for" in result.stderr
     assert hub.requests == []

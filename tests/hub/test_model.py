@@ -285,7 +285,11 @@ def test_a_base_in_a_folder_is_not_published(published, tmp_path):
         project=True,
         check=False,
     )
-    assert done.returncode != 0 and "nobody else has" in done.stderr and "base_model_name_or_path=" in done.stderr
+    assert (
+        done.returncode != 0
+        and "others cannot load" in done.stderr
+        and "base_model_name_or_path set to" in done.stderr
+    )
     assert len(published.hub.requests) == requests, "the Hub was asked before the refusal"
 
 

@@ -100,5 +100,7 @@ def test_a_training_that_could_not_be_published_does_not_begin(trained, tmp_path
     hub, folder = trained
     done = hub.run(TRAIN, tmp_path, json.dumps(OPTIONS), folder / "base", project=True, check=False)
     assert (
-        done.returncode != 0 and "nobody else has" in done.stderr and not (tmp_path / "out" / "checkpoint-2").exists()
+        done.returncode != 0
+        and "others cannot load" in done.stderr
+        and not (tmp_path / "out" / "checkpoint-2").exists()
     )

@@ -155,7 +155,7 @@ def test_documents_are_refused_and_their_encoder_is_named(encoder, method):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "query: "}, "prompt of its own"),
+        ({"prompt": "query: "}, "its own prompt"),
         ({"num_query_vectors": 0}, "num_query_vectors"),
         ({"truncate_dim": 4}, "truncate_dim"),
     ],

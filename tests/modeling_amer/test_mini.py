@@ -207,7 +207,7 @@ NEW_FIELDS = {"anchor", "token_vectors", "emission", "max_query_vectors", "stop_
     [
         ({"anchor": "words"}, "anchor must be one of None, vector, tokens"),
         ({"emission": "twice"}, "emission must be one of"),
-        ({"max_query_vectors": 2}, "num_query_vectors is 4: max_query_vectors cannot be 2"),
+        ({"max_query_vectors": 2}, r"max_query_vectors \(2\) must be at least num_query_vectors \(4\)"),
         ({"max_query_vectors": 0}, "max_query_vectors must be an integer of at least 1"),
         ({"width": 40}, "multiple of 32"),
     ],

@@ -60,7 +60,7 @@ def test_training_and_inference_tokenise_with_the_same_function(llama):
 
 
 def test_half_a_character_is_refused_with_its_position(llama):
-    with pytest.raises(ValueError, match="Question 1 is no Unicode text"):
+    with pytest.raises(ValueError, match="Question 1 is not valid Unicode"):
         build(llama).encode_query(["fine", "half \ud83d"])
 
 

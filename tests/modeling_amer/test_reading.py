@@ -158,12 +158,12 @@ def test_an_index_names_weights_of_the_model_only(llama, change, tmp_path):
     index = json.loads(file.read_text())
     if change == "no index":
         file.write_text("[]")
-        with pytest.raises(OSError, match="does not say which file holds which weight"):
+        with pytest.raises(OSError, match="does not list which file holds which weight"):
             AMERModel.from_pretrained(tmp_path / "model")
         return
     index["weight_map"] = {name: f"../model/{shard}" for name, shard in index["weight_map"].items()}
     file.write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="no name of a weights file"):
+    with pytest.raises(ValueError, match="not the name of a weights file"):
         AMERModel.from_pretrained(tmp_path / "model")
 
 
@@ -213,5 +213,5 @@ def test_checksums_name_weights_of_the_model_only(home, name):
     config = json.loads((evil / "config.json").read_text())
     config["checksums"] = {name: "0" * 64}
     (evil / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="no name of a weights file"):
+    with pytest.raises(ValueError, match="not the name of a weights file"):
         AMERModel.from_pretrained(evil)

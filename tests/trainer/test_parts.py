@@ -323,9 +323,9 @@ def test_a_model_learns_to_split_and_searches_each_part(spanned, tmp_path):
 
 def test_questions_without_spans_cannot_teach_splitting(parts, spanned):
     collator = AMERCollator(build_splitting(parts.encoder), parts.store, 2)
-    with pytest.raises(ValueError, match="question 0 does not say where"):
+    with pytest.raises(ValueError, match="question 0 does not have a span"):
         collator([parts.dataset[0]])
-    with pytest.raises(ValueError, match=r"does not say where.*no max_targets"):
+    with pytest.raises(ValueError, match=r"does not have a span.*leave out max_targets"):
         AMERCollator(build_splitting(parts.encoder), parts.store, 2, max_targets=1)([spanned.dataset[2]])
 
 
