@@ -149,7 +149,7 @@ def test_reciprocal_rank_equals_the_plain_definition(seed):
 
 
 def test_reciprocal_rank_refuses_what_round_robin_refuses():
-    with pytest.raises(ValueError, match="agree"):
+    with pytest.raises(ValueError, match="the shapes must be equal"):
         reciprocal_rank(np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1)
     assert reciprocal_rank(np.zeros((0, 2, 3), int), np.zeros((0, 2, 3)), 4).rows.shape == (0, 4)
 
