@@ -74,12 +74,12 @@ def test_lines_of_json_are_a_corpus_too(name, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": "b"}', "line 2: text is None: it must be a text"),
+        ('{"id": "b"}', "line 2: text is None: it must be a string"),
         ('{"id": null, "text": "b"}', "line 2: the id None"),
         ('{"id": "b", "text": "b", "title": 3}', "line 2: title is 3"),
         ('{"id": "b", "text"', "line 2 is not JSON"),
         ('["b"]', "line 2 must hold a JSON object"),
-        ('{"id": "b", "text": "b", "year": "now"}', "the values of 'year' are not of one type"),
+        ('{"id": "b", "text": "b", "year": "now"}', "the values of 'year' have different types"),
     ],
 )
 def test_a_line_that_is_no_document_is_named(line, message, tmp_path):
@@ -129,7 +129,7 @@ def test_parts_hold_no_file_open(parts):
 
 def test_an_unfinished_corpus_is_refused(parts):
     (parts / "documents.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no finished corpus.*resumes"):
+    with pytest.raises(FileNotFoundError, match=r"not a finished corpus.*to resume"):
         open_documents(parts)
 
 
@@ -168,7 +168,7 @@ def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_documents(tmp_path / "nothing")
     (tmp_path / "d.tsv").write_text("id\n")
-    with pytest.raises(ValueError, match=r"d\.tsv is no corpus"):
+    with pytest.raises(ValueError, match=r"d\.tsv is not a corpus"):
         open_documents(tmp_path / "d.tsv")
 
 
