@@ -94,7 +94,7 @@ def test_a_name_from_data_is_a_path_in_the_folder(tmp_path, name):
     ids=lambda name: repr(name)[:20],
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="must be relative and must not lead out of it"):
+    with pytest.raises(ValueError, match="must be a relative path and must not lead out of the folder"):
         inside(tmp_path, name)
 
 
@@ -189,7 +189,7 @@ class Described(TypedDict):
 )
 def test_what_is_wrong_in_a_manifest_is_named_by_file_and_field(tmp_path, text, message):
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"m\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"m\.json has wrong or missing fields: {message}"):
         read_manifest(tmp_path / "m.json", Described)
 
 

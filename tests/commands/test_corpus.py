@@ -63,7 +63,7 @@ def test_a_split_of_a_saved_dataset_is_imported(tmp_path):
 
 
 def test_a_dataset_that_cannot_be_reached_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"nosuch/name is neither a data set saved in a folder here nor one on the Hub"):
+    with pytest.raises(OSError, match=r"nosuch/name is neither a data set saved in a local folder nor one on the Hub"):
         run("import", *NAMED, "--table", "nosuch/name", "--output", tmp_path / "store")
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="empty is neither a data set"):

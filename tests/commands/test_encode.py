@@ -117,7 +117,7 @@ def test_lines_of_white_space_are_no_questions(tmp_path):
 @pytest.mark.parametrize("name", ["q.ndjson", "q.csv", "q", "q.parquet", "q.txt.bz2"])
 def test_a_file_of_another_kind_is_not_read_as_text(tmp_path, name):
     (tmp_path / name).write_text('{"query": "bank"}\n')
-    with pytest.raises(ValueError, match=rf"{name} is none of \.txt, \.jsonl, \.txt\.gz, \.jsonl\.gz"):
+    with pytest.raises(ValueError, match=rf"{name} must end in one of \.txt, \.jsonl, \.txt\.gz, \.jsonl\.gz"):
         read_questions(tmp_path / name)
 
 

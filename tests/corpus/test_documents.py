@@ -274,5 +274,5 @@ def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeyp
 )
 def test_a_listing_of_wrong_types_is_refused_with_its_field(parts, listing, message):
     (parts / "documents.json").write_text(json.dumps(listing))
-    with pytest.raises(ValueError, match=rf"documents\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"documents\.json has wrong or missing fields: {message}"):
         open_documents(parts)

@@ -162,7 +162,7 @@ def test_another_corpus_or_encoder_is_refused(tmp_path, finished, change, named)
         with pytest.raises(KeyboardInterrupt):
             encode(path, HashEncoder(shards_to_live=2))
     before = contents(path)
-    with pytest.raises(ValueError, match=rf"something else \(.*{named}"):
+    with pytest.raises(ValueError, match=rf"other contents \(.*{named}"):
         encode(path, **{"encoder": HashEncoder(), **change})
     assert contents(path) == before
 

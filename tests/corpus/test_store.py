@@ -433,5 +433,5 @@ def test_a_flipped_bit_in_the_documents_never_gives_another_text(tmp_path):
 )
 def test_a_field_of_another_type_is_named(store, change, message):
     write_json(store.path / "store.json", {**read_json(store.path / "store.json"), **change})
-    with pytest.raises(ValueError, match=rf"store\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"store\.json has wrong or missing fields: {message}"):
         DocumentStore.open(store.path)

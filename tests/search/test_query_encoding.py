@@ -137,7 +137,7 @@ def test_other_questions_or_sizes_are_refused(model, tmp_path, finished, change,
     path = tmp_path / "queries"
     encode(model, path) if finished else interrupted(model, path, 3)
     before = contents(path)
-    with pytest.raises(ValueError, match=rf"something else \(.*{named}"):
+    with pytest.raises(ValueError, match=rf"other contents \(.*{named}"):
         encode(model, path, **change)
     assert contents(path) == before
 
@@ -155,7 +155,7 @@ def test_another_model_is_refused(model, llama, tmp_path, change, named):
     interrupted(model, tmp_path / "queries", 3)
     other = build(llama, document_encoder=ENCODER)
     change(other)
-    with pytest.raises(ValueError, match=f"something else .*{named}"):
+    with pytest.raises(ValueError, match=f"other contents .*{named}"):
         encode(other, tmp_path / "queries")
 
 
@@ -166,7 +166,7 @@ def test_an_anchored_model_gets_vectors_or_the_encoder_that_makes_them(anchored,
     given, made = (load_query_embeddings(tmp_path / name) for name in ("given", "made"))
     np.testing.assert_array_equal(given, made)
     np.testing.assert_allclose(given, anchored.encode_query(QUESTIONS, input_vectors=vectors), atol=1e-5)
-    with pytest.raises(ValueError, match=r"something else \(query_vectors_sha256"):
+    with pytest.raises(ValueError, match=r"other contents \(query_vectors_sha256"):
         encode(anchored, tmp_path / "given", QUESTIONS, -vectors)
 
 
