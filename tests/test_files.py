@@ -176,7 +176,7 @@ class Described(TypedDict):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "all of it: Input should be a valid dict"),
+        ("[]", "the whole file: Input should be a valid dict"),
         ("{}", "count: Field required"),
         ('{"count": "3"}', "count: Input should be a valid integer"),
         ('{"count": true}', "count: Input should be a valid integer"),
@@ -216,7 +216,7 @@ def test_a_parquet_file_that_is_missing_or_cut_is_named(tmp_path, read):
     pq.write_table(TABLE, tmp_path / "t.parquet")
     read(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
-    with pytest.raises(OSError, match=r"t\.parquet is truncated, damaged or no Parquet file"):
+    with pytest.raises(OSError, match=r"t\.parquet is truncated, damaged or not a Parquet file"):
         read(tmp_path / "t.parquet")
     with pytest.raises(FileNotFoundError, match=r"u\.parquet is missing"):
         read(tmp_path / "u.parquet")
@@ -260,7 +260,7 @@ def test_only_numbers_are_read_from_npy_files(tmp_path):
     damaged += [(tmp_path / name).read_bytes() for name in ("z.npz", "o.npy")]
     for wrong in damaged:
         (tmp_path / "b.npy").write_bytes(wrong)
-        with pytest.raises(OSError, match=r"b\.npy is truncated, damaged or no \.npy file"):
+        with pytest.raises(OSError, match=r"b\.npy is truncated, damaged or not a \.npy file"):
             open_npy(tmp_path / "b.npy")
 
 

@@ -72,7 +72,7 @@ def test_a_dataset_that_cannot_be_reached_is_named(tmp_path):
 
 def test_an_index_is_not_tuned_with_a_file_that_is_none(store, tmp_path):
     pq.write_table(DOCUMENTS, tmp_path / "x.npy")
-    with pytest.raises(OSError, match=r"x\.npy is truncated, damaged or no \.npy file"):
+    with pytest.raises(OSError, match=r"x\.npy is truncated, damaged or not a \.npy file"):
         amer("index", "build", "--store", store.path, "--output", tmp_path / "i", "--queries", tmp_path / "x.npy")
 
 

@@ -151,7 +151,7 @@ def test_a_part_outside_the_corpus_is_refused(parts, tmp_path):
 
 def test_a_part_of_another_corpus_is_named(parts):
     write_arrow(parts / "part-00002.arrow", table(range(3)))
-    with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, documents\.json says 6"):
+    with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, but documents\.json says 6"):
         open_documents(parts)
 
 
@@ -262,7 +262,7 @@ def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeyp
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        ([], "all of it: Input should be a valid dict"),
+        ([], "the whole file: Input should be a valid dict"),
         ({}, "parts: Field required"),
         ({"parts": {}}, "parts: Input should be a valid list"),
         ({"parts": []}, "parts: List should have at least 1 item"),
