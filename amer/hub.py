@@ -217,7 +217,7 @@ def published_card(
     ):  # a kernel repository has no siblings
         return None
     file = api.hf_hub_download(repo_id, CARD, repo_type=repo_type, revision=info.sha)
-    return Path(file).read_bytes().decode("utf-8")  # line ends stay as they are
+    return Path(file).read_bytes().decode("utf-8")  # keeps the line endings
 
 
 def check_repo_id(repo_id: str) -> None:

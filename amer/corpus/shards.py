@@ -19,7 +19,7 @@ UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than
 
 @dataclass(frozen=True)
 class Shards:
-    """Unit vectors in files called `embeddings-00003-of-00012.npy` (the second number is how many there are).
+    """Unit vectors in files called `embeddings-00003-of-00012.npy` (the second number is the number of files).
 
     Attributes:
         directory: Directory of the files.

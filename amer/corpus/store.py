@@ -77,7 +77,7 @@ KEPT_ROW_GROUPS = 64  # cached row groups of texts: 45 MB of passages of 100 wor
 
 
 class DocumentStore:
-    """A directory of `documents.parquet`, `embeddings-*.npy` and `store.json`, opened by `DocumentStore.open`.
+    """A directory with `documents.parquet`, `embeddings-*.npy` and `store.json`. Open it with `DocumentStore.open`.
 
     The corpus is not held in memory. Shards are mapped only while they are read, because each mapping takes a file
     descriptor, and a large store may have more shards than a process may have descriptors.
@@ -212,7 +212,7 @@ class DocumentStore:
         return self._shards.open(index)
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(first row, (<= size, dim))` in row order and the store's dtype; no block spans shards.
+        """Yield `(first row, (<= size, dim))` in row order and the store's dtype. No block spans two shards.
 
         Args:
             size: Most rows per block.

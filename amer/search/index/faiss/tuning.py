@@ -14,7 +14,7 @@ from amer.search.index.base import flat_queries
 from amer.search.index.exact import CPU_PACE, nearest
 from amer.search.index.faiss.building import sample_rows
 
-SAMPLE = 500  # queries
+SAMPLE = 500  # random documents whose vectors are the tuning queries
 CANDIDATES = (1, 2, 4, 10, 20)  # numbers of candidates to re-score, as multiples of k
 REFINEMENTS = 3  # bisections of the width, between a value and its double
 

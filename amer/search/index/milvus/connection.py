@@ -168,7 +168,7 @@ def _status(error: Any) -> Any:
     while error is not None and not isinstance(error, grpc.RpcError):
         if isinstance(getattr(error, "code", None), grpc.StatusCode):  # pymilvus has given up retrying
             return error.code
-        error = None if error.__cause__ is error else error.__cause__  # pymilvus raises errors from themselves
+        error = None if error.__cause__ is error else error.__cause__  # pymilvus may set an error as its own cause
     return None if error is None else error.code()
 
 
