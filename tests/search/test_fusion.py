@@ -90,7 +90,7 @@ def test_no_question_gives_no_list():
         (np.zeros((2, 3), int), np.zeros((2, 3)), 1, r"\(q, m, n\)"),
         (np.zeros((2, 0, 3), int), np.zeros((2, 0, 3)), 1, r"\(q, m, n\)"),
         (np.zeros((2, 1, 3)), np.zeros((2, 1, 3)), 1, "integers"),
-        (np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1, "agree"),
+        (np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1, "must be equal"),
         (np.zeros((2, 1, 3), int), np.zeros((2, 1, 3)), 0, "k must"),
         (np.full((2, 1, 3), -2), np.zeros((2, 1, 3)), 1, "-1"),
         (np.full((2, 1, 3), 2**62), np.zeros((2, 1, 3)), 1, "too large"),
