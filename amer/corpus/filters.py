@@ -174,4 +174,4 @@ def _written(tree: tuple[Any, ...]) -> str:
     if operator in ("and", "or"):
         return "(" + f") {operator} (".join(_written(part) for part in operands[0]) + ")"
     field, value = operands
-    return f"{field} {operator} {json.dumps(value, ensure_ascii=False)}"  # Milvus writes true, false and strings as JSON does
+    return f"{field} {operator} {json.dumps(value, ensure_ascii=False)}"  # Milvus has JSON literals
