@@ -1,4 +1,4 @@
-"""Packages that only some users need, imported when they are used."""
+"""Import optional packages when they are used."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
     """Import a module that an extra of this project installs.
 
     Args:
-        module: its name.
-        extra: the extra, as in `pip install "amer[extra]"`.
-        purpose: what needs it; the message begins with it.
+        module: Name of the module.
+        extra: Name of the extra, as in `pip install "amer[extra]"`.
+        purpose: What needs the module. The message begins with it.
 
     Raises:
-        ImportError: it is not installed; says what to install.
+        ImportError: The module is not installed. The message says what to install.
     """
     try:
         return import_module(module)
@@ -27,14 +27,14 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
 
 @contextmanager
 def needs_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Around imports at the top of a module that is of no use without an extra.
+    """Wrap the imports at the top of a module that needs an extra.
 
     Args:
-        extra: as in `pip install "amer[extra]"`.
-        purpose: what needs it; the message begins with it.
+        extra: Name of the extra, as in `pip install "amer[extra]"`.
+        purpose: What needs the imports. The message begins with it.
 
     Raises:
-        ImportError: one of the imports failed; says what to install.
+        ImportError: An import failed. The message says what to install.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, and read so that every error names its file.
+"""Write files atomically, and read files with errors that name the file.
 
-There is one reader a format. What a library raises of a damaged file becomes an `OSError` with its path; what is wrong
-in a manifest, a `ValueError` with path and field.
+There is one reader per format. An error of a library about a damaged file becomes an `OSError` with the path. A wrong
+entry in a manifest becomes a `ValueError` with path and field.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 Manifest = TypeVar("Manifest")
 Count = Annotated[int, Field(ge=1, le=2**48)]
-"""Of documents, values, bytes: what a manifest may say of them."""
-# What pyarrow and NumPy raise of damaged files, among the errors of the operating system and of what is not UTF-8.
+"""A number of documents, values or bytes in a manifest."""
+# Errors that pyarrow and NumPy raise for damaged files, including errors of the operating system and invalid UTF-8.
 UNREADABLE = (
     OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError, tokenize.TokenError,
     pa.ArrowException,
@@ -35,17 +35,17 @@ UNREADABLE = (
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a whole file or nothing.
+    """Write a file atomically.
 
     Args:
-        path: the file to create or replace; its folder is created when missing.
+        path: The file to create or replace. Its folder is created if missing.
 
     Yields:
-        A temporary path in the same folder. The body writes the file there; on success it is synced to disk and
-        renamed to `path`, on any failure (also an interrupt) it is removed.
+        A temporary path in the same folder. The body writes the file there. On success it is synced to disk and
+        renamed to `path`. On any failure, including an interrupt, it is removed.
 
     Raises:
-        OSError: the disk is full, for example; names the file.
+        OSError: For example, the disk is full. The message names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
         except OSError as error:
-            if error.filename is not None or error.errno is None:  # it has been said which file, or what else it is
+            if error.filename is not None or error.errno is None:  # the error already names a file or another cause
                 raise
             raise OSError(f"{path} could not be written, is the disk full? ({error})") from error
         finally:
@@ -65,13 +65,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a whole new directory or nothing; what a killed process has left of the same directory is removed.
+    """Write a new directory atomically. Removes what a killed process has left of the same directory.
 
     Args:
-        path: the directory to create; it must not exist yet, or be empty.
+        path: The directory to create. It must not exist yet, or be empty.
 
     Yields:
-        A temporary directory beside `path`, renamed to it on success and removed with all it holds on any failure.
+        A temporary directory beside `path`. On success it is renamed to `path`, on any failure it is removed.
 
     Raises:
         FileExistsError: `path` exists and is not an empty directory.
@@ -93,7 +93,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes have left of a file or directory that they wrote; who is alive has locked it."""
+    """Remove temporaries that killed processes have left of a file or directory. Live processes lock theirs."""
     if not path.parent.is_dir():
         return
     name = re.compile(r"\.[0-9a-f]{32}\." + re.escape(path.name))
@@ -108,27 +108,29 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        except OSError:  # at work, or on a file system without locks, where nobody can know
+        except OSError:  # in use, or on a file system without locks, where this is unknown
             continue
         finally:
             os.close(descriptor)
 
 
 def inside(folder: str | os.PathLike[str], name: object) -> Path:
-    """The path of a file whose name was found in data: a manifest, an index, a listing. Touches no file.
+    """Return the path of a file that data names, such as a manifest, after checking that it lies in `folder`.
 
-    Files in the Hub's cache are links to the `blobs` of their repository, which are allowed.
+    Opens no file. Links from the Hub's cache to the `blobs` of the same repository are allowed.
 
     Args:
-        folder: where the file must lie.
-        name: relative to `folder`, with `/` between its parts.
+        folder: Folder that must contain the file.
+        name: Path relative to `folder`, with `/` as the separator.
 
     Raises:
-        ValueError: `name` is no relative name, is not allowed on some system, or leads out of `folder`: by `..`, or by
-            a symbolic link.
+        ValueError: `name` is not a relative path, is not allowed on some system, or leads out of `folder` by `..` or a
+            symbolic link.
     """
     root = Path(folder).resolve()
-    refused = ValueError(f"{name!r} is no name of a file in {folder}: it must be relative and must not lead out of it")
+    refused = ValueError(
+        f"{name!r} is not a file name in {folder}: it must be a relative path and must not lead out of the folder"
+    )
     if not isinstance(name, str) or "\0" in name or not PurePosixPath(name).parts:
         raise refused
     for parts in (PurePosixPath(name), PureWindowsPath(name)):
@@ -137,11 +139,11 @@ def inside(folder: str | os.PathLike[str], name: object) -> Path:
     path = Path(folder, name)
     try:
         real = path.resolve()
-    except (OSError, RuntimeError, UnicodeError):  # links in a circle, half a surrogate pair
+    except (OSError, RuntimeError, UnicodeError):  # circular links, lone surrogates
         raise refused from None
     snapshots = (parent for parent in (root, *root.parents) if parent.parent.name == "snapshots")
     allowed = [root, *(snapshot.parent.parent / "blobs" for snapshot in snapshots)]
-    circular = any(part.is_symlink() for part in (real, *real.parents))  # Python 3.13 leaves such links as they are
+    circular = any(part.is_symlink() for part in (real, *real.parents))  # Python 3.13 does not resolve such links
     if circular or real == root or not any(real.is_relative_to(place) for place in allowed):
         raise refused
     return path
@@ -151,8 +153,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file, with or without a byte-order mark.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON; names the file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not JSON. The message names it.
     """
     try:
         return parse_json(Path(path).read_text(encoding="utf-8-sig"))
@@ -161,11 +163,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, holds a number of thousands of digits, or spells half a
-            character ("\\ud83d"), which no file can hold.
+        ValueError: The text is not JSON, is nested too deeply, holds a number with thousands of digits, or holds a
+            lone surrogate ("\\ud83d"), which UTF-8 cannot encode.
     """
     try:
         value = json.loads(text)
@@ -177,38 +179,38 @@ def parse_json(text: str) -> Any:
 
 
 def read_manifest(path: str | os.PathLike[str], kind: type[Manifest]) -> Manifest:
-    """Read a JSON file that describes what lies beside it; fields that `kind` does not know are kept.
+    """Read and check a JSON file that describes the files beside it. Keeps fields that `kind` does not define.
 
     Args:
-        path: the file.
-        kind: a `TypedDict` of its fields. Their types are taken strictly: "3" is no number.
+        path: The file.
+        kind: A `TypedDict` of its fields. Types are checked strictly: "3" is not a number.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or a field is missing or of another type; names file and field.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not JSON, or a field is missing or of another type. The message names file and field.
     """
     fields = read_json(path)
     try:
         TypeAdapter(kind).validate_python(fields, strict=True)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors()[:5]]
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'the whole file'}: {one['msg']}" for one in error.errors()[:5]]
         raise ValueError(
-            f"{path} does not describe what it should: {'; '.join(wrong)}. Restore it, or make it again."
+            f"{path} has wrong or missing fields: {'; '.join(wrong)}. Restore the file, or make it again."
         ) from error
     return fields
 
 
 @contextmanager
 def damage_named(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Say which file it was that a library could not read.
+    """Name the file in errors of a library that reads it.
 
     Args:
-        path: the file that the body reads.
-        kind: what it should be, such as "Parquet".
+        path: The file that the body reads.
+        kind: The expected format, such as "Parquet".
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is cut short, damaged or of another kind; names it.
+        FileNotFoundError: The file does not exist.
+        OSError: The file is truncated, damaged or of another format. The message names it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is missing: restore it or make it again")
@@ -218,29 +220,29 @@ def damage_named(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise OSError(
-            f"{path} is truncated, damaged or no {kind} file ({error}): restore it or make it again"
+            f"{path} is truncated, damaged or not a {kind} file ({error}): restore it or make it again"
         ) from error
 
 
 def open_parquet(path: str | os.PathLike[str], metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """Open a Parquet file whose pages are compared with their checksums, where it has any; see `damage_named`."""
+    """Open a Parquet file, and verify its page checksums while reading, if it has any. See `damage_named`."""
     return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
 
 
 def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, every value of it checked; folders in its path add no columns.
+    """Read a Parquet file and validate all its values. Folder names in its path add no partition columns.
 
     Args:
-        path: the file.
-        columns: all of them by default.
+        path: The file.
+        columns: Columns to read. Default: all.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is cut short, damaged, or no Parquet file; names it.
+        FileNotFoundError: The file does not exist.
+        OSError: The file is truncated, damaged or not a Parquet file. The message names it.
     """
     with damage_named(path, "Parquet"), open_parquet(path) as file:
         table = file.read(columns=None if columns is None else list(columns))
-        table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
+        table.validate(full=True)  # a flipped bit may leave invalid UTF-8
         return table
 
 
@@ -250,12 +252,12 @@ def parquet_batches(
     size: int = 16_384,
     metadata: pq.FileMetaData | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file, `size` at a time; else as `read_parquet`. Its footer may be given."""
+    """Yield the rows of a Parquet file, `size` at a time, as `read_parquet`. `metadata` is its footer, if known."""
     with damage_named(path, "Parquet"):
         file = open_parquet(path, metadata)
     with file:
         batches = file.iter_batches(size, columns=None if columns is None else list(columns))
-        while True:  # what is done with a batch is not this file's fault
+        while True:  # the caller's errors must not be reported as damage of this file
             with damage_named(path, "Parquet"):
                 batch = next(batches, None)
                 if batch is None:
@@ -265,52 +267,52 @@ def parquet_batches(
 
 
 def parquet_metadata(path: str | os.PathLike[str]) -> pq.FileMetaData:
-    """The footer of a Parquet file: schema, and rows of each group; raises as `read_parquet`."""
+    """Read the footer of a Parquet file: schema and row groups. Raises the same errors as `read_parquet`."""
     with damage_named(path, "Parquet"):
         return pq.read_metadata(path)
 
 
 def open_npy(path: str | os.PathLike[str]) -> np.memmap:
-    """Memory-map a `.npy` file of numbers; read-only, and nothing is ever unpickled.
+    """Memory-map a `.npy` file of numbers, read-only. Never unpickles anything.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is cut short, damaged, or no `.npy` file of numbers; names it.
+        FileNotFoundError: The file does not exist.
+        OSError: The file is truncated, damaged or not a `.npy` file of numbers. The message names it.
     """
     with damage_named(path, ".npy"):
         return np.lib.format.open_memmap(path, mode="r")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinities are refused (they are not JSON)."""
+    """Write `value` as indented JSON, atomically. Refuses NaN and infinities, which are not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What of `wanted` was recorded otherwise, in words: "k: there 10, now 100; ..."; empty where nothing differs."""
+    """Describe where `recorded` differs from `wanted`: "k: there 10, now 100; ...". Empty if nothing differs."""
     differing = [key for key, value in wanted.items() if recorded.get(key) != value]
     return "; ".join(f"{key}: there {recorded.get(key)}, now {wanted[key]}" for key in differing)
 
 
 def _temporary_beside(path: Path) -> Path:
-    """A fresh hidden name in the folder of `path`; the suffix stays, because numpy.save appends a missing ".npy"."""
+    """Return a new hidden name beside `path`. Keeps the suffix, since numpy.save appends a missing ".npy"."""
     return path.with_name(f".{uuid.uuid4().hex}.{path.name}")
 
 
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Something made under a fresh hidden name beside `path`, and locked: so nobody takes it for a leftover."""
+    """Make a hidden temporary beside `path` and lock it, so that other processes do not remove it as a leftover."""
     while True:
         temporary = _temporary_beside(path)
         make(temporary)
         descriptor = os.open(temporary, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks, on which nothing is removed either
+        with suppress(OSError):  # without locks, no process removes leftovers either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             break
-        os.close(descriptor)  # somebody was quick to remove it
+        os.close(descriptor)  # another process removed it before it was locked
     try:
         yield temporary
     finally:

@@ -1,4 +1,4 @@
-"""Locks of a directory and of its files, so that several processes fill it together and none harms another."""
+"""Locks of a directory and of its files, so that several processes can fill a directory together safely."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any
 
 from amer.files import differences, read_manifest, write_json
 
-RUN_FILE = "encoding.json"  # in an unfinished directory: what it will hold
+RUN_FILE = "encoding.json"  # in an unfinished directory: records its future contents
 KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
 LOCKS = ".*.lock"
-PATIENCE = 10.0  # seconds: workers of a killed process hold its lock until they notice that it is gone
+PATIENCE = 10.0  # seconds to wait: workers of a killed process hold its lock until they notice the kill
 
 
 @contextmanager
 def share_directory(
     directory: Path, finished: str, info: Mapping[str, Any], check: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Fill a directory together with other processes that make the same of it; refuse all others.
+    """Share a directory with other processes that fill it with the same `info`. Refuse processes with another `info`.
 
-    Each process holds a shared lock on the directory; the kernel releases it when the process ends, however it ends.
-    A process that gets the lock alone removes the temporary files that killed processes have left. On a file system
-    without locks they stay: they are hidden, and nobody reads them.
+    Each process holds a shared lock on the directory. The kernel releases the lock when the process ends in any way. A
+    process that gets the exclusive lock removes temporary files of killed processes. On a file system without locks
+    these files stay; they are hidden and nobody reads them.
 
     Args:
-        directory: new, empty, or one that will hold the same `info`.
-        finished: name of the JSON file that makes it whole; it is written last, and `info` is part of it.
-        info: what the directory will hold, as JSON has it.
-        check: called by the first process before it writes anything, while the others wait.
+        directory: A directory: new, empty, or with the same `info`.
+        finished: Name of the JSON file that marks the directory as finished. It is written last and includes `info`.
+        info: Description of the directory's contents, as JSON values.
+        check: Called by the first process before it writes anything, while the other processes wait.
 
     Raises:
-        ValueError: the directory holds, or will hold, something else; says what differs.
-        FileExistsError: it holds other files.
+        ValueError: The directory has another `info`. The message names the differences.
+        FileExistsError: The directory holds other files.
     """
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory} is a file: choose a new or empty directory")
@@ -45,7 +45,7 @@ def share_directory(
     try:
         alone = _acquire(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not alone:
-            _acquire(descriptor, fcntl.LOCK_SH)  # waits until the first process has recorded what it makes
+            _acquire(descriptor, fcntl.LOCK_SH)  # waits until the first process has recorded its `info`
         _record_or_compare(directory, finished, info, check)
         if alone:
             for leftover in _leftovers(directory):
@@ -60,17 +60,18 @@ def share_directory(
 
 @contextmanager
 def own_directory(directory: Path, doing: str) -> Iterator[None]:
-    """Keep a directory to this process while it works there; the kernel gives it free when the process ends.
+    """Lock a directory for this process alone. The kernel releases the lock when the process ends.
 
-    On a file system without locks nothing is kept. A directory that is made here and stays empty is removed again.
+    On a file system without locks, the directory is not protected. A directory that was created here is removed if it
+    stays empty.
 
     Args:
-        directory: created when missing.
-        doing: what is done there, for the message: "training".
+        directory: The directory to lock. Created if missing.
+        doing: What the process does there, for messages: "training".
 
     Raises:
-        FileExistsError: it is a file.
-        OSError: another process keeps it, and still does after some seconds (`PATIENCE`).
+        FileExistsError: `directory` is a file.
+        OSError: Another process still holds the lock after `PATIENCE` seconds.
     """
     made = not directory.exists()
     descriptor = _owned(directory, doing)
@@ -102,16 +103,16 @@ def _owned(directory: Path, doing: str) -> int:
 
 @contextmanager
 def try_lock(file: Path) -> Iterator[bool]:
-    """Lock a file that is to be written, unless another process has locked it.
+    """Try to lock a file before writing it.
 
-    The lock is on a hidden file beside it; the kernel releases it when the process ends, however it ends. On a file
-    system without locks every process may write: files are written whole, so work is done twice and nothing else.
+    The lock is on a hidden file beside it. The kernel releases it when the process ends in any way. On a file system
+    without locks, every process may write. Since files are written atomically, this only repeats work.
 
     Args:
-        file: in a directory that processes share (`share_directory`).
+        file: A file in a shared directory (`share_directory`).
 
     Yields:
-        whether this process may write the file.
+        Whether this process may write the file.
     """
     lock = file.with_name(f".{file.name}.lock")
     descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
@@ -133,11 +134,11 @@ def _acquire_file(descriptor: int) -> bool:
         return False
     except OSError:  # no locks on this file system
         return True
-    return os.fstat(descriptor).st_nlink > 0  # 0: another process was done, and removed it after it was opened here
+    return os.fstat(descriptor).st_nlink > 0  # 0: another process finished and removed the lock file
 
 
 def _acquire(descriptor: int, operation: int) -> bool:
-    """Whether the lock was acquired; not while others hold it, nor on file systems without locks."""
+    """Return whether the lock was acquired: False if others hold it, or on a file system without locks."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError:
@@ -146,15 +147,15 @@ def _acquire(descriptor: int, operation: int) -> bool:
 
 
 def _leftovers(directory: Path) -> set[Path]:
-    """What killed processes have left behind, if no other process works here."""
+    """Return the files that killed processes have left. Valid only if no other process works here."""
     return {path for pattern in (KILLED_WRITES, LOCKS) for path in directory.glob(pattern)}
 
 
 def _record_or_compare(
     directory: Path, finished: str, info: Mapping[str, Any], check: Callable[[], None] | None
 ) -> None:
-    """Record in the directory what it will hold, or compare with what is recorded."""
-    for name in (finished, RUN_FILE, finished):  # twice: another process may finish between the first two looks
+    """Record `info` in the directory, or compare it with the recorded one."""
+    for name in (finished, RUN_FILE, finished):  # twice: another process may finish between the first two reads
         with suppress(FileNotFoundError):
             return _compare(directory / name, info)
     if {*directory.iterdir()} - _leftovers(directory):
@@ -166,4 +167,4 @@ def _record_or_compare(
 
 def _compare(file: Path, info: Mapping[str, Any]) -> None:
     if different := differences(read_manifest(file, dict), info):
-        raise ValueError(f"{file} is of something else ({different}): choose another directory")
+        raise ValueError(f"{file} records other contents ({different}): choose another directory")

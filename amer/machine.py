@@ -1,4 +1,4 @@
-"""What machine this is: where models run, and how a card names it."""
+"""The machine: devices and precisions of models, and the hardware's name for model cards."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def chosen_device(device: torch.device | str | None = None) -> str:
-    """The device that was asked for, else a GPU if there is one, else the CPU.
+    """Return the given device. Default: a GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: The device does not exist.
     """
     if not device:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -27,14 +27,14 @@ def chosen_device(device: torch.device | str | None = None) -> str:
     except RuntimeError:
         raise ValueError(f"the device must be cpu, cuda or cuda:N, such as cuda:0; got {str(device)!r}") from None
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"the device is {str(device)!r}, but torch sees {torch.cuda.device_count()} GPUs: use cpu")
+        raise ValueError(f"the device is {str(device)!r}, but torch finds {torch.cuda.device_count()} GPUs: use cpu")
     return str(device)
 
 
 def native_dtype(device: torch.device | str) -> str:
-    """The name of the faster precision on this device: bfloat16 where it computes that natively, else float32.
+    """Return the name of the faster precision: bfloat16 if the device supports it natively, else float32.
 
-    Elsewhere bfloat16 is emulated, and slower than float32.
+    Other devices emulate bfloat16, which is slower than float32.
     """
     kind = torch.device(device).type
     if kind == "cuda":
@@ -46,10 +46,10 @@ def native_dtype(device: torch.device | str) -> str:
 
 
 def chosen_dtype(dtype: torch.dtype | str, device: torch.device | str) -> torch.dtype:
-    """The precision that was asked for; "auto" is the faster one on the device (`native_dtype`).
+    """Return the given precision. "auto" is the faster one on the device (`native_dtype`).
 
     Raises:
-        ValueError: it is neither float32, bfloat16, float16 nor auto.
+        ValueError: The precision is not float32, bfloat16, float16 or auto.
     """
     name = native_dtype(device) if dtype == "auto" else str(dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -58,41 +58,41 @@ def chosen_dtype(dtype: torch.dtype | str, device: torch.device | str) -> torch.
 
 
 def hardware(device: torch.device | str, count: int = 1) -> dict[str, Any]:
-    """What a device is called: `{"device", "count"}` of an accelerator, `{"device", "cores"}` of the CPU.
+    """Describe the hardware: `{"device", "count"}` for an accelerator, `{"device", "cores"}` for the CPU.
 
     Args:
-        device: where the tensors were.
-        count: of such devices, one a process.
+        device: Device of the tensors.
+        count: Number of such devices, one per process.
     """
     device = torch.device(device)
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "count": count}
     if device.type != "cpu":
         return {"device": device.type, "count": count}
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone; the cores that this process may use
+    has_affinity = hasattr(os, "sched_getaffinity")  # only on Linux: the cores that this process may use
     return {"device": _processor(), "cores": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()}
 
 
 def hardware_line(hardware: dict[str, Any]) -> str:
-    """The same in words: "2 x NVIDIA H200", "AMD EPYC 9V74, 2 cores"."""
+    """Describe the result of `hardware` in words: "2 x NVIDIA H200", "AMD EPYC 9V74, 2 cores"."""
     count = f"{hardware['count']} x " if hardware.get("count", 1) > 1 else ""
     cores = f", {hardware['cores']} cores" if "cores" in hardware else ""
     return f"{count}{hardware['device']}{cores}"
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that decide the vectors, as far as they are installed."""
+    """Return the versions of Python and of the installed packages that affect the vectors."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # say this project, run from its folder
+        except PackageNotFoundError:  # for example this project, run from its folder
             continue
     return found
 
 
 def _processor() -> str:
-    """The CPU's name; Linux alone has it in a file."""
+    """Return the CPU's name. Only Linux has it in a file."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

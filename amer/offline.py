@@ -1,4 +1,4 @@
-"""Where a model's weights lie: a folder, the Hub, or, where it is asked for, a package of the `offline` extra."""
+"""Find a model's weights: in a folder, on the Hub or, if requested, in a package of the `offline` extra."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_model(name: str) -> str:
-    """What to give `from_pretrained` for a model; asks no network itself.
+    """Return the argument of `from_pretrained` for a model. Does not use the network itself.
 
-    A local folder comes first, and a name means the Hub. Two models also come as packages of the `offline` extra,
-    `MINILM` and `SMOLLM2`: with `AMER_OFFLINE_MODELS=1` in the environment they stand in for the name, where the
-    package is installed and the Hub's cache does not hold the model, and a warning says so. SmolLM2's are 4-bit GGUF,
-    converted once into `$AMER_CACHE` (default `~/.cache/amer`).
+    An existing folder is used as it is. Any other name means the Hub. Two models, `MINILM` and `SMOLLM2`, also come as
+    packages of the `offline` extra. With `AMER_OFFLINE_MODELS=1` in the environment, an installed package replaces a
+    model that is not in the Hub's cache, with a warning. SmolLM2's package has 4-bit GGUF weights, which are converted
+    once into `$AMER_CACHE` (default `~/.cache/amer`).
 
     Args:
-        name: a name on the Hub or a folder.
+        name: A name on the Hub, or a folder.
 
     Raises:
-        FileNotFoundError: `name` is written as a path (begins with `.`, `/` or `~`) and is not a folder.
-        ValueError: `AMER_OFFLINE_MODELS` is set to something else than 1, true or yes.
+        FileNotFoundError: `name` is a path (it begins with `.`, `/` or `~`) but not a folder.
+        ValueError: `AMER_OFFLINE_MODELS` has another value than 1, true or yes.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
     if name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"{name} is not a folder: give one that holds a model, or a model's name on the Hub")
+        raise FileNotFoundError(f"{name} is not a folder: give the folder of a model, or a model's name on the Hub")
     if not _packages_are_wanted() or name not in PACKAGES or _in_hub_cache(name):
         return name
     package = _package_folder(PACKAGES[name])
     if package is None:
         return name
-    logger.warning("%s is taken from the package %s, as %s asks: %s", name, PACKAGES[name], SWITCH, WEIGHTS[name])
+    logger.warning(
+        "%s is loaded from the package %s, because %s is set: %s", name, PACKAGES[name], SWITCH, WEIGHTS[name]
+    )
     return str(package / "model" if name == MINILM else _converted_smollm2(package))
 
 
 def _packages_are_wanted() -> bool:
-    """Whether the environment asks for the packages' weights."""
+    """Return whether the environment requests the packages' weights."""
     value = os.environ.get(SWITCH, "")
     if value and value.lower() not in ("1", "true", "yes"):
         raise ValueError(f"{SWITCH} is {value!r}: set it to 1 to use the packages' weights, or leave it unset")
@@ -60,13 +62,13 @@ def _in_hub_cache(name: str) -> bool:
 
 
 def _package_folder(package: str) -> Path | None:
-    """The folder of an installed package; it is never imported, for what it imports may not be installed."""
+    """Return the folder of an installed package. Does not import it, since its dependencies may be missing."""
     spec = find_spec(package)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def _converted_smollm2(package: Path) -> Path:
-    """The folder of SmolLM2-135M-Instruct in float32 safetensors, made from the package's GGUF at the first call."""
+    """Return the folder of SmolLM2-135M-Instruct in float32. The first call converts the package's GGUF weights."""
     folder = Path(os.environ.get("AMER_CACHE", "~/.cache/amer")).expanduser() / "SmolLM2-135M-Instruct"
     if folder.is_dir():
         return folder
@@ -84,6 +86,6 @@ def _converted_smollm2(package: Path) -> Path:
             tokenizer.save_pretrained(temporary)
             model.save_pretrained(temporary)
     except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same files
+        if not folder.is_dir():  # otherwise another process has written the same files
             raise
     return folder

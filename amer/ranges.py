@@ -1,4 +1,4 @@
-"""What an option may be: checked at once, and not where it is first used."""
+"""Allowed values of options. Check them early, not at their first use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Range(NamedTuple):
     """Numbers from `least` to `most`.
 
     Attributes:
-        least: the smallest, unless `above`.
-        most: the greatest, unless `below`.
-        above: `least` itself is not allowed.
-        below: `most` itself is not allowed.
+        least: Lower bound.
+        most: Upper bound.
+        above: The lower bound itself is not allowed.
+        below: The upper bound itself is not allowed.
     """
 
     least: float
@@ -23,14 +23,14 @@ class Range(NamedTuple):
     below: bool = False
 
     def __contains__(self, value: object) -> bool:
-        """Whether a number lies in it; NaN and infinities never do."""
+        """Return whether a number lies in the range. NaN and infinities never do."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return False
         enough = value > self.least if self.above else value >= self.least
         return enough and (value < self.most if self.below else value <= self.most)
 
     def __str__(self) -> str:
-        """What follows the word "must"."""
+        """Return the words after "must" in a message."""
         if math.isinf(self.most) and self.least == 0:
             return "be positive, and finite" if self.above else "not be negative, and finite"
         least = f"be greater than {self.least:,}" if self.above else f"be at least {self.least:,}"
@@ -40,14 +40,14 @@ class Range(NamedTuple):
 
 
 def check_ranges(values: Any, ranges: Mapping[str, Range]) -> None:
-    """Refuse options outside their ranges; None stands for no choice.
+    """Check that options lie in their ranges. None means that an option is not set.
 
     Args:
-        values: has the options as attributes: numbers, or lists of them.
-        ranges: option -> what it may be.
+        values: Object with the options as attributes: numbers, or lists of numbers.
+        ranges: Maps the name of an option to its range.
 
     Raises:
-        ValueError: one is something else; names option, value and range.
+        ValueError: An option is outside its range. The message names option, value and range.
     """
     for name, allowed in ranges.items():
         value = getattr(values, name, None)
@@ -59,7 +59,7 @@ def check_ranges(values: Any, ranges: Mapping[str, Range]) -> None:
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise ValueError if an option is none of its choices."""
+    """Raise ValueError if an option is not one of its choices."""
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}.")

@@ -1,4 +1,4 @@
-"""Records of text files, read one by one; every error names the file and the line."""
+"""Read records of text files one by one. Every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from amer.files import parse_json
 
 
 class Place(NamedTuple):
-    """Where a record stands.
+    """Position of a record.
 
     Attributes:
-        file: the file, or the name of a data set.
-        unit: what is counted there: "line", "row" or "record".
-        number: from 1.
+        file: The file, or the name of a data set.
+        unit: Unit of the number: "line", "row" or "record".
+        number: Number of the record, from 1.
     """
 
     file: Path
@@ -29,15 +29,15 @@ class Place(NamedTuple):
 
 
 def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
-    """Every line, with its line break; without the byte-order mark that some programs put at the start.
+    """Yield every line with its line break, without a byte-order mark at the start of the file.
 
     Args:
-        file: UTF-8; gzipped if its name ends in `.gz`, in any case.
+        file: A UTF-8 file; gzipped if its name ends in `.gz` (in upper or lower case).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: a gzipped file is cut short or damaged.
-        ValueError: a line is not UTF-8.
+        FileNotFoundError: The file does not exist.
+        OSError: A gzipped file is truncated or damaged.
+        ValueError: A line is not UTF-8.
     """
     place = Place(file, "line", 0)
     try:
@@ -46,23 +46,23 @@ def read_lines(file: Path) -> Iterator[tuple[Place, str]]:
                 place = Place(file, "line", number)
                 yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise OSError(f"{place}: the file is cut short or damaged behind it ({error}): fetch it again") from error
+        raise OSError(f"{place}: the file is cut short or damaged after it ({error}): download it again") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not UTF-8 ({error}): save the file as UTF-8") from error
 
 
 def read_objects(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Every line of a JSONL file as a JSON object, blank lines aside; raises as `read_lines` and `parse_object`."""
+    """Yield the JSON objects of a JSONL file, without blank lines. Errors as in `read_lines` and `parse_object`."""
     for place, line in read_lines(file):
         if line.strip():
             yield place, parse_object(line, place)
 
 
 def parse_object(line: str, place: Place) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a line as a JSON object.
 
     Raises:
-        ValueError: the line is anything else, or spells half a character ("\\ud83d"), which no file can hold.
+        ValueError: The line is not a JSON object, or holds a lone surrogate ("\\ud83d"), which UTF-8 cannot encode.
     """
     try:
         value = parse_json(line)
@@ -74,10 +74,10 @@ def parse_object(line: str, place: Place) -> dict[str, Any]:
 
 
 def id_text(value: Any) -> str:
-    """An id as text: "7" and the whole number 7 are one id, "007" is another.
+    """Return an ID as a string: "7" and the integer 7 are the same ID, "007" is another.
 
     Raises:
-        TypeError: it is neither a text nor a whole number.
+        TypeError: The ID is neither a string nor an integer.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise TypeError(f"the id {value!r} is neither a text nor a whole number")
@@ -85,22 +85,22 @@ def id_text(value: Any) -> str:
 
 
 def checked_ending(file: Path, endings: Sequence[str]) -> str:
-    """The ending of a file's name, in lower case.
+    """Return the ending of a file's name, in lower case.
 
     Raises:
-        ValueError: it is none of `endings`.
+        ValueError: The ending is not one of `endings`.
     """
     for ending in endings:
         if file.name.lower().endswith(ending):
             return ending
-    raise ValueError(f"{file} is none of {', '.join(endings)}: save it as one of them, and call it so")
+    raise ValueError(f"{file} must end in one of {', '.join(endings)}: save it in one of these formats")
 
 
 def list_of_texts(value: Any) -> list[str]:
-    """The value, if it is a list of texts.
+    """Return the value if it is a list of strings.
 
     Raises:
-        TypeError: it is anything else; a single text, which would be cut into its letters, too.
+        TypeError: The value is anything else, including a single string, which would be split into its characters.
     """
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TypeError(f"{value!r} is not a list of texts")

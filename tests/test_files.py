@@ -94,7 +94,7 @@ def test_a_name_from_data_is_a_path_in_the_folder(tmp_path, name):
     ids=lambda name: repr(name)[:20],
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="must be relative and must not lead out of it"):
+    with pytest.raises(ValueError, match="must be a relative path and must not lead out of the folder"):
         inside(tmp_path, name)
 
 
@@ -176,7 +176,7 @@ class Described(TypedDict):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "all of it: Input should be a valid dict"),
+        ("[]", "the whole file: Input should be a valid dict"),
         ("{}", "count: Field required"),
         ('{"count": "3"}', "count: Input should be a valid integer"),
         ('{"count": true}', "count: Input should be a valid integer"),
@@ -189,7 +189,7 @@ class Described(TypedDict):
 )
 def test_what_is_wrong_in_a_manifest_is_named_by_file_and_field(tmp_path, text, message):
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"m\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"m\.json has wrong or missing fields: {message}"):
         read_manifest(tmp_path / "m.json", Described)
 
 
@@ -216,7 +216,7 @@ def test_a_parquet_file_that_is_missing_or_cut_is_named(tmp_path, read):
     pq.write_table(TABLE, tmp_path / "t.parquet")
     read(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
-    with pytest.raises(OSError, match=r"t\.parquet is truncated, damaged or no Parquet file"):
+    with pytest.raises(OSError, match=r"t\.parquet is truncated, damaged or not a Parquet file"):
         read(tmp_path / "t.parquet")
     with pytest.raises(FileNotFoundError, match=r"u\.parquet is missing"):
         read(tmp_path / "u.parquet")
@@ -260,7 +260,7 @@ def test_only_numbers_are_read_from_npy_files(tmp_path):
     damaged += [(tmp_path / name).read_bytes() for name in ("z.npz", "o.npy")]
     for wrong in damaged:
         (tmp_path / "b.npy").write_bytes(wrong)
-        with pytest.raises(OSError, match=r"b\.npy is truncated, damaged or no \.npy file"):
+        with pytest.raises(OSError, match=r"b\.npy is truncated, damaged or not a \.npy file"):
             open_npy(tmp_path / "b.npy")
 
 

@@ -1,4 +1,4 @@
-"""What documents become: checked tables, frozen vectors, and the document store that keeps both."""
+"""Documents: checked tables, their frozen embeddings, and the document store that holds both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus on disk as an Arrow table: memory-mapped where it is in Arrow files, so that any size of corpus opens."""
+"""Open a corpus on disk as an Arrow table. Arrow files are memory-mapped, so a corpus may be larger than memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from amer.files import damage_named, inside, read_manifest, read_parquet
 from amer.text_lines import id_text, read_objects
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
-PARTS_FILE = "documents.json"  # written last: it says that every part is there
+PARTS_FILE = "documents.json"  # written last: its presence means that all parts exist
 ADVICE = "restore it or build the corpus again"
 
 
@@ -31,27 +31,28 @@ class Part(TypedDict):
 
 
 class Parts(TypedDict):
-    """What `documents.json` says."""
+    """Contents of `documents.json`."""
 
     parts: Annotated[list[Part], Field(min_length=1)]
 
 
 def open_documents(path: str | os.PathLike[str]) -> pa.Table:
-    """Open a corpus: columns `id`, `title`, `text`, given as strings; others are metadata, for filters.
+    """Open a corpus with the string columns `id`, `title` and `text`. Other columns are metadata, for filters.
 
-    A mapped file that is damaged would end the process. So the checksum of each part is compared first, and a file
-    without one is validated, which takes as long as reading it. More than 256 MB are checked once (`check_once`).
+    Access to a damaged memory-mapped file would crash the process. So the checksum of each part is compared first. A
+    file without a checksum is validated, which takes as long as reading it. Above 256 MB this is done only once (see
+    `check_once`).
 
     Args:
-        path: a folder of `part-*.arrow` files with its `documents.json`, or one `.arrow` file: memory-mapped, nothing
-            is read into memory; or a `.parquet`, `.jsonl` or `.jsonl.gz` file, which is read. A line of JSON may lack
-            the title, and its id may be a whole number.
+        path: A folder of `part-*.arrow` files with its `documents.json`, or an `.arrow` file: both are memory-mapped.
+            Or a `.parquet`, `.jsonl` or `.jsonl.gz` file, which is read into memory. A JSON line may lack the title,
+            and its ID may be an integer.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`, or the folder's parts are not all there.
-        OSError: a file is truncated, damaged, or of another format.
-        ValueError: `path` is none of these, a line is not JSON, or a column is missing, null or not of strings (see
-            `with_texts`).
+        FileNotFoundError: `path` does not exist, or parts of the folder are missing.
+        OSError: A file is truncated, damaged or of another format.
+        ValueError: `path` is of another kind, a line is not JSON, or a column is missing, has nulls or does not hold
+            strings (see `with_texts`).
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -66,21 +67,23 @@ def open_documents(path: str | os.PathLike[str]) -> pa.Table:
     elif path.suffix.lower() == ".parquet":
         table = read_parquet(path)
     else:
-        raise ValueError(f"{path} is no corpus: give a folder of Arrow parts, or an .arrow, .parquet or .jsonl file")
+        raise ValueError(
+            f"{path} is not a corpus: give a folder of Arrow parts, or an .arrow, .parquet or .jsonl file"
+        )
     return with_texts(table, str(path))
 
 
 def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]]:
-    """The documents of `(n,)` rows, in the order given: `[{"id", "title", "text"}]`.
+    """Return the documents of `(n,)` rows in the given order: `[{"id", "title", "text"}]`.
 
-    Taken chunk by chunk: `pa.Table.take` would first copy the chunks of the whole corpus into one.
+    Reads chunk by chunk, because `pa.Table.take` would first copy the whole corpus into one chunk.
 
     Args:
-        documents: as `open_documents` gives it.
-        rows: any order, repeats allowed; -1 (padding) is no document and is refused.
+        documents: A corpus from `open_documents`.
+        rows: Rows in any order, repeats allowed. -1 (padding) is refused.
 
     Raises:
-        IndexError: a row is not in the corpus.
+        IndexError: A row is not in the corpus.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if not rows.size:
@@ -99,11 +102,11 @@ def take_documents(documents: pa.Table, rows: np.ndarray) -> list[dict[str, str]
 
 
 def _open_parts(folder: Path) -> pa.Table:
-    """The parts that `documents.json` names, one after another."""
+    """Open the parts that `documents.json` names and concatenate them."""
     listing = folder / PARTS_FILE
     if not listing.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {PARTS_FILE}, so it is no finished corpus: build it again, it resumes where it stopped"
+            f"{folder} has no {PARTS_FILE}, so it is not a finished corpus: build it again to resume where it stopped"
         )
     files = {str(inside(folder, part["file"])): part for part in read_manifest(listing, Parts)["parts"]}
     if missing := [name for name in files if not Path(name).is_file()]:
@@ -114,11 +117,11 @@ def _open_parts(folder: Path) -> pa.Table:
         tables.append(map_arrow(Path(name)))
         if tables[-1].num_rows != part["documents"]:
             raise ValueError(
-                f"{name} holds {tables[-1].num_rows} documents, {PARTS_FILE} says "
+                f"{name} holds {tables[-1].num_rows} documents, but {PARTS_FILE} says "
                 f"{part['documents']}: they do not belong together, build the corpus again"
             )
     if any(table.schema != tables[0].schema for table in tables):
-        raise ValueError(f"{folder}: its parts have different columns: build the corpus again")
+        raise ValueError(f"{folder}: its parts have different columns, build the corpus again")
     return pa.concat_tables(tables)
 
 
@@ -126,32 +129,32 @@ def _check_parts(files: Mapping[str, Part]) -> None:
     for name, part in files.items():
         if "sha256" in part:
             check_sha256(Path(name), part["sha256"], ADVICE)
-        else:  # of a corpus that was built before checksums were kept
+        else:  # older corpora have no checksums
             _validate(Path(name))
 
 
 def _validate(file: Path) -> None:
-    """Look at every offset and every character: a wrong one would end the process, or be read as something else."""
+    """Check all offsets and characters: a wrong one would crash the process or give wrong text."""
     table = map_arrow(file)
     with damage_named(file, "Arrow"):
         table.validate(full=True)
 
 
 def map_arrow(file: Path) -> pa.Table:
-    """Map an Arrow file into memory.
+    """Memory-map an Arrow file. Does not check its values.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is truncated or of another format; values are not looked at.
+        FileNotFoundError: The file does not exist.
+        OSError: The file is truncated or of another format.
     """
     with damage_named(file, "Arrow"):
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        table.column_names  # noqa: B018  (decodes them)
+        table.column_names  # noqa: B018  (decodes the names)
         return table
 
 
 def _read_json_lines(file: Path) -> pa.Table:
-    """The documents of a JSONL file; what lines hold beside id, title and text is metadata."""
+    """Read the documents of a JSONL file. Fields other than id, title and text are metadata."""
     records = []
     for place, record in read_objects(file):
         try:
@@ -160,7 +163,7 @@ def _read_json_lines(file: Path) -> pa.Table:
             raise ValueError(f"{place}: {error}") from error
         wrong = [name for name in COLUMNS if not isinstance(record.get(name), str)]
         if wrong:
-            raise ValueError(f"{place}: {wrong[0]} is {record.get(wrong[0])!r}: it must be a text")
+            raise ValueError(f"{place}: {wrong[0]} is {record.get(wrong[0])!r}: it must be a string")
         records.append(record)
     names = dict.fromkeys((*COLUMNS, *(name for record in records for name in record)))
     columns = {}
@@ -170,5 +173,7 @@ def _read_json_lines(file: Path) -> pa.Table:
                 [record.get(name) for record in records], pa.string() if name in COLUMNS else None
             )
         except pa.ArrowException as error:
-            raise ValueError(f"{file}: the values of {name!r} are not of one type ({error})") from error
+            raise ValueError(
+                f"{file}: the values of {name!r} have different types, give all the same type ({error})"
+            ) from error
     return pa.table(columns)

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DTYPES = ("auto", "float32", "bfloat16")
-TOKENS_ON_CPU = 4_096  # of a batch: what a layer makes of them stays in the cache (docs/performance.md)
+TOKENS_ON_CPU = 4_096  # tokens per batch: the output of a layer fits the cache (docs/performance.md)
 
 
 class DocumentEncoder:
-    """Embeds documents and questions as unit vectors in one space.
+    """Embeds documents and questions as unit vectors in the same space.
 
-    The transformer computes in `dtype`; its token vectors are pooled and normalised in float32.
+    The transformer computes in `dtype`. Pooling and normalisation are in float32.
 
     Attributes:
-        name: what the encoder is called, on the Hub or by its folder.
-        revision: its commit, None for unpinned.
-        document_prompt: put before every document.
-        query_prompt: put before every question.
-        dtype: what the transformer computes in, such as "float32".
-        dim: size of an embedding.
+        name: Name of the encoder on the Hub, or its folder.
+        revision: Commit of the encoder. None if it is not pinned.
+        document_prompt: Prefix of every document.
+        query_prompt: Prefix of every question.
+        dtype: Precision of the transformer, such as "float32".
+        dim: Dimension of an embedding.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class DocumentEncoder:
         """Load the model.
 
         Args:
-            name: name on the Hub, or a folder.
-            revision: commit, tag or branch on the Hub.
-            document_prompt: put before every document.
-            query_prompt: put before every question.
-            device: where it runs; sentence-transformers chooses when None.
-            model_path: where the weights lie when not under `name` (see `amer.offline.resolve_model`).
-            trust_remote_code: run the code that the model brings along, as some need; pin its `revision` then.
-            dtype: float32, bfloat16, or auto, which is bfloat16 where the device computes it natively and float32
-                elsewhere. None is what the weights are saved in.
+            name: Name on the Hub, or a folder.
+            revision: Commit, tag or branch on the Hub.
+            document_prompt: Prefix of every document.
+            query_prompt: Prefix of every question.
+            device: Device of the encoder. Default: sentence-transformers chooses.
+            model_path: Folder of the weights, if not `name` (see `amer.offline.resolve_model`).
+            trust_remote_code: Run the code in the model's repository, which some models need. Pin `revision` then.
+            dtype: float32, bfloat16, or auto, which is bfloat16 if the device supports it natively, else float32.
+                Default: the precision of the saved weights.
 
         Raises:
-            ValueError: a known encoder that needs `trust_remote_code`, or cannot be used (see `known_encoders`);
-                another `dtype`.
+            ValueError: The encoder needs `trust_remote_code` or cannot be used (see `known_encoders`), or `dtype` is
+                unknown.
         """
         check_usable(name, trust_remote_code)
         if dtype is not None and dtype not in DTYPES:
@@ -102,25 +102,25 @@ class DocumentEncoder:
         trust_remote_code: bool = False,
         dtype: str | None = None,
     ) -> DocumentEncoder:
-        """Load the encoder that a store or a model names, from wherever its weights are on this machine.
+        """Load the encoder that a store or a model names. Finds its weights on this machine or on the Hub.
 
         Args:
-            identity: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`. The
-                `dtype` in it says how documents were embedded, and is not taken over.
-            device: where it runs; sentence-transformers chooses when None.
-            trust_remote_code: run the code that the model brings along.
-            dtype: as for the constructor.
+            identity: `name`, and `revision`, `document_prompt` and `query_prompt` unless they are the defaults. Its
+                `dtype`, the precision in which documents were embedded, is ignored.
+            device: Device of the encoder. Default: sentence-transformers chooses.
+            trust_remote_code: Run the code in the model's repository.
+            dtype: As for the constructor.
 
         Raises:
-            ValueError: as the constructor does.
-            FileNotFoundError: the name is a path, and no folder is there.
+            ValueError: As the constructor.
+            FileNotFoundError: The name is a path, but no such folder exists.
         """
         options = {**identity, "device": device, "trust_remote_code": trust_remote_code, "dtype": dtype}
         return cls(**options, model_path=resolve_model(identity["name"]))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides a vector: `name`, `revision`, `document_prompt`, `query_prompt`; `dtype` if not float32."""
+        """What determines a vector: `name`, `revision`, `document_prompt`, `query_prompt`; `dtype` if not float32."""
         identity = {
             "name": self.name,
             "revision": self.revision,
@@ -135,18 +135,18 @@ class DocumentEncoder:
         batch_size: int = 256,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
-        """Embed documents with `title` and `text`: the title, a space, the text.
+        """Embed documents. The input text is the `title`, a space and the `text`.
 
         Args:
-            documents: what to embed.
-            batch_size: most documents of a batch; on a CPU long ones make smaller batches.
-            show_progress_bar: show how many are done.
+            documents: The documents to embed.
+            batch_size: Most documents per batch. On a CPU, batches of long documents are smaller.
+            show_progress_bar: Show how many documents are done.
 
         Returns:
-            `(n, dim)` float32, unit length, in the order given (batches are formed by length).
+            `(n, dim)` float32 unit vectors, in the given order.
 
         Raises:
-            ValueError: the model gave NaN, infinite or zero vectors.
+            ValueError: The model returned NaN, infinite or zero vectors.
         """
         records = documents.select(["title", "text"]).to_pylist() if isinstance(documents, pa.Table) else documents
         texts = [f"{record['title']} {record['text']}".strip() for record in records]
@@ -155,7 +155,7 @@ class DocumentEncoder:
     def encode_queries(
         self, texts: Sequence[str], batch_size: int = 256, show_progress_bar: bool = False
     ) -> np.ndarray:
-        """Embed questions, `(n, dim)` float32 of unit length; raises as `encode_documents` does."""
+        """Embed questions as `(n, dim)` float32 unit vectors. Raises the same errors as `encode_documents`."""
         return self._embed(list(texts), self.query_prompt, batch_size, show_progress_bar)
 
     def _embed(self, texts: list[str], prompt: str, batch_size: int, show_progress_bar: bool) -> np.ndarray:
@@ -165,7 +165,7 @@ class DocumentEncoder:
         vectors = []
         with tqdm(total=len(texts), unit="text", disable=not show_progress_bar) as progress:
             for batch in self._batches(self._lengths(texts, prompt), batch_size):
-                # The prompt is passed even when empty: None would make sentence-transformers use a default of its own.
+                # Pass the prompt even if it is empty: with None, sentence-transformers uses its own default.
                 vectors.append(
                     self._model.encode(
                         [texts[row] for row in batch], prompt=prompt, batch_size=len(batch), show_progress_bar=False
@@ -178,7 +178,7 @@ class DocumentEncoder:
         return _normalised(embedded, texts)
 
     def _lengths(self, texts: list[str], prompt: str) -> list[int]:
-        """Tokens of each text with its prompt; characters, where the model has no tokenizer of transformers."""
+        """Count the tokens of each text with its prompt, or characters if the tokenizer is not from transformers."""
         from transformers import PreTrainedTokenizerBase
 
         tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
@@ -188,7 +188,7 @@ class DocumentEncoder:
         return [len(tokens) for tokens in encoded["input_ids"]]
 
     def _batches(self, lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-        """Rows of texts of about one length, the longest first: padding is work, too."""
+        """Group rows of texts with similar lengths, the longest first, to save padding."""
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         start = 0
         while start < len(order):
@@ -199,7 +199,7 @@ class DocumentEncoder:
 
 
 def _pool_in_float32(model: SentenceTransformer) -> None:
-    """Leave the transformer, its first module, in half precision, and bring what follows it to float32."""
+    """Convert all modules after the transformer (the first module) to float32. The transformer keeps its precision."""
     transformer, *rest = model.children()
     for module in rest:
         module.float()
@@ -214,7 +214,7 @@ def _pool_in_float32(model: SentenceTransformer) -> None:
 
 
 def _normalised(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """`(n, dim)` at unit length; ValueError naming the first text whose vector has no direction."""
+    """Scale `(n, dim)` vectors to unit length. ValueError names the first text with a NaN, infinite or zero vector."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):

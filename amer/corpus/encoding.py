@@ -1,4 +1,4 @@
-"""Encode a corpus into a document store, shard by shard; an interrupted run resumes where it stopped."""
+"""Encode a corpus into a document store, shard by shard. An interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from amer.locks import share_directory, try_lock
 
 
 class Encoder(Protocol):
-    """What `encode_corpus` asks of an encoder; `DocumentEncoder` is one."""
+    """The parts of an encoder that `encode_corpus` uses. `DocumentEncoder` has them."""
 
     dim: int
 
@@ -35,7 +35,7 @@ class Encoder(Protocol):
         """Name, revision and prompts."""
 
     def encode_documents(self, documents: pa.Table, batch_size: int) -> np.ndarray:
-        """`(n, dim)` unit vectors of a table with `title` and `text`."""
+        """Return `(n, dim)` unit vectors of a table with `title` and `text`."""
 
 
 def encode_corpus(
@@ -49,34 +49,34 @@ def encode_corpus(
     worker: int = 0,
     num_workers: int = 1,
 ) -> DocumentStore | None:
-    """Embed every document and write the store; done work is kept when the same call is made again.
+    """Embed every document and write the store. The same call again resumes an interrupted run.
 
-    Every shard is written whole or not at all, and by itself, so a run killed at any moment and called again gives the
-    same bytes as an unbroken one. A store already finished is opened and returned.
+    Each shard is written atomically and independently, so a resumed run gives the same bytes as an uninterrupted one.
+    A finished store is opened and returned.
 
-    Several processes that see the same directory share the work: each makes this call with a number of its own. Who
-    finds every shard there finishes the store. What some began, any other number of workers can bring to the end. A
-    shard that another process is encoding at the moment is left to it, so that the same call made twice at a time
-    shares the work too.
+    Several processes can share the work on one directory: each makes this call with its own `worker`. A process that
+    finds all shards present finishes the store. A resumed run may use another number of workers. A process skips
+    shards that another process is encoding, so two concurrent calls with the same arguments share the work too.
 
     Args:
-        documents: columns `id`, `title`, `text`, and metadata; all of them, whatever the worker.
-        encoder: the frozen document encoder; it forms batches by length within a shard.
-        path: the store's directory: new, empty, or left by an earlier call with the same arguments.
-        batch_size: documents embedded at a time.
-        shard_size: documents per file, and the most work an interruption can lose.
-        dtype: float16 or float32, on disk.
-        show_progress_bar: show how many documents are done.
-        worker: encodes every `num_workers`-th shard, from the one of this number on.
-        num_workers: how many processes share the work.
+        documents: Columns `id`, `title`, `text` and metadata. All documents, also if several workers share them.
+        encoder: The frozen document encoder. It forms batches by length within a shard.
+        path: Directory of the store: new, empty, or left by an earlier call with the same arguments.
+        batch_size: Number of documents to embed at a time.
+        shard_size: Documents per file, and the most work that an interruption can lose.
+        dtype: Precision on disk, float16 or float32.
+        show_progress_bar: Show how many documents are done.
+        worker: Number of this process, from 0. It encodes every `num_workers`-th shard, starting with this one.
+        num_workers: Number of processes that share the work.
 
     Returns:
-        the store; None while shards of other workers are missing, or another process is still at work.
+        The store, or None while other workers or processes have shards left to write.
 
     Raises:
-        ValueError: `path` holds another corpus, encoder, dtype or shard size; the documents break the contract.
+        ValueError: `path` belongs to another corpus, encoder, dtype or shard size, or the documents are invalid (see
+            `checked_documents`).
         FileExistsError: `path` holds other files.
-        OSError: the disk is full, or a file was damaged since it was written; names the file.
+        OSError: The disk is full, or a written file is damaged. The message names the file.
     """
     encoding = CorpusEncoding.prepare(documents, encoder, path, batch_size, shard_size, dtype)
     with encoding.share_directory():
@@ -87,14 +87,14 @@ def encode_corpus(
 
 @dataclass(frozen=True)
 class CorpusEncoding:
-    """A corpus that is becoming a store: checked once, by `prepare`, then encoded shard by shard.
+    """The encoding of a corpus into a store: `prepare` checks the corpus once, `encode` encodes shards.
 
     Attributes:
-        documents: all of them, checked.
-        encoder: embeds them.
-        path: the store's directory.
-        info: what `store.json` will say, but for the checksums.
-        batch_size: documents embedded at a time.
+        documents: All documents, checked.
+        encoder: Encoder of the documents.
+        path: Directory of the store.
+        info: Contents of the future `store.json`, except the checksums.
+        batch_size: Number of documents to embed at a time.
     """
 
     documents: pa.Table
@@ -113,7 +113,7 @@ class CorpusEncoding:
         shard_size: int,
         dtype: str,
     ) -> CorpusEncoding:
-        """Read all documents once, to check and to fingerprint them; arguments and errors of `encode_corpus`."""
+        """Check and fingerprint all documents, which reads them once. Arguments and errors as `encode_corpus`."""
         documents = checked_documents(documents, check_repeats=False)
         info = store_info(documents, encoder.identity, encoder.dim, dtype, shard_size)
         return cls(documents, encoder, Path(path), info, batch_size)
@@ -126,13 +126,13 @@ class CorpusEncoding:
     def share_directory(self) -> AbstractContextManager[None]:
         """Share the directory with the other processes that encode this corpus (`amer.locks.share_directory`).
 
-        The first one looks for ids that repeat: that takes memory for all ids, so not every process should do it.
+        Only the first process checks that no ID repeats, because the check needs memory for all IDs.
         """
         ids = self.documents.column("id")
         return share_directory(self.path, STORE_FILE, self.info, check=lambda: check_ids(ids, "documents"))
 
     def encode(self, indices: Iterable[int], show_progress_bar: bool = False) -> None:
-        """Encode those shards that are not there and that no other process is encoding."""
+        """Encode the missing shards among `indices`, except those that another process is encoding."""
 
         def embed(rows: slice) -> np.ndarray:
             part = self.documents.slice(rows.start, rows.stop - rows.start)
@@ -143,15 +143,15 @@ class CorpusEncoding:
 
 
 def finish_store(path: Path, documents: pa.Table, info: dict[str, Any]) -> bool:
-    """Finish a store, inside `share_directory`, if every shard is there; whether it is finished.
+    """Finish a store if all shards exist, and return whether it is finished. Call it inside `share_directory`.
 
     Args:
-        path: the store's directory.
-        documents: the corpus, as `checked_documents` gives it.
-        info: what `store.json` will say, but for the checksums.
+        path: Directory of the store.
+        documents: The corpus, from `checked_documents`.
+        info: Contents of the future `store.json`, except the checksums.
 
     Raises:
-        OSError, ValueError: a shard was damaged since it was written.
+        OSError, ValueError: A shard is damaged.
     """
     if (path / STORE_FILE).is_file():
         return True

@@ -1,4 +1,4 @@
-"""A document store as files that others read: NumPy, `datasets`, sentence-transformers.
+"""Export a document store to files for other tools: NumPy, `datasets`, sentence-transformers.
 
 For FAISS, `FaissIndex.build(store, folder, "flat")` writes an index that holds every vector.
 """
@@ -21,14 +21,14 @@ BLOCK = 16_384  # vectors held at a time
 
 
 def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
-    """Write all vectors into one `.npy` file, `(n, dim)` in the store's order and precision, whole or not at all.
+    """Write all vectors into one `.npy` file, `(n, dim)` in the store's order and precision, atomically.
 
-    `numpy.load(file, mmap_mode="r")` reads it; as a tensor it is what `SentenceTransformer.encode` gives.
+    Read it with `numpy.load(file, mmap_mode="r")`. The array has the form that `SentenceTransformer.encode` returns.
     """
     header = {"descr": np.dtype(store.dtype).str, "fortran_order": False, "shape": (len(store), store.dim)}
     remove_leftovers(Path(file))
     with atomic_write(file) as temporary, open(temporary, "wb") as out:
-        # Not through a memory map: writing to one on a full disk ends the process without a word.
+        # No memory map: on a full disk, a write to it kills the process without a message.
         np.lib.format.write_array_header_1_0(out, header)
         with tqdm(total=len(store), desc="Writing", unit="vector", disable=not show_progress_bar) as progress:
             for _, block in store.blocks(BLOCK):
@@ -37,9 +37,9 @@ def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress
 
 
 def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_progress_bar: bool = True) -> None:
-    """Write documents and vectors into one parquet file, whole or not at all: metadata and `embedding` included.
+    """Write documents, metadata and vectors (column `embedding`) into one Parquet file, atomically.
 
-    `datasets.Dataset.from_parquet(file)` reads it, and `import_table` makes the same store of it.
+    Read it with `datasets.Dataset.from_parquet(file)`. `import_table` makes the same store from it.
     """
     documents = store.path / DOCUMENTS_FILE
     vectors = pa.list_(pa.from_numpy_dtype(store.dtype), store.dim)

@@ -1,14 +1,14 @@
-"""Filters: which documents a search may find, said of their metadata; the same words for every index.
+"""Filters: conditions on the metadata of the documents that a search may find. All indexes use the same syntax.
 
-A store's metadata are the columns of its documents beside `id`, `title` and `text`: strings, numbers, booleans. A
-filter compares them with constants, whole numbers with whole ones:
+The metadata are the columns of a store's documents other than `id`, `title` and `text`: strings, numbers and booleans.
+A filter compares them with constants. Integer fields need integer constants.
 
     year >= 1990 and language in ["en", "de"]
     1990 <= year < 2000 and not (kind == "list" or stub == True)
 
-Comparisons are `==`, `!=`, `<`, `<=`, `>`, `>=` (strings by code point), `in` and `not in` a list; they are joined by
-`and`, `or`, `not` and brackets, which bind as in Python. Strings stand in single or double quotes. Milvus is given the
-filter in its own words; torch and FAISS are given the rows that fulfil it.
+The comparisons are `==`, `!=`, `<`, `<=`, `>`, `>=`, and `in` or `not in` a list. Strings are ordered by code point.
+Combine comparisons with `and`, `or`, `not` and parentheses, with the same precedence as in Python. Put strings in
+single or double quotes. Milvus receives a translated filter; torch and FAISS receive the matching rows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 LONGEST = 10_000  # characters
-DEEPEST = 50  # brackets in brackets
-INT64 = range(-(2**63) + 1, 2**63)  # a Milvus server cannot read the lowest
-UNSPEAKABLE = re.compile(
-    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff]"
-)  # control characters, and halves of others
+DEEPEST = 50  # nested parentheses
+INT64 = range(-(2**63) + 1, 2**63)  # a Milvus server cannot parse -(2**63)
+UNSPEAKABLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff]")  # control characters and surrogates
 COMPARISONS: dict[type[ast.cmpop], tuple[str, Any]] = {
     ast.Eq: ("==", pc.equal),
     ast.NotEq: ("!=", pc.not_equal),
@@ -43,23 +41,23 @@ JOINTS: dict[type[ast.boolop], tuple[str, Any]] = {ast.And: ("and", np.logical_a
 
 
 class Filter:
-    """A checked filter.
+    """A parsed and checked filter.
 
     Attributes:
-        expression: as it was given.
-        fields: names of the metadata it reads.
+        expression: The filter as given.
+        fields: Names of the metadata that it reads.
         tree: `(joint, parts)`, `("not", part)` or `(comparison, field, constant or list)`, for indexes to translate.
     """
 
     def __init__(self, expression: str, schema: Mapping[str, pa.DataType]) -> None:
-        """Read an expression.
+        """Parse and check an expression.
 
         Args:
-            expression: see the module.
-            schema: name and type of every field that may be named: `DocumentStore.metadata`.
+            expression: A filter; see the module for the syntax.
+            schema: Name and type of every field: `DocumentStore.metadata`.
 
         Raises:
-            ValueError: it is no such expression, names a field that is not there, or compares it with another type.
+            ValueError: The syntax is wrong, a field does not exist, or a constant has another type than its field.
         """
         self.expression = expression
         self.fields: set[str] = set()
@@ -68,15 +66,15 @@ class Filter:
         self.tree = self._read(tree)
 
     def matches(self, documents: pa.RecordBatch) -> np.ndarray:
-        """Which documents fulfil it: `(n,)` bool, of a batch that has `fields`."""
+        """Return which documents match: `(n,)` bool. The batch must have the columns `fields`."""
         return self._evaluated(self.tree, documents)
 
     def for_milvus(self) -> str:
-        """The same in the words of Milvus."""
+        """Return the filter in Milvus' syntax."""
         return _written(self.tree)
 
     def _read(self, node: ast.expr, depth: int = 0) -> tuple[Any, ...]:
-        """A tree of `(joint, parts)`, `("not", part)` and `(comparison, field, constant or list)`."""
+        """Build the tree of `(joint, parts)`, `("not", part)` and `(comparison, field, constant or list)`."""
         if depth > DEEPEST:
             raise ValueError(f"filter {self.expression[:200]!r} is nested more than {DEEPEST} deep: simplify it")
         if isinstance(node, ast.BoolOp):
@@ -87,14 +85,14 @@ class Filter:
             sides = [node.left, *node.comparators]
             parts = [self._comparison(*part) for part in zip(sides, node.ops, sides[1:], strict=False)]
             return parts[0] if len(parts) == 1 else ("and", parts)
-        raise self._error(f"{self._words(node)} is no comparison")
+        raise self._error(f"{self._words(node)} is not a comparison")
 
     def _comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> tuple[str, str, Any]:
         kind = type(operator)
         if isinstance(right, ast.Name) and kind in MIRRORED:  # 1990 <= year
             left, kind, right = right, MIRRORED[kind], left
         if not isinstance(left, ast.Name):
-            raise self._error(f"{self._words(left)} stands where the name of a field should")
+            raise self._error(f"{self._words(left)} is not the name of a field")
         field = left.id
         if field not in self._schema:
             raise self._error(f"there is no field {field!r}")
@@ -102,19 +100,19 @@ class Filter:
         if kind in COMPARISONS:
             value = self._constant(field, right)
             if isinstance(value, bool) and kind not in (ast.Eq, ast.NotEq):
-                raise self._error(f"{field} is true or false, so it can only be == or !=")
+                raise self._error(f"{field} is a boolean, compare it with == or != only")
             return (COMPARISONS[kind][0], field, value)
         if kind in (ast.In, ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
             values = [self._constant(field, value) for value in right.elts]
             return ("in" if kind is ast.In else "not in", field, values)
-        raise self._error(f"{field} is compared in a way that is not known")
+        raise self._error(f"the comparison of {field} is not supported")
 
     def _constant(self, field: str, node: ast.expr) -> Any:
-        """A constant that can be compared with a field."""
+        """Return a constant, after checking that it can be compared with the field."""
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise self._error(f"{self._words(node)} is no constant") from None
+            raise self._error(f"{self._words(node)} is not a constant") from None
         if not _comparable(value, self._schema[field]):
             raise self._error(f"{field} is of type {self._schema[field]}, it cannot be compared with {value!r:.60}")
         return float(value) if pa.types.is_floating(self._schema[field]) else value
@@ -137,7 +135,7 @@ class Filter:
         return compare(column, pa.scalar(value)).to_numpy(zero_copy_only=False)
 
     def _words(self, node: ast.expr) -> str:
-        """A part of the filter as it was written."""
+        """Return the source text of a part of the filter."""
         return repr((ast.get_source_segment(self._source, node) or "")[:60])
 
     def _error(self, what: str) -> ValueError:
@@ -149,7 +147,7 @@ class Filter:
 
 
 def _parsed(expression: str) -> tuple[str, ast.expr]:
-    """What is parsed, and what it is parsed into."""
+    """Return the stripped expression and its syntax tree."""
     if not isinstance(expression, str) or not expression.strip() or len(expression) > LONGEST:
         raise ValueError(f"a filter is a string of 1 to {LONGEST} characters, got {str(expression)[:200]!r}")
     try:
@@ -159,7 +157,7 @@ def _parsed(expression: str) -> tuple[str, ast.expr]:
 
 
 def _comparable(value: Any, kind: pa.DataType) -> bool:
-    """Whether every engine can compare a constant with a field; they disagree about more than this allows."""
+    """Return whether all engines compare the constant with the field in the same way."""
     if pa.types.is_boolean(kind) or isinstance(value, bool):
         return pa.types.is_boolean(kind) and isinstance(value, bool)
     if pa.types.is_string(kind):
@@ -176,4 +174,4 @@ def _written(tree: tuple[Any, ...]) -> str:
     if operator in ("and", "or"):
         return "(" + f") {operator} (".join(_written(part) for part in operands[0]) + ")"
     field, value = operands
-    return f"{field} {operator} {json.dumps(value, ensure_ascii=False)}"  # true, false and strings are JSON's
+    return f"{field} {operator} {json.dumps(value, ensure_ascii=False)}"  # Milvus has JSON literals

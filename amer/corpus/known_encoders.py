@@ -1,7 +1,7 @@
-"""Well-known document encoders by name: what they want before a question, and what they need to run.
+"""Well-known document encoders: their query prompts, and whether they need code of their own.
 
-The prompts are copied from the models' own files on the Hub, as named below; none of these models but MiniLM was ever
-loaded here. None of them puts anything before a document.
+The prompts are copied from the models' files on the Hub, named below. Only MiniLM was ever loaded in this project.
+None of these models has a document prompt.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages tha
 
 @dataclass(frozen=True)
 class KnownEncoder:
-    """What is known of an encoder.
+    """Facts about an encoder.
 
     Attributes:
-        query_prompt: put before every question.
-        needs_remote_code: runs code of its own. Where transformers knows the architecture by name too, it would load
-            the weights into its own form of it and say nothing, with another attention.
+        query_prompt: Prefix of every question.
+        needs_remote_code: Whether the encoder needs the code in its repository. Without it, transformers may silently
+            load the weights into its own version of the architecture, which has another attention.
     """
 
     query_prompt: str = ""
     needs_remote_code: bool = False
 
 
-# config_sentence_transformers.json of infly/inf-retriever-v1 has the prompt, its card trust_remote_code. The 1.5b's
-# card says the same of the code; its prompt could not be looked up, and is taken to be that of its larger sister.
+# The prompt is from config_sentence_transformers.json of infly/inf-retriever-v1, and its card asks for
+# trust_remote_code. The card of the 1.5b does too. Its prompt could not be checked: it is assumed to be the same.
 INF_RETRIEVER = KnownEncoder(f"{WEB_SEARCH}\nQuery: ", needs_remote_code=True)
-# `s2p_query` in config_sentence_transformers.json of stella_en_1.5B_v5, and its card, which speaks of both sizes (both
-# read in copies of that repository): with a full stop, unlike Inf-Retriever's.
+# From `s2p_query` in config_sentence_transformers.json of stella_en_1.5B_v5 and from its card, which covers both sizes
+# (both were read in copies of that repository). Unlike Inf-Retriever's prompt, it has a full stop.
 STELLA = KnownEncoder(f"{WEB_SEARCH}.\nQuery: ", needs_remote_code=True)
-# README of facebookresearch/contriever: no prompt, mean pooling (which sentence-transformers gives a model that says
-# nothing of its own), and the inner product of vectors as they are. Here they are compared at unit length, like all.
+# README of facebookresearch/contriever: no prompt, mean pooling (the default of sentence-transformers), and inner
+# products of unnormalised vectors. AMER normalises them, like all vectors.
 CONTRIEVER = KnownEncoder()
 
 KNOWN_ENCODERS = {
@@ -47,27 +47,27 @@ KNOWN_ENCODERS = {
     "infly/inf-retriever-v1": INF_RETRIEVER,
 }
 
-# Its card: "Instruct: Given a question, retrieve passages that answer the question\nQuery: " before a question,
-# nothing before a passage, and `tokenizer.eos_token` behind both, which a store's record of its encoder cannot say.
-# That its code fails with newer transformers: github.com/embeddings-benchmark/mteb/issues/3287 and 4334.
+# Its card: prefix "Instruct: Given a question, retrieve passages that answer the question\nQuery: " for a question,
+# no prefix for a passage, and `tokenizer.eos_token` after both, which a store cannot record. Its code fails with newer
+# transformers: see github.com/embeddings-benchmark/mteb/issues/3287 and 4334.
 REFUSED = {
-    "nvidia/NV-Embed-v2": "its code runs with transformers 4.42, not with version 5, which AMER needs, and it wants "
-    "an end-of-sequence token behind every text, which a store cannot record: embed with its authors' code, and make "
-    "the store from the vectors (amer corpus import)"
+    "nvidia/NV-Embed-v2": "its code runs with transformers 4.42, but AMER needs version 5, and it needs an "
+    "end-of-sequence token after every text, which a store cannot record: embed with its authors' code, and make the "
+    "store from the vectors (amer corpus import)"
 }
 
 
 def known_query_prompt(name: str) -> str:
-    """What a known encoder wants before a question; nothing for any other."""
+    """Return the query prompt of a known encoder, or the empty string for any other."""
     return KNOWN_ENCODERS[name].query_prompt if name in KNOWN_ENCODERS else ""
 
 
 def check_usable(name: str, trust_remote_code: bool) -> None:
-    """ValueError if an encoder of this name is one that is refused, or needs its own code, which is not trusted."""
+    """Raise ValueError if the encoder cannot be used, or needs remote code that is not trusted."""
     if name in REFUSED:
         raise ValueError(f"{name} cannot be used: {REFUSED[name]}")
     if name in KNOWN_ENCODERS and KNOWN_ENCODERS[name].needs_remote_code and not trust_remote_code:
         raise ValueError(
-            f"{name} runs code of its own: read it, pin the revision and allow it with trust_remote_code "
+            f"{name} runs code of its own: read the code, pin the revision and allow it with trust_remote_code "
             "(on the command line: --trust-remote-code)"
         )

@@ -1,6 +1,6 @@
-"""Encode a corpus on the machines of a Ray cluster, with the same shards as `encode_corpus` writes.
+"""Encode a corpus on a Ray cluster. The shards are the same as those of `encode_corpus`.
 
-All nodes must see the corpus and the store's directory, under the same paths: a shared file system.
+All nodes must see the corpus and the store's directory under the same paths, so use a shared file system.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ def encode_corpus_with_ray(
     address: str | None = None,
     num_actors: int | None = None,
 ) -> DocumentStore:
-    """Do what `encode_corpus` does on all nodes of a Ray cluster; what either began, the other can bring to the end.
+    """Run `encode_corpus` on all nodes of a Ray cluster. Each of the two can resume an unfinished run of the other.
 
-    Every actor loads one encoder, prepares once and takes shard after shard. What a lost node was at is done again
-    elsewhere. This process shows the progress and finishes the store.
+    Every actor loads one encoder, prepares the corpus once and then encodes one shard after another. If a node is
+    lost, another node encodes its shard. This process shows the progress and finishes the store.
 
     Args:
-        documents: the corpus, a path for `open_documents`; a folder of Arrow parts takes no memory on the nodes.
-        make_encoder: loads the encoder in an actor, such as a `functools.partial` of `DocumentEncoder.from_identity`.
-        path: the store's directory, as for `encode_corpus`.
-        batch_size: documents embedded at a time.
-        shard_size: documents per file.
-        dtype: float16 or float32, on disk.
-        show_progress_bar: show how many documents are done.
-        address: of a running cluster, such as `auto` or `10.0.0.1:6379`; by default Ray is started on this machine
-            alone, reachable from nowhere else, and ended afterwards.
-        num_actors: how many encoders; by default one a GPU of the cluster, or one a CPU core where it has no GPU.
+        documents: Path of the corpus, as for `open_documents`. A folder of Arrow parts needs no memory on the nodes.
+        make_encoder: Loads the encoder in an actor, such as a `functools.partial` of `DocumentEncoder.from_identity`.
+        path: Directory of the store, as for `encode_corpus`.
+        batch_size: Number of documents to embed at a time.
+        shard_size: Documents per file.
+        dtype: Precision on disk, float16 or float32.
+        show_progress_bar: Show how many documents are done.
+        address: Address of a running cluster, such as `auto` or `10.0.0.1:6379`. Default: start Ray on this machine
+            only, not reachable from others, and stop it afterwards.
+        num_actors: Number of encoders. Default: one per GPU of the cluster, or one per CPU core if it has no GPU.
 
     Raises:
         ImportError: Ray is not installed.
-        OSError: a node does not see the corpus or the directory; names the node. Also as `encode_corpus`.
-        ValueError, FileExistsError: as `encode_corpus`.
+        OSError: As `encode_corpus`, or a node does not see the corpus or the directory. The message names the node.
+        ValueError, FileExistsError: As `encode_corpus`.
     """
     documents, path = Path(documents).absolute(), Path(path).absolute()
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     corpus = open_documents(documents)
     path.mkdir(parents=True, exist_ok=True)
-    # Only the names of files are asked of it: the size of an embedding is known where the encoder is.
+    # Used only for file names. This process has no encoder, so it does not know the size of an embedding.
     shards = Shards(path, "embeddings", corpus.num_rows, shard_size, (), dtype)
     sizes = {index: len(range(corpus.num_rows)[shards.rows(index)]) for index in shards.missing()}
     options = {"path": path, "batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
@@ -82,7 +82,7 @@ def encode_corpus_with_ray(
     with _cluster(address) as ray, progress:
         _check_nodes(ray, documents, path)
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        numbers = [*sizes] or [0]  # with all there, one is still asked of an actor, which checks whose they are
+        numbers = [*sizes] or [0]  # if no shard is missing, an actor still gets one, to check that the directory fits
         done = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
             ShardActor,
             batch_size=1,
@@ -97,18 +97,18 @@ def encode_corpus_with_ray(
 
 
 class ShardActor:
-    """An encoder in a Ray actor, which takes numbers of shards; see `encode_corpus_with_ray`."""
+    """An encoder in a Ray actor. It receives shard numbers; see `encode_corpus_with_ray`."""
 
     def __init__(self, documents: Path, make_encoder: Callable[[], Encoder], options: dict[str, Any]) -> None:
         """Load the encoder and prepare the corpus."""
         self.encoding = CorpusEncoding.prepare(open_documents(documents), make_encoder(), **options)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See that the shards `item` are there, and give their numbers back."""
+        """Make sure that the shards `item` exist, and return their numbers."""
         for shard in batch["item"].tolist():
             with self.encoding.share_directory():
                 self.encoding.encode([shard])
-                # A process that is at it may be what is left of a lost node, and end without a result.
+                # Another process has the lock. It may be a leftover of a lost node and end without a result: retry.
                 while not self.encoding.shards.file(shard).is_file():
                     time.sleep(SECONDS_BETWEEN_LOOKS)
                     self.encoding.encode([shard])
@@ -117,11 +117,11 @@ class ShardActor:
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[ModuleType]:
-    """The module `ray`, connected."""
+    """Connect to Ray, and yield the module `ray`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"address": address}
     if address is None:
-        # Without the first, which Ray reads when it is imported, 127.0.0.1 is replaced and all interfaces listened on.
+        # Ray reads this variable at import. Without it, Ray replaces 127.0.0.1 and listens on all interfaces.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     ray = import_extra("ray", "ray", "encoding on a Ray cluster")
@@ -135,10 +135,10 @@ def _cluster(address: str | None) -> Iterator[ModuleType]:
 
 
 def _check_nodes(ray: ModuleType, *paths: Path) -> None:
-    """OSError naming the nodes that do not see the paths."""
+    """Raise OSError if some nodes do not see the paths. The message names these nodes."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    exists = ray.remote(num_cpus=0)(os.path.exists)  # a task of ours would first import all of AMER there
+    exists = ray.remote(num_cpus=0)(os.path.exists)  # a function of AMER would first import AMER on the node
     nodes = [node for node in ray.nodes() if node["Alive"]]
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     for path in paths:
@@ -149,11 +149,14 @@ def _check_nodes(ray: ModuleType, *paths: Path) -> None:
 
 
 def _finish(path: Path, documents: pa.Table) -> DocumentStore:
-    """Finish the store whose shards the actors have written; a run beside this one may do so too."""
+    """Finish the store after the actors have written its shards. A concurrent run may finish it too."""
     if not (path / STORE_FILE).is_file():
         info = {**read_manifest(path / RUN_FILE, dict), "documents_sha256": fingerprint(documents)}
         if missing := embedding_shards(path, info).missing():
-            raise OSError(f"{len(missing)} shards written on other nodes are not in {path}: share it among them")
+            raise OSError(
+                f"{len(missing)} shards written on other nodes are not in {path}: put it on a file system that all "
+                "nodes share"
+            )
         with share_directory(path, STORE_FILE, info):
             while not finish_store(path, documents, info):
                 time.sleep(SECONDS_BETWEEN_LOOKS)

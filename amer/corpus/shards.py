@@ -1,4 +1,4 @@
-"""Vectors on disk in shards, which any number of processes fill, and fill on where one was killed."""
+"""Vectors on disk in shards. Any number of processes can fill them, and resume after one was killed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ UNIT_TOLERANCE = 1e-2  # float16 rounds the length of a unit vector by less than
 
 @dataclass(frozen=True)
 class Shards:
-    """Unit vectors in files called `embeddings-00003-of-00012.npy` (the second number is how many there are).
+    """Unit vectors in files called `embeddings-00003-of-00012.npy` (the second number is the number of files).
 
     Attributes:
-        directory: where the files lie.
-        name: what their names begin with.
-        count: rows of all files together.
-        size: rows of every file but the last.
-        row_shape: `(dim,)`, or `(m, dim)` where a row holds several vectors.
-        dtype: as stored.
+        directory: Directory of the files.
+        name: Prefix of the file names.
+        count: Rows of all files together.
+        size: Rows of every file but the last.
+        row_shape: `(dim,)`, or `(m, dim)` if a row holds several vectors.
+        dtype: Precision on disk.
     """
 
     directory: Path
@@ -41,27 +41,28 @@ class Shards:
         return -(-self.count // self.size)
 
     def file(self, index: int) -> Path:
-        """Where shard `index` lies."""
+        """Return the path of shard `index`."""
         return self.directory / f"{self.name}-{index:05d}-of-{len(self):05d}.npy"
 
     def rows(self, index: int) -> slice:
-        """Which rows shard `index` holds."""
+        """Return the rows of shard `index`."""
         return slice(index * self.size, min((index + 1) * self.size, self.count))
 
     def open(self, index: int) -> np.ndarray:
         """Memory-map shard `index`, `(rows, *row_shape)` in the stored dtype, after checking its header and file size.
 
         Raises:
-            FileNotFoundError: the shard is missing.
-            OSError: it is truncated, or not a `.npy` file.
-            ValueError: its shape or dtype is another.
+            FileNotFoundError: The shard is missing.
+            OSError: The shard is truncated, or not a `.npy` file.
+            ValueError: The shard has another shape or dtype.
         """
         file, rows = self.file(index), self.rows(index)
         shard = open_npy(file)
         expected = (rows.stop - rows.start, *self.row_shape)
         if shard.shape != expected or shard.dtype != self.dtype:
             raise ValueError(
-                f"{file} holds {shard.dtype} {shard.shape}, expected {self.dtype} {expected}: it belongs elsewhere"
+                f"{file} holds {shard.dtype} {shard.shape}, expected {self.dtype} {expected}: it belongs to another "
+                "directory"
             )
         size, expected_size = file.stat().st_size, shard.offset + shard.nbytes
         if size != expected_size:
@@ -69,20 +70,20 @@ class Shards:
         return shard.view(np.ndarray)
 
     def write(self, index: int, vectors: np.ndarray) -> None:
-        """Write shard `index`, whole or not at all, from unit vectors `(rows, *row_shape)`."""
+        """Write shard `index` atomically, from unit vectors `(rows, *row_shape)`."""
         file = self.file(index)
         vectors = np.asarray(vectors, dtype=np.float32)
         check_unit(vectors, file.name)
         stored = np.ascontiguousarray(vectors, dtype=self.dtype)
         with atomic_write(file) as temporary, open(temporary, "wb") as stream:
-            # What np.save writes; but np.save says nothing when the disk is full at the last few kilobytes.
+            # Same bytes as np.save, which reports no error if the disk becomes full during the last few kilobytes.
             np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(stored))
             stream.write(stored.data)
 
     def of_worker(self, worker: int, num_workers: int) -> range:
-        """Every `num_workers`-th shard from `worker` on.
+        """Return every `num_workers`-th shard, starting with `worker`.
 
-        Which shards are whose does not depend on what is done already, so that no two workers take the same.
+        The assignment does not depend on finished shards, so two workers never take the same one.
         """
         if not 0 <= worker < num_workers:
             raise ValueError(f"worker must lie in 0..{num_workers - 1} (num_workers={num_workers}), got {worker}")
@@ -91,16 +92,16 @@ class Shards:
     def fill(
         self, indices: Iterable[int], encode: Callable[[slice], np.ndarray], unit: str, show_progress_bar: bool
     ) -> None:
-        """Write those of some shards that are not there and that no other process is writing.
+        """Write the missing shards among `indices`, except those that another process is writing.
 
         Args:
-            indices: the shards.
-            encode: rows -> their unit vectors, `(rows, *row_shape)`.
-            unit: what a row is, for the progress bar.
-            show_progress_bar: show how many rows are there, of all but those left to other processes.
+            indices: Shards to fill.
+            encode: Maps rows to their unit vectors, `(rows, *row_shape)`.
+            unit: Name of a row, for the progress bar.
+            show_progress_bar: Show how many rows are done, without those left to other processes.
 
         Raises:
-            OSError, ValueError: a shard was damaged since it was written; nothing is encoded then.
+            OSError, ValueError: An existing shard is damaged. Nothing is encoded then.
         """
         sizes = {index: self.rows(index).stop - self.rows(index).start for index in indices}
         there = {index for index in sizes if self.file(index).is_file()}
@@ -111,7 +112,7 @@ class Shards:
             initial=sum(sizes[index] for index in there),
             desc="Encoding",
             unit=unit,
-            smoothing=0,  # so that rate and time left are of all rows of this call, without those that were there
+            smoothing=0,  # average the rate over all rows that this call has encoded
             disable=not show_progress_bar,
         )
         with progress:
@@ -122,7 +123,7 @@ class Shards:
                     progress.total -= sizes[index]
 
     def _write_if_free(self, index: int, encode: Callable[[slice], np.ndarray]) -> bool:
-        """Write a shard; False if another process is at it, or has been meanwhile."""
+        """Write a shard. Return False if another process is writing it or has written it meanwhile."""
         with try_lock(self.file(index)) as free:
             if not free or self.file(index).is_file():
                 return False
@@ -130,14 +131,14 @@ class Shards:
             return True
 
     def missing(self) -> list[int]:
-        """The shards that are not there yet."""
+        """Return the shards that do not exist yet."""
         return [index for index in range(len(self)) if not self.file(index).is_file()]
 
     def finish(self, name: str, info: Mapping[str, Any]) -> None:
-        """Write the JSON file `name`, `info` and a checksum per shard: last of all, for it says that all is there.
+        """Write `info` and a checksum per shard to the JSON file `name`. Call it last: the file marks the end.
 
         Raises:
-            OSError, ValueError: a shard was damaged since it was written, or is missing.
+            OSError, ValueError: A shard is damaged or missing.
         """
         for index in range(len(self)):
             self.open(index)
@@ -150,17 +151,17 @@ class Shards:
 
 
 def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
-    """ValueError naming the first row whose vector is NaN, infinite, zero or not of unit length.
+    """Raise ValueError if a vector is NaN, infinite, zero or not of unit length. The message names the first row.
 
     Args:
         vectors: `(n, dim)` or `(n, m, dim)`.
-        where: what the message calls them.
-        first_row: number of their first row there.
+        where: Where the vectors come from, for messages.
+        first_row: Number of the first row there.
     """
     lengths = np.linalg.norm(vectors, axis=-1)
-    bad = np.argwhere(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # written so that NaN is bad too
+    bad = np.argwhere(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # a NaN fails this comparison and so counts as bad
     if len(bad):
         raise ValueError(
             f"{where}: the vector of row {first_row + bad[0][0]} has length {lengths[tuple(bad[0])]:.4g}, "
-            f"{len(bad)} such; embeddings must be finite and of length 1 (L2-normalise them)"
+            f"{len(bad)} such vectors; embeddings must be finite and of length 1 (L2-normalise them)"
         )

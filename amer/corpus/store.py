@@ -1,4 +1,4 @@
-"""The document store: texts and unit embeddings of a corpus on disk, memory-mapped, and who embedded them."""
+"""The document store: a corpus's texts and unit embeddings on disk, memory-mapped, and the encoder's identity."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ENCODER_DEFAULTS = {"revision": None, "document_prompt": "", "query_prompt": ""}
 
 
 class Encoder(TypedDict):
-    """Who made embeddings, as `store.json` has it."""
+    """Identity of the encoder in `store.json`."""
 
     name: Annotated[str, Field(min_length=1)]
     revision: NotRequired[str | None]
@@ -58,7 +58,7 @@ class Encoder(TypedDict):
 
 
 class StoreInfo(TypedDict):
-    """What `store.json` says."""
+    """Contents of `store.json`."""
 
     encoder: Encoder
     dim: Count
@@ -70,26 +70,26 @@ class StoreInfo(TypedDict):
 
 
 STORE_KEYS = ("encoder", "dim", "dtype", "count", "shard_size", "checksums")
-ROW_GROUP = 1_024  # documents fetched together: a search reads some hundred scattered ones
-MOST_ROW_GROUPS = 2**14  # of three columns, fewer of more: the footer describes each, and opening a store reads it
-KEPT_FILTERS = 4  # of a byte a document
-KEPT_ROW_GROUPS = 64  # of texts that were read last: 45 MB of passages of 100 words
+ROW_GROUP = 1_024  # documents read together; a search reads a few hundred scattered ones
+MOST_ROW_GROUPS = 2**14  # with three columns, fewer with more: opening a store reads the footer, which lists them all
+KEPT_FILTERS = 4  # cached results of filters, one byte per document each
+KEPT_ROW_GROUPS = 64  # cached row groups of texts: 45 MB of passages of 100 words
 
 
 class DocumentStore:
-    """A directory of `documents.parquet`, `embeddings-*.npy` and `store.json`, opened by `DocumentStore.open`.
+    """A directory with `documents.parquet`, `embeddings-*.npy` and `store.json`. Open it with `DocumentStore.open`.
 
-    Holds no corpus in memory. Shards are mapped when they are read: every mapping costs a file descriptor, and a large
-    store may have more shards than a process may hold descriptors.
+    The corpus is not held in memory. Shards are mapped only while they are read, because each mapping takes a file
+    descriptor, and a large store may have more shards than a process may have descriptors.
 
     Attributes:
-        path: the directory.
-        encoder: who made the embeddings: `name`, `revision`, `document_prompt`, `query_prompt`, and `dtype` where it
-            is not float32.
-        dim: size of an embedding.
-        dtype: float16 or float32, as stored.
-        shard_size: rows of every shard but the last.
-        info: all of `store.json`.
+        path: Directory of the store.
+        encoder: Identity of the encoder: `name`, `revision`, `document_prompt`, `query_prompt`, and `dtype` if it is
+            not float32.
+        dim: Dimension of an embedding.
+        dtype: Precision on disk, float16 or float32.
+        shard_size: Rows of every shard but the last.
+        info: Contents of `store.json`.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -107,12 +107,12 @@ class DocumentStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DocumentStore:
-        """Open a finished store at once: headers and file sizes are checked, values are not (see `verify`).
+        """Open a finished store. Checks headers and file sizes, which is fast, but no values (see `verify`).
 
         Raises:
-            FileNotFoundError: no such directory, or one of its files is missing (also: encoding has not finished).
-            OSError: a file is truncated or unreadable.
-            ValueError: a file does not fit `store.json`.
+            FileNotFoundError: The directory or one of its files is missing, or encoding has not finished.
+            OSError: A file is truncated or unreadable.
+            ValueError: A file does not fit `store.json`.
         """
         path = Path(path)
         if not path.is_dir():
@@ -120,7 +120,7 @@ class DocumentStore:
         if not (path / STORE_FILE).is_file():
             raise FileNotFoundError(
                 f"{path} has no {STORE_FILE}, so it is not a finished document store: run encode_corpus again with "
-                "the same arguments, it resumes where it stopped"
+                "the same arguments to resume"
             )
         info = _checked_info(path / STORE_FILE)
         _check_documents_file(path / DOCUMENTS_FILE, info["count"])
@@ -133,7 +133,7 @@ class DocumentStore:
         return self._count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Other processes open it anew: what it remembers stays here."""
+        """Pickle only the path. Another process opens the store again, without the caches."""
         return DocumentStore.open, (self.path,)
 
     def __repr__(self) -> str:
@@ -145,28 +145,28 @@ class DocumentStore:
 
     @cached_property
     def metadata(self) -> dict[str, pa.DataType]:
-        """Name and type of the documents' metadata: what filters may compare."""
+        """Names and types of the metadata fields, which filters can compare."""
         return {
             field.name: field.type for field in self._metadata.schema.to_arrow_schema() if field.name not in COLUMNS
         }
 
     @cached_property
     def identity(self) -> str:
-        """One checksum of everything the store holds: documents, embeddings, encoder; what an index remembers."""
+        """Checksum of documents, embeddings and encoder. An index records it to recognise its store."""
         whole = {key: self.info.get(key) for key in (*STORE_KEYS, "documents_sha256")}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
-        """Document ids in row order, read from disk when first asked for."""
+        """Document IDs in row order. The first access reads them from disk."""
         return read_parquet(self.path / DOCUMENTS_FILE, ["id"]).column("id")
 
     def verify(self) -> None:
-        """Read everything: checksums, every vector, every document.
+        """Read the whole store, and check the checksums, every vector and every document.
 
         Raises:
-            OSError: the checksum of a shard or of the documents differs from the one in `store.json`; names the file.
-            ValueError: NaN, a zero or non-unit vector, a repeated id; names the file.
+            OSError: The checksum of a shard or of the documents differs from `store.json`. The message names the file.
+            ValueError: A vector is NaN, zero or not of unit length, or an ID repeats. The message names the file.
         """
         for index, checksum in enumerate(self.info["checksums"]):
             self._shards.verify(index, checksum)
@@ -182,20 +182,22 @@ class DocumentStore:
         found = fingerprint_of_columns(schema, lambda name: parquet_batches(file, [name], CHECK_BLOCK, self._metadata))
         check_ids(self.ids, str(file))
         if self.info.get("documents_sha256", found) != found:
-            raise OSError(f"{file} is damaged: its documents are not those that were recorded; restore it")
+            raise OSError(
+                f"{file} is damaged: the checksum of its documents differs from the recorded one; restore it"
+            )
 
     def vectors(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
-        """Gather embeddings.
+        """Read the embeddings of rows.
 
         Args:
-            rows: `(...,)` integer rows; -1 (padding) has no vector and is refused.
+            rows: `(...,)` integer rows. -1 (padding) is refused.
 
         Returns:
             `(..., dim)` float32.
         """
         rows = self._checked_rows(rows)
         flat = rows.reshape(-1)
-        order = np.argsort(flat, kind="stable")  # ascending rows: every shard is visited once, in disk order
+        order = np.argsort(flat, kind="stable")  # ascending rows: each shard is read once, in disk order
         ordered = flat[order]
         vectors = np.empty((len(flat), self.dim), dtype=np.float32)
         shards, starts, counts = np.unique(ordered // self.shard_size, return_index=True, return_counts=True)
@@ -206,16 +208,16 @@ class DocumentStore:
         return vectors.reshape(*rows.shape, self.dim)
 
     def shard(self, index: int) -> np.ndarray:
-        """Memory-map a shard: the rows from `index * shard_size` on, in the store's dtype; it holds a descriptor."""
+        """Memory-map a shard: the rows from `index * shard_size` on, in the store's dtype. Takes a file descriptor."""
         return self._shards.open(index)
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(first row, (<= size, dim))` in row order and the store's dtype; no block spans shards.
+        """Yield `(first row, (<= size, dim))` in row order and the store's dtype. No block spans two shards.
 
         Args:
-            size: most rows of a block.
-            start: first row.
-            stop: row behind the last; the store's end by default.
+            size: Most rows per block.
+            start: First row.
+            stop: End of the rows, exclusive. Default: the end of the store.
         """
         if size < 1:
             raise ValueError(f"a block has at least one row, got size={size}")
@@ -227,10 +229,10 @@ class DocumentStore:
                 yield offset + first, shard[first : min(first + size, end)].copy()
 
     def matching(self, filter: str) -> np.ndarray:
-        """Which documents fulfil a filter: `(n,)` bool, read-only; the last few filters are remembered.
+        """Return which documents match a filter: `(n,)` bool, read-only. Caches the results of the last few filters.
 
         Raises:
-            ValueError: the expression is none, or does not fit the metadata (see `amer.corpus.filters`).
+            ValueError: The filter is invalid, or does not fit the metadata (see `amer.corpus.filters`).
         """
         return self._matching(filter)
 
@@ -244,12 +246,12 @@ class DocumentStore:
         return found
 
     def documents(self, rows: np.ndarray | Sequence[int]) -> list[dict[str, Any]]:
-        """The texts of `(n,)` rows, in order: `[{"id", "title", "text"}]`, and their metadata by name.
+        """Read the documents of `(n,)` rows, in order: `[{"id", "title", "text"}]`, plus their metadata by name.
 
-        Reads only the row groups they lie in; the last few are remembered.
+        Reads only the row groups with these rows, and caches the last few row groups.
 
         Raises:
-            OSError: the texts are damaged, or gone; names the file.
+            OSError: The file of the texts is damaged or missing. The message names it.
         """
         rows = self._checked_rows(rows)
         if rows.ndim != 1:
@@ -266,7 +268,7 @@ class DocumentStore:
 
     @cached_property
     def _group_ends(self) -> np.ndarray:
-        """The row behind the last of each row group."""
+        """End row of each row group, exclusive."""
         metadata = self._metadata
         return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
 
@@ -274,14 +276,14 @@ class DocumentStore:
         path = self.path / DOCUMENTS_FILE
         with damage_named(path, "Parquet"), open_parquet(path, self._metadata) as file:
             table = file.read_row_group(group, columns=[*COLUMNS, *self.metadata])
-            table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
+            table.validate(full=True)  # a flipped bit may leave invalid UTF-8
             return table
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
-        """The `(n,)` int64 rows of document ids.
+        """Return the `(n,)` int64 rows of document IDs.
 
         Raises:
-            ValueError: unknown ids; names up to five.
+            ValueError: Some IDs are unknown. The message names up to five.
         """
         wanted = pa.array(ids, type=pa.string())
         rows = pc.index_in(wanted, value_set=self.ids)
@@ -292,19 +294,23 @@ class DocumentStore:
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def check_encoder(self, encoder: dict[str, Any] | None) -> None:
-        """Refuse an encoder other than the store's: its vectors would be compared with those of another space.
+        """Check that an encoder is the store's, so that its vectors lie in the same space.
 
-        Another precision (`dtype`) is the same space.
+        The precision (`dtype`) may differ.
 
         Raises:
-            ValueError: the name, revision or one of the prompts differs, or there is no identity to compare.
+            ValueError: The name, revision or one of the prompts differs, or `encoder` is empty.
         """
         if not encoder:
-            raise ValueError(f"no document encoder is named, but {self.path} was encoded by {self.encoder}: name it")
+            raise ValueError(
+                f"no document encoder is named, but {self.path} was encoded by {self.encoder}: name this encoder"
+            )
         given = complete_encoder(encoder)
         if differing := differing_fields(given, self.encoder):
             details = "; ".join(f"{key} {given[key]!r}, the store has {self.encoder[key]!r}" for key in differing)
-            raise ValueError(f"{self.path} was encoded by another document encoder ({details}): use one of its own")
+            raise ValueError(
+                f"{self.path} was encoded by another document encoder ({details}): use a store of this encoder"
+            )
 
     def _checked_rows(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         rows = np.asarray(rows)
@@ -323,18 +329,20 @@ def write_store(
     dtype: str = "float16",
     shard_size: int = 65_536,
 ) -> DocumentStore:
-    """Write a store from vectors already computed, whole or not at all.
+    """Write a store atomically from vectors that are already computed.
 
     Args:
-        path: a directory that does not exist yet, or is empty.
-        documents: columns `id`, `title`, `text`, one row a document; further ones are its metadata.
-        vectors: `(n, dim)` of unit length, or an iterable of such blocks; nothing is normalised here.
-        encoder: `name`, and where they are not the defaults `revision`, `document_prompt`, `query_prompt`, `dtype`.
-        dtype: float16 or float32, on disk.
-        shard_size: rows per file.
+        path: A directory that does not exist yet, or is empty.
+        documents: Columns `id`, `title`, `text`, one row per document. Other columns are metadata.
+        vectors: `(n, dim)` unit vectors, or an iterable of such blocks. They are not normalised here.
+        encoder: Identity of the encoder: `name`, and `revision`, `document_prompt`, `query_prompt` and `dtype` unless
+            they are the defaults.
+        dtype: Precision on disk, float16 or float32.
+        shard_size: Rows per file.
 
     Raises:
-        ValueError: vectors that are not unit, NaN or zero, or as many as the documents; ids repeated or missing.
+        ValueError: A vector is NaN, zero or not of unit length, the number of vectors differs from the number of
+            documents, or an ID is missing or repeats.
     """
     documents = checked_documents(documents)
     blocks = iter([vectors]) if isinstance(vectors, np.ndarray) else iter(vectors)
@@ -358,7 +366,7 @@ def write_store(
 
 
 def store_info(documents: pa.Table, encoder: dict[str, Any], dim: int, dtype: str, shard_size: int) -> dict[str, Any]:
-    """What `store.json` says of a store, but for the checksums of its shards."""
+    """Return the contents of `store.json` for a store, except the checksums of its shards."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if shard_size < 1:
@@ -374,9 +382,9 @@ def store_info(documents: pa.Table, encoder: dict[str, Any], dim: int, dtype: st
 
 
 def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's identity with every field: no revision is None, no prompt is the empty string.
+    """Return an encoder's identity with all fields. Defaults: revision None, prompts empty.
 
-    `dtype`, the precision, is a field only where it is not float32.
+    `dtype`, the precision, is a field only if it is not float32.
     """
     if not encoder.get("name"):
         raise ValueError(f"an encoder's identity needs a name, got {encoder}")
@@ -387,18 +395,18 @@ def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_fields(given: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Where two encoders' identities name different spaces: the precision is no part of that."""
+    """Return the fields in which two encoders' identities differ. Ignores the precision."""
     given, wanted = complete_encoder(given), complete_encoder(wanted)
     return [key for key in ("name", *ENCODER_DEFAULTS) if given[key] != wanted[key]]
 
 
 def embedding_shards(path: Path, info: dict[str, Any]) -> Shards:
-    """The embedding files of a store, from what `store.json` says of them."""
+    """Return the embedding files of a store, as `store.json` describes them."""
     return Shards(path, "embeddings", info["count"], info["shard_size"], (info["dim"],), info["dtype"])
 
 
 def write_documents(directory: Path, documents: pa.Table) -> None:
-    """Write `documents.parquet`, in row groups small enough to fetch single documents from."""
+    """Write `documents.parquet` in small row groups, so that single documents can be read quickly."""
     metadata = documents.column_names[len(COLUMNS) :]
     most_row_groups = max(1, MOST_ROW_GROUPS * len(COLUMNS) // documents.num_columns)
     row_group = max(ROW_GROUP, -(-documents.num_rows // most_row_groups))
@@ -430,7 +438,7 @@ def _check_documents_file(file: Path, count: int) -> None:
 
 
 def _shards(blocks: Iterable[np.ndarray], info: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Cut blocks of any length into shards of `shard_size` rows (the last one shorter); one buffer serves all."""
+    """Cut blocks of any length into shards of `shard_size` rows (the last is shorter). All shards share one buffer."""
     size = min(info["shard_size"], info["count"])
     shard, filled = np.empty((size, info["dim"]), dtype=np.float32), 0
     for block in blocks:

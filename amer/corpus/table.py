@@ -1,4 +1,4 @@
-"""What a corpus is: documents with an id, a title, a text and metadata, and a fingerprint of all they say."""
+"""The contract of a corpus: documents with an ID, a title, a text and metadata. Checks and a fingerprint."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 COLUMNS = ("id", "title", "text")
-# What exports and Milvus call an embedding and a document's number, what Milvus keeps for itself; words of filters.
+# Names that exports and Milvus use for embeddings and rows, and names that Milvus reserves. Then words of filters.
 RESERVED = (*COLUMNS, "embedding", "row", "vector", "RowID", "Timestamp")
 FILTER_WORDS = ("like", "exists", "null", "true", "false", *map(str.lower, keyword.kwlist))
-PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # name that pandas gives an unnamed index
 CHECK_BLOCK = 16_384  # documents read at a time
 
 
 def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Table:
-    """The columns `id`, `title`, `text` as strings, and the metadata: the further columns, in their order.
+    """Check a corpus, and return `id`, `title` and `text` as strings followed by the metadata columns.
 
-    Ids and texts are taken as `with_texts` does. Metadata are strings, whole numbers (as int64), other numbers (as
+    IDs and texts are converted as in `with_texts`. Metadata are strings, integers (as int64), other numbers (as
     float64) and booleans.
 
     Args:
-        documents: a corpus.
-        check_repeats: look for ids that repeat, which takes memory for all ids.
+        documents: A corpus.
+        check_repeats: Check that no ID repeats, which needs memory for all IDs.
 
     Raises:
-        ValueError: a column is missing, null somewhere or of another type, or an id repeats.
+        ValueError: A column is missing, has a null or is of another type, or an ID repeats.
     """
     documents = with_texts(documents, "documents")
     if not documents.num_rows:
@@ -40,12 +40,13 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
     check_no_nulls(documents, "documents")
     empty = pc.index(documents.column("id"), "").as_py()
     if empty >= 0:
-        raise ValueError(f"documents: row {empty} has the empty string as its id, give it a name")
+        raise ValueError(f"documents: row {empty} has the empty string as its id: give it another id")
     numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
     infinite = [name for name in numbers if not pc.all(pc.is_finite(documents[name])).as_py()]
     if infinite:
         raise ValueError(
-            f"documents: NaN or infinite in column(s) {', '.join(infinite)}, which engines order differently"
+            f"documents: NaN or infinite in column(s) {', '.join(infinite)}: replace these values, because engines "
+            "order them differently"
         )
     if check_repeats:
         check_ids(documents.column("id"), "documents")
@@ -53,17 +54,17 @@ def checked_documents(documents: pa.Table, check_repeats: bool = True) -> pa.Tab
 
 
 def with_texts(documents: pa.Table, where: str) -> pa.Table:
-    """A corpus whose `id`, `title` and `text` are strings, however Arrow kept them.
+    """Return a corpus with `id`, `title` and `text` as strings.
 
-    They may be dictionaries or views of strings; ids may be whole numbers, so that 7 and "7" are one id. The index
-    that pandas writes along is dropped.
+    The columns may be dictionaries or views of strings. IDs may also be integers: 7 and "7" are the same ID. An index
+    column from pandas is dropped.
 
     Args:
-        documents: a corpus.
-        where: it comes from, for the message.
+        documents: A corpus.
+        where: Where the corpus comes from, for messages.
 
     Raises:
-        ValueError: a column is missing, null somewhere or of another type; names it.
+        ValueError: A column is missing, has a null or is of another type. The message names it.
     """
     missing = [name for name in COLUMNS if name not in documents.column_names]
     if missing:
@@ -80,16 +81,16 @@ def with_texts(documents: pa.Table, where: str) -> pa.Table:
 
 
 def string_column(table: pa.Table, name: str, where: str, whole_numbers: bool = False) -> pa.ChunkedArray:
-    """A column as strings, whether Arrow keeps it as strings, views of strings or a dictionary.
+    """Return a column as strings. Arrow may store it as strings, views of strings or a dictionary.
 
     Args:
-        table: has the column.
-        name: of the column.
-        where: the table comes from, for the message.
-        whole_numbers: are written as text too, for columns of ids.
+        table: Table with the column.
+        name: Name of the column.
+        where: Where the table comes from, for messages.
+        whole_numbers: Convert integers to strings too, for columns of IDs.
 
     Raises:
-        ValueError: it holds anything else.
+        ValueError: The column is of another type.
     """
     column = table.column(name)
     coded = pa.types.is_dictionary(column.type)
@@ -108,7 +109,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _stored_type(field: pa.Field) -> pa.DataType:
-    """How a store keeps a column; ValueError if it cannot be metadata."""
+    """Return the type of a column in a store. Raises ValueError if the column cannot be metadata."""
     if field.name in COLUMNS:
         return pa.string()
     if (
@@ -117,8 +118,8 @@ def _stored_type(field: pa.Field) -> pa.DataType:
         or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", field.name)
     ):
         raise ValueError(
-            f"the column {field.name!r} cannot be metadata by that name: rename it to letters, digits and _, not one "
-            f"of {', '.join(RESERVED)} nor a word of filters or of Python, or drop it"
+            f"{field.name!r} is not allowed as the name of a metadata column: drop the column, or rename it. Use "
+            f"letters, digits and _, but none of {', '.join(RESERVED)} and no word of filters or of Python"
         )
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if _is_text(kind):
@@ -130,13 +131,13 @@ def _stored_type(field: pa.Field) -> pa.DataType:
     if pa.types.is_floating(kind):
         return pa.float64()
     raise ValueError(
-        f"the column {field.name!r} is of type {field.type}, metadata are strings, numbers or booleans: convert it or "
-        "drop it"
+        f"the column {field.name!r} is of type {field.type}, but metadata are strings, numbers or booleans: convert "
+        "the column or drop it"
     )
 
 
 def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
-    """ValueError when a field is null; names the columns and the first such row."""
+    """Raise ValueError if a value is null. The message names the columns and the first such row."""
     nulls = [name for name in documents.schema.names if documents.column(name).null_count]
     if nulls:
         column = documents.column(nulls[0])
@@ -147,7 +148,7 @@ def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
 
 
 def check_ids(ids: pa.ChunkedArray, where: str) -> None:
-    """ValueError when a document id repeats."""
+    """Raise ValueError if a document ID repeats."""
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = pc.value_counts(ids)
         repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -155,14 +156,14 @@ def check_ids(ids: pa.ChunkedArray, where: str) -> None:
 
 
 def fingerprint(documents: pa.Table) -> str:
-    """sha256 over ids, titles, texts and metadata, in order; the same however the table is cut into chunks."""
+    """Return the sha256 of IDs, titles, texts and metadata, in order. It does not depend on the table's chunks."""
     return fingerprint_of_columns(
         documents.schema, lambda name: documents.select([name]).to_batches(max_chunksize=CHECK_BLOCK)
     )
 
 
 def fingerprint_of_columns(schema: pa.Schema, batches: Callable[[str], Iterable[pa.RecordBatch]]) -> str:
-    """The fingerprint of columns that are read one after another, each batch by batch, by their names."""
+    """Return the fingerprint of a table. `batches` yields the batches of one column, by name."""
     total = hashlib.sha256()
     for field in schema:
         kind = _stored_type(field)
@@ -182,7 +183,7 @@ def fingerprint_of_columns(schema: pa.Schema, batches: Callable[[str], Iterable[
 
 
 def _string_buffers(column: pa.StringArray) -> tuple[np.ndarray, memoryview]:
-    """Where the strings of a column begin and end, `(n + 1,)`, and their bytes, one after another, uncopied."""
+    """Return the offsets `(n + 1,)` of a column's strings, and their concatenated bytes, without a copy."""
     _, offsets, characters = column.buffers()
     ends = np.frombuffer(offsets, dtype=np.int32)[column.offset : column.offset + len(column) + 1]
     return ends, memoryview(characters or b"")[ends[0] : ends[-1]]

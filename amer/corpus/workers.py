@@ -1,4 +1,4 @@
-"""Which of several processes this is, however they were launched: by hand, `accelerate launch` or `torchrun`."""
+"""Find out which of several processes this is, started by hand, `accelerate launch` or `torchrun`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Worker:
     """One of the processes that share a job.
 
     Attributes:
-        index: its number, over all machines.
-        count: how many there are.
-        device: where its model runs.
-        is_first_here: whether it is the one of its machine that shows progress.
+        index: Number of the process, counted over all machines.
+        count: Number of processes.
+        device: Device of its model.
+        is_first_here: Whether it is the first process on its machine, which shows the progress.
     """
 
     index: int
@@ -30,16 +30,16 @@ class Worker:
 
 @contextmanager
 def this_worker(device: str | None) -> Iterator[Worker]:
-    """This process as one of those that were launched together; alone, it is the only one.
+    """Yield this process's place among the processes launched together.
 
     Args:
-        device: where the model runs; by default each process gets a GPU of its own, or the CPU where there is none.
+        device: Device of the model. Default: a GPU for each process, or the CPU if there is none.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     if device is None:
-        # Not "cpu:0": moving there copies the weights, to addresses at which the CPU's kernels round otherwise.
+        # Not "cpu:0": a move there copies the weights to other addresses, where the CPU's kernels round differently.
         device = "cpu" if state.device.type == "cpu" else str(state.device)
-    if state.is_main_process:  # accelerate starts a single process where there is no GPU, and does not say so
+    if state.is_main_process:  # without a GPU, accelerate silently starts only one process
         Console().print(f"processes: {state.num_processes}, this one on {device}", markup=False)
     try:
         yield Worker(state.process_index, state.num_processes, device, state.is_local_main_process)

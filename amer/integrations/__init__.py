@@ -1,1 +1,1 @@
-"""AMER in the frameworks that people use: one file a framework, each with an extra of its own."""
+"""AMER in other frameworks: one file and one extra per framework."""

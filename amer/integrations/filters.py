@@ -1,4 +1,4 @@
-"""Filters of frameworks, in the words of `amer.corpus.filters`."""
+"""Translate filters of frameworks into the syntax of `amer.corpus.filters`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
 
 
 def comparison(field: str, operator: str, value: Any) -> str:
-    """One comparison of a field with a constant, or with a list of them.
+    """Write a comparison of a field with a constant or a list of constants.
 
     Raises:
-        ValueError: another operator, no name of a field, or a value that is neither text, number nor boolean.
+        ValueError: The operator is unknown, the field's name is invalid, or a value is not a string, number or
+            boolean.
     """
     if operator not in COMPARISONS:
-        raise ValueError(f"filters compare by {', '.join(COMPARISONS)}, got {operator!r} for the field {field!r}")
+        raise ValueError(
+            f"a filter's operator must be one of {', '.join(COMPARISONS)}, got {operator!r} for the field {field!r}"
+        )
     if not field.isidentifier():
-        raise ValueError(f"filters compare fields whose names are letters, digits and underscores, got {field!r}")
+        raise ValueError(f"the name of a field must consist of letters, digits and underscores, got {field!r}")
     values = value if isinstance(value, list | tuple) else [value]
     for one in values:
         if not isinstance(one, str | int | float):
-            raise ValueError(f"{field} is compared with {one!r:.60}: filters compare with text, numbers, booleans")
+            raise ValueError(f"{field} is compared with {one!r:.60}: give a string, a number or a boolean")
     return f"{field} {operator} {list(value) if value is values else value!r}"
 
 
 def joined(operator: str, conditions: Sequence[str]) -> str:
-    """Several conditions as one.
+    """Join several conditions into one.
 
     Args:
         operator: `and` or `or`.
-        conditions: at least one.
+        conditions: At least one condition.
 
     Raises:
-        ValueError: another operator, or no condition.
+        ValueError: The operator is unknown, or there is no condition.
     """
     if operator not in ("and", "or"):
-        raise ValueError(f"conditions are joined by and, or, not, got {operator!r}")
+        raise ValueError(f"conditions must be joined by and, or, not, got {operator!r}")
     if not conditions:
-        raise ValueError(f"a filter joins no conditions by {operator!r}: give at least one, or no filter")
+        raise ValueError(f"a filter has {operator!r} without conditions: give at least one condition, or no filter")
     return "(" + f") {operator} (".join(conditions) + ")"

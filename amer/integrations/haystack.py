@@ -1,4 +1,4 @@
-"""AMER in Haystack: a retriever for pipelines, which a pipeline's YAML can hold."""
+"""AMER in Haystack: a retriever for pipelines, which can be saved in a pipeline's YAML."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _opening = threading.Lock()
 
 @component
 class AMERRetriever:
-    """Documents for a question, in the order of the fused list.
+    """Retrieves documents for a question, in the order of the fused list.
 
     retriever = AMERRetriever("org/amer-mini", "org/store", top_k=5)
     documents = retriever.run("compute the mean of an array and open a zip file")["documents"]
 
-    Haystack sorts and joins documents by their score. A document's `score` therefore says its place in the fused list:
-    1, 1/2, 1/3, ... Its meta are those of `amer.integrations.hits.hit_metadata`, and `similarity`.
+    Haystack sorts and joins documents by their score. So a document's `score` is the reciprocal of its rank in the
+    fused list: 1, 1/2, 1/3, ... Its `meta` holds the fields of `amer.integrations.hits.hit_metadata`, and the score of
+    AMER as `similarity`.
 
-    Haystack opens a pipeline's file only if it is told to trust this module:
+    Haystack loads a pipeline's file only if you tell it to trust this module:
     `Pipeline.loads(text, allowed_modules=["amer.integrations.haystack"])`.
     """
 
@@ -44,25 +45,27 @@ class AMERRetriever:
         fusion: str | None = None,
         opening: dict[str, Any] | None = None,
     ) -> None:
-        """Name a model and a store, which `warm_up` opens, or give a searcher that is open.
+        """Give a model and a store, which `warm_up` opens, or an open searcher.
 
         Args:
-            model: a folder, or a name on the Hub.
-            store: a folder, or a name on the Hub.
-            index: see `Searcher.from_pretrained`.
-            searcher: in place of these three; a pipeline with such a retriever cannot be written down.
-            top_k: documents a question.
-            filters: only documents whose metadata fulfil them, in Haystack's form.
-            num_query_vectors: m; the model's own number by default.
-            fusion: how m lists become one (see `Searcher.search`); the one the model was trained for by default.
-            opening: further arguments of `Searcher.from_pretrained`, such as `{"device": "cuda"}`; no token, which the
-                pipeline's file would show: log in to the Hub instead.
+            model: A folder, or a name on the Hub.
+            store: A folder, or a name on the Hub.
+            index: See `Searcher.from_pretrained`.
+            searcher: An open searcher instead of these three. A pipeline with such a retriever cannot be saved.
+            top_k: Number of documents per question.
+            filters: Conditions on the metadata, in Haystack's form.
+            num_query_vectors: Number of query vectors m. Default: the model's own number.
+            fusion: How to combine the m lists (see `Searcher.search`). Default: the fusion that the model was trained
+                for.
+            opening: Further arguments of `Searcher.from_pretrained`, such as `{"device": "cuda"}`. A token is refused,
+                because the pipeline's file would show it: log in to the Hub instead.
 
         Raises:
-            ValueError: neither names nor a searcher, or both; a token; filters that AMER cannot express.
+            ValueError: Neither a model and a store nor a searcher is given, or both are, or `opening` holds a token,
+                or AMER cannot express the filters.
         """
         if (model is None or store is None) if searcher is None else (model, store, index) != (None, None, None):
-            raise ValueError("give a model and a store, or a searcher that is open")
+            raise ValueError("give either a model and a store, or an open searcher")
         if opening and "token" in opening:
             raise ValueError("opening holds a token, which the pipeline's file would show: log in to the Hub instead")
         self.model = model
@@ -79,29 +82,29 @@ class AMERRetriever:
             written_filters(filters)
 
     def warm_up(self) -> None:
-        """Open the model and the store, once.
+        """Open the model, the store and the index, unless they are open.
 
         Raises:
-            OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together.
+            OSError: The model, store or index is missing or damaged. The message names it.
+            ValueError: The model, store and index do not belong together.
         """
         self._opened()
 
     def _opened(self) -> Searcher:
         with _opening:
             if self._searcher is None:
-                model, store = cast(str, self.model), cast(str, self.store)  # `__init__` asks for both
+                model, store = cast(str, self.model), cast(str, self.store)  # `__init__` requires both
                 self._searcher = Searcher.from_pretrained(model, store, self.index, **self.opening or {})
             return self._searcher
 
     def to_dict(self) -> dict[str, Any]:
-        """What a pipeline's file holds.
+        """Return the retriever as a dictionary for a pipeline's file.
 
         Raises:
-            ValueError: the retriever was made of a searcher.
+            ValueError: The retriever was made from an open searcher.
         """
         if not self._named:
-            raise ValueError("a retriever made of an open searcher cannot be written down: give a model and a store")
+            raise ValueError("a retriever made from an open searcher cannot be saved: give a model and a store")
         return default_to_dict(
             self,
             model=self.model,
@@ -116,7 +119,7 @@ class AMERRetriever:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> AMERRetriever:
-        """A retriever from what `to_dict` gave."""
+        """Make a retriever from the result of `to_dict`."""
         return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
@@ -126,15 +129,15 @@ class AMERRetriever:
         """Search.
 
         Args:
-            query: the question.
-            top_k: documents; the retriever's own number by default.
-            filters: in place of the retriever's own.
+            query: The question.
+            top_k: Number of documents. Default: the retriever's own number.
+            filters: Replaces the retriever's own filters.
 
         Returns:
             `{"documents": ...}`, best first.
 
         Raises:
-            ValueError: an empty question, top_k < 1, or filters that do not fit the store.
+            ValueError: The question is empty, top_k < 1, or the filters do not fit the store.
         """
         filters = self.filters if filters is None else filters
         (hits,) = self._opened().search(
@@ -156,22 +159,24 @@ class AMERRetriever:
     async def run_async(
         self, query: str, top_k: int | None = None, filters: dict[str, Any] | None = None
     ) -> dict[str, list[Document]]:
-        """As `run`, in another thread."""
+        """Search as in `run`, in another thread."""
         return await asyncio.to_thread(self.run, query, top_k, filters)
 
 
 def written_filters(filters: dict[str, Any]) -> str:
-    """Haystack's filters in the words of `amer.corpus.filters`.
+    """Translate Haystack's filters into the syntax of `amer.corpus.filters`.
 
     Raises:
-        ValueError: no such filter, an operator that AMER does not know, or a value that is null or a date.
+        ValueError: The filter is invalid, AMER does not know an operator, or a value is null or a date.
     """
     if "field" in filters:
         if missing := {"operator", "value"} - filters.keys():
-            raise ValueError(f"the filter {filters!r:.200} lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"the filter {filters!r:.200} lacks {', '.join(sorted(missing))}: add what is missing")
         return comparison(str(filters["field"]).removeprefix("meta."), filters["operator"], filters["value"])
     if {"operator", "conditions"} - filters.keys():
-        raise ValueError(f"a filter has field, operator and value, or operator and conditions, got {filters!r:.200}")
+        raise ValueError(
+            f"a filter must have field, operator and value, or operator and conditions, got {filters!r:.200}"
+        )
     conditions = [written_filters(condition) for condition in filters["conditions"]]
     if filters["operator"] == "NOT":  # not all of them
         return f"not ({joined('and', conditions)})"

@@ -1,4 +1,4 @@
-"""What every framework is told of a hit, beside the document's text."""
+"""The metadata of a hit in all frameworks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from amer.search import Hit
 
 
 def hit_metadata(hit: Hit) -> dict[str, Any]:
-    """The document's own metadata and title, and how it was found; JSON can hold it.
+    """Return the metadata and the title of a document, and how it was found. The result can be saved as JSON.
 
     Returns:
-        the fields of the document, then `title`, `found_by` (the query vector that found it first, from 0), `found_at`
-        (its rank there, from 0), and `part` where the model can say it: the words of the question that the document
-        answers. These names win over fields of the document that have the same name.
+        The document's own fields, then `title`, `found_by` (the query vector that found it first, from 0), `found_at`
+        (its rank in that vector's list, from 0) and, if the model can tell, `part`: the words of the question that the
+        document answers. These names override fields of the document with the same names.
     """
     metadata = {**hit.metadata, "title": hit.title, "found_by": hit.found_by, "found_at": hit.found_at}
     return {**metadata, "part": hit.part} if hit.part else metadata

@@ -19,7 +19,7 @@ with needs_extra("langchain", "AMERRetriever"):
 
 
 class AMERRetriever(BaseRetriever):
-    """Documents for a question, in the order of the fused list; `k` and `filter` may also be given to `invoke`.
+    """Retrieves documents for a question, in the order of the fused list. `invoke` also takes `k` and `filter`.
 
     retriever = AMERRetriever.from_pretrained("org/amer-mini", "org/store", k=5)
     documents = retriever.invoke("compute the mean of an array and open a zip file")
@@ -27,11 +27,11 @@ class AMERRetriever(BaseRetriever):
     A document's metadata are those of `amer.integrations.hits.hit_metadata`, and `score`, the similarity.
 
     Attributes:
-        searcher: answers the questions.
-        k: documents a question.
-        filter: only documents whose metadata fulfil it, such as `year >= 1990` (see `amer.corpus.filters`).
-        num_query_vectors: m; the model's own number by default.
-        fusion: how m lists become one (see `Searcher.search`); the one the model was trained for by default.
+        searcher: The searcher that finds the documents.
+        k: Number of documents per question.
+        filter: Condition on the metadata, such as `year >= 1990` (see `amer.corpus.filters`).
+        num_query_vectors: Number of query vectors m. Default: the model's own number.
+        fusion: How to combine the m lists (see `Searcher.search`). Default: the fusion that the model was trained for.
     """
 
     searcher: Searcher = Field(exclude=True, repr=False)
@@ -53,11 +53,11 @@ class AMERRetriever(BaseRetriever):
         fusion: str | None = None,
         **opening: Any,
     ) -> AMERRetriever:
-        """Open a model, a store and an index: see `Searcher.from_pretrained`, which takes `opening` too.
+        """Open a model, a store and an index. See `Searcher.from_pretrained`, which also gets `opening`.
 
         Raises:
-            OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together.
+            OSError: The model, store or index is missing or damaged. The message names it.
+            ValueError: The model, store and index do not belong together.
         """
         searcher = Searcher.from_pretrained(model, store, index, **opening)
         return cls(searcher=searcher, k=k, filter=filter, num_query_vectors=num_query_vectors, fusion=fusion)

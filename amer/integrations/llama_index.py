@@ -17,11 +17,11 @@ with needs_extra("llama-index", "AMERRetriever"):
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
     from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilters
 
-NOT_FOR_LLMS = ["found_by", "found_at"]  # numbers that a prompt has no use for
+NOT_FOR_LLMS = ["found_by", "found_at"]  # numbers that are useless in a prompt
 
 
 class AMERRetriever(BaseRetriever):
-    """Nodes for a question, in the order of the fused list; a node's score is its similarity.
+    """Retrieves nodes for a question, in the order of the fused list. A node's score is its similarity.
 
     retriever = AMERRetriever.from_pretrained("org/amer-mini", "org/store", similarity_top_k=5)
     nodes = retriever.retrieve("compute the mean of an array and open a zip file")
@@ -39,19 +39,20 @@ class AMERRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
     ) -> None:
-        """Use a searcher that is open.
+        """Make a retriever from an open searcher.
 
         Args:
-            searcher: answers the questions.
-            similarity_top_k: documents a question.
-            filters: only documents whose metadata fulfil them.
-            num_query_vectors: m; the model's own number by default.
-            fusion: how m lists become one (see `Searcher.search`); the one the model was trained for by default.
-            callback_manager: LlamaIndex's.
-            verbose: LlamaIndex's.
+            searcher: The searcher that finds the documents.
+            similarity_top_k: Number of documents per question.
+            filters: Conditions on the metadata.
+            num_query_vectors: Number of query vectors m. Default: the model's own number.
+            fusion: How to combine the m lists (see `Searcher.search`). Default: the fusion that the model was trained
+                for.
+            callback_manager: As in LlamaIndex.
+            verbose: As in LlamaIndex.
 
         Raises:
-            ValueError: filters that AMER cannot express.
+            ValueError: AMER cannot express the filters.
         """
         super().__init__(callback_manager=callback_manager, verbose=verbose)
         self.searcher = searcher
@@ -73,11 +74,11 @@ class AMERRetriever(BaseRetriever):
         fusion: str | None = None,
         **opening: Any,
     ) -> AMERRetriever:
-        """Open a model, a store and an index: see `Searcher.from_pretrained`, which takes `opening` too.
+        """Open a model, a store and an index. See `Searcher.from_pretrained`, which also gets `opening`.
 
         Raises:
-            OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together.
+            OSError: The model, store or index is missing or damaged. The message names it.
+            ValueError: The model, store and index do not belong together.
         """
         searcher = Searcher.from_pretrained(model, store, index, **opening)
         return cls(searcher, similarity_top_k, filters, num_query_vectors, fusion)
@@ -98,10 +99,10 @@ class AMERRetriever(BaseRetriever):
 
 
 def written_filters(filters: MetadataFilters) -> str:
-    """LlamaIndex's filters in the words of `amer.corpus.filters`.
+    """Translate LlamaIndex's filters into the syntax of `amer.corpus.filters`.
 
     Raises:
-        ValueError: an operator beside comparisons, `in` and `nin`; no condition; a value that is null.
+        ValueError: An operator is not a comparison, `in` or `nin`, there is no condition, or a value is null.
     """
     conditions = []
     for one in filters.filters:

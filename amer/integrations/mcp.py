@@ -1,4 +1,4 @@
-"""AMER for agents: a server of the Model Context Protocol with the tools `search` and `fetch`."""
+"""AMER for agents: a Model Context Protocol server with the tools `search` and `fetch`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ with needs_extra("mcp", "amer mcp"):
     from mcp.types import ToolAnnotations
 
 Transport = Literal["stdio", "http"]
-MOST_DOCUMENTS = 100  # of an answer: a prompt has no room for more
-MOST_CHARACTERS = 500  # of a document, in the answer to a search
+MOST_DOCUMENTS = 100  # per answer, since a prompt has no room for more
+MOST_CHARACTERS = 500  # per document in a search result
 SEARCH = (
     "Search a collection of documents. The question may ask for several things at once: it is split, and each part is "
     "searched on its own. Each result says which part it answers. Use fetch to read a whole document. "
@@ -29,17 +29,17 @@ FETCH = "Read a whole document that search found."
 class Result(BaseModel):
     """A document that was found."""
 
-    id: str = Field(description="what fetch takes")
+    id: str = Field(description="the ID to give to fetch")
     title: str
     text: str = Field(description="the beginning of the document")
-    url: str = Field(description="where the document is from; empty where that is not known")
-    part: str = Field(description="the part of the question that the document answers; empty where that is not known")
+    url: str = Field(description="the source of the document; empty if unknown")
+    part: str = Field(description="the part of the question that the document answers; empty if unknown")
     query_vector: int = Field(description="the query vector that found it, from 0: one for each part")
     score: float = Field(description="similarity to that query vector")
 
 
 class Results(BaseModel):
-    """What a search found."""
+    """The results of a search."""
 
     parts: list[str] = Field(description="the parts of the question, one for each query vector")
     results: list[Result] = Field(description="best first; the parts take turns")
@@ -56,22 +56,20 @@ class Document(BaseModel):
 
 
 def create_server(searcher: Searcher) -> MCPServer[Any]:
-    """A server whose tools search and read the documents of a searcher; `serve` runs it.
+    """Create a server whose tools search and read the documents of a searcher. `serve` runs it.
 
     Raises:
-        ImportError: the extra `mcp` is not installed.
+        ImportError: The extra `mcp` is not installed.
     """
     fields = ", ".join(f"{name} ({kind})" for name, kind in searcher.store.metadata.items())
-    filters = (
-        f"Fields that a filter may compare: {fields}." if fields else "There are no fields that a filter compares."
-    )
+    filters = f"A filter can compare these fields: {fields}." if fields else "There are no fields to filter by."
 
     def search(
         query: Annotated[str, Field(min_length=1, description="the question, in plain words")],
         k: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS, description="how many documents")] = 10,
         filter: Annotated[
             str | None,
-            Field(description='only documents whose fields fulfil it, such as: year >= 1990 and language == "en"'),
+            Field(description='condition on the fields, such as: year >= 1990 and language == "en"'),
         ] = None,
     ) -> Results:
         try:
@@ -93,11 +91,11 @@ def create_server(searcher: Searcher) -> MCPServer[Any]:
         ]
         return Results(parts=parts, results=results)
 
-    def fetch(id: Annotated[str, Field(description="of the document, as search gave it")]) -> Document:
+    def fetch(id: Annotated[str, Field(description="ID of a document from a search result")]) -> Document:
         try:
             (found,) = searcher.store.documents(searcher.store.rows_of([id]))
         except ValueError:
-            raise ToolError(f"there is no document with the id {id!r:.200}: take an id that search gave") from None
+            raise ToolError(f"there is no document with the id {id!r:.200}: use an id from a search result") from None
         text = {name: found.pop(name) for name in ("id", "title", "text")}
         return Document(**text, url=str(found.get("url", "")), metadata=found)
 
@@ -109,16 +107,16 @@ def create_server(searcher: Searcher) -> MCPServer[Any]:
 
 
 def serve(searcher: Searcher, transport: Transport = "stdio", host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Answer one client over standard input and output until it closes them, or many over HTTP until a signal.
+    """Serve one client over standard input and output until it closes them, or many clients over HTTP until a signal.
 
     Args:
-        searcher: what the tools search.
-        transport: "stdio", or "http": MCP's streamable HTTP, at `http://host:port/mcp`.
-        host: address to listen on; nothing asks for a key, so leave 127.0.0.1 unless a proxy in front does.
-        port: to listen on.
+        searcher: The searcher that the tools use.
+        transport: "stdio", or "http" for MCP's streamable HTTP at `http://host:port/mcp`.
+        host: Address to listen on. The server requires no key, so keep 127.0.0.1 unless a proxy in front requires one.
+        port: Port to listen on.
 
     Raises:
-        ImportError: the extra `mcp` is not installed.
+        ImportError: The extra `mcp` is not installed.
     """
     server = create_server(searcher)
     if transport == "stdio":

@@ -1,4 +1,4 @@
-"""What a question passes on its way to documents: query vectors, one search for each, fusion."""
+"""Search: encode a question into query vectors, search with each of them, fuse the result lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which words of a question each query vector stands for, as a person can read it."""
+"""Find the words of a question that each query vector stands for, in a readable form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from modeling_amer import WordWeight
 
-LEAST_SHARE = 0.2  # of a vector's greatest weight: what lies below is attention that went nowhere in particular
+LEAST_SHARE = 0.2  # of a vector's greatest weight: smaller weights are diffuse attention
 Span = tuple[int, int]
 GAP = " … "
 
@@ -18,7 +18,7 @@ class VectorWords(NamedTuple):
     """The words that one query vector stands for.
 
     Attributes:
-        text: the words, in the order of the question; " … " where others stand between them.
+        text: The words in the order of the question, with " … " for gaps.
         spans: [start, end) in characters of the question, ascending.
     """
 
@@ -27,17 +27,17 @@ class VectorWords(NamedTuple):
 
 
 def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> list[VectorWords]:
-    """Give each word of a question to the query vector that has the greatest weight on it.
+    """Assign each word of a question to the query vector with the greatest weight on it.
 
-    A word on which that weight is small beside the vector's greatest one belongs to none, unless it stands between two
-    words of one vector.
+    If that weight is small compared with the vector's greatest weight, the word is assigned to no vector, unless its
+    neighbours on both sides belong to the same vector.
 
     Args:
-        question: the text.
-        weights: of each query vector its weight on each word that it read, as `model.attribute` gives them.
+        question: The question.
+        weights: The weights of each query vector on the words, from `model.attribute`.
 
     Returns:
-        the words of each query vector; none for a vector that has the greatest weight on no word.
+        The words of each query vector. A vector without words gets an empty text and no spans.
     """
     by_word: dict[Span, dict[int, float]] = {}
     for vector, own in enumerate(weights):
@@ -55,13 +55,13 @@ def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> l
 
 
 def _owner(weights: dict[int, float], most: Sequence[float]) -> int | None:
-    """Which query vector a word belongs to: of its weights, by vector, the greatest, if it is not small."""
+    """Return the query vector with the greatest weight on a word, or None if that weight is small."""
     vector = max(weights, key=weights.__getitem__)
     return vector if weights[vector] >= LEAST_SHARE * most[vector] > 0 else None
 
 
 def _joined(owners: list[int | None]) -> list[int | None]:
-    """The owners of the words, those without one between two words of one vector given to it."""
+    """Fill gaps: a run of words without an owner, between two words of one vector, gets that vector."""
     joined, last = list(owners), None
     for place, owner in enumerate(owners):
         if owner is not None:

@@ -1,4 +1,4 @@
-"""Everything that a search passes, for a person to look at: each list by itself, the encoder alone, a map."""
+"""Show the steps of a search: each query vector's list, the list of the encoder alone, and a map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amer.search.lists import search_lists
 from amer.search.plane import plane
 from amer.search.searcher import Hit, Searcher, hits_of
 
-NEIGHBOURS = 240  # documents of a map, about
+NEIGHBOURS = 240  # approximate number of documents on a map
 Kind = Literal["query", "encoder", "hit", "neighbour"]
 
 
@@ -22,13 +22,15 @@ class MapPoint(NamedTuple):
     """A vector on the map.
 
     Attributes:
-        kind: a query vector, the question as the encoder alone embeds it, a document that was found, or another.
-        vector: the query vector itself, or the one in whose list the document stands highest; None for the encoder's.
-        x: from -1 to 1.
-        y: from -1 to 1.
-        id: of the document; empty for the vectors of the question.
-        title: of the document.
-        text: of the document.
+        kind: "query" (a query vector), "encoder" (the question embedded by the encoder alone), "hit" (a document in
+            the fused list) or "neighbour" (another document).
+        vector: Number of the query vector, or of the query vector that ranks the document highest. None for the
+            encoder.
+        x: From -1 to 1.
+        y: From -1 to 1.
+        id: ID of the document. Empty for the vectors of the question.
+        title: Title of the document.
+        text: Text of the document.
     """
 
     kind: Kind
@@ -41,16 +43,16 @@ class MapPoint(NamedTuple):
 
 
 class Exploration(NamedTuple):
-    """What became of one question.
+    """The steps of one question's search.
 
     Attributes:
-        hits: the fused list, as `Searcher.search` gives it.
-        lists: the list of each query vector that the model emitted.
-        parts: the words that each of them stands for, as `Searcher.parts` gives them.
-        encoder: the list of the document encoder alone, with the whole question; None where no encoder is open.
-        encoder_ranks: of each fused hit its rank in the encoder's list, from 0; None beyond `depth`.
-        depth: how far the encoder's list was searched.
-        map: the vectors of the question and the documents around them on a plane.
+        hits: The fused list, as from `Searcher.search`.
+        lists: The list of each query vector that the model emitted.
+        parts: The words that each query vector stands for, as from `Searcher.parts`.
+        encoder: The list that the document encoder alone finds with the whole question. None if no encoder is open.
+        encoder_ranks: Rank of each fused hit in the encoder's list, from 0. None beyond `depth`.
+        depth: Length of the encoder's list.
+        map: The vectors of the question and the documents around them, on a plane.
     """
 
     hits: list[Hit]
@@ -63,7 +65,7 @@ class Exploration(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """Vectors of one question `(m, dim)`, the encoder's the last if there is one, and what they found `(m, depth)`."""
+    """Vectors of one question `(m, dim)`, the encoder's last if there is one, and their lists `(m, depth)`."""
 
     vectors: np.ndarray
     rows: np.ndarray
@@ -72,7 +74,7 @@ class _Lists(NamedTuple):
 
     @property
     def of_model(self) -> int:
-        """Query vectors of the model."""
+        """Number of the model's query vectors."""
         return len(self.vectors) - self.has_encoder
 
 
@@ -84,10 +86,10 @@ def explore(
     fusion: FusionName | None = None,
     filter: str | None = None,
 ) -> list[Exploration]:
-    """Search, and keep what is on the way; arguments as in `Searcher.search`.
+    """Search and keep the intermediate results. Arguments as in `Searcher.search`.
 
     Raises:
-        ValueError: as `Searcher.search`.
+        ValueError: As `Searcher.search`.
     """
     fuse = searcher.fusion(fusion)
     query_embeddings = searcher.encode(list(questions), num_query_vectors)
@@ -107,7 +109,7 @@ def explore(
 
 
 def encoder_vectors(searcher: Searcher, questions: Sequence[str]) -> np.ndarray | None:
-    """The questions as the document encoder alone embeds them, `(q, dim)`; None where no encoder is open."""
+    """Embed the questions with the document encoder alone: `(q, dim)`, or None if no encoder is open."""
     if searcher.encoder is not None:
         return searcher.encoder.encode_queries(list(questions))
     if getattr(searcher.model.config, "token_vectors", False):
@@ -119,7 +121,7 @@ def encoder_vectors(searcher: Searcher, questions: Sequence[str]) -> np.ndarray 
 def _exploration(searcher: Searcher, fused: Fused, lists: _Lists, k: int, parts: list[VectorWords]) -> Exploration:
     depth = lists.rows.shape[1]
     nearest = _nearest(lists.rows)
-    documents = dict(zip(nearest, searcher.store.documents(list(nearest)), strict=True))  # those of `fused` among them
+    documents = dict(zip(nearest, searcher.store.documents(list(nearest)), strict=True))  # includes those of `fused`
     shown = hits_of(_as_fused(lists, min(k, depth)), documents)
     ranks: list[int | None] = []
     if lists.has_encoder:
@@ -137,7 +139,7 @@ def _exploration(searcher: Searcher, fused: Fused, lists: _Lists, k: int, parts:
 
 
 def _nearest(rows: np.ndarray) -> dict[int, int]:
-    """Of each row of the lists `(m, depth)` the list where it stands highest."""
+    """Map each row in the lists `(m, depth)` to the list that ranks it highest."""
     nearest: dict[int, int] = {}
     for rank in rows.T.tolist():
         for number, row in enumerate(rank):
@@ -147,7 +149,7 @@ def _nearest(rows: np.ndarray) -> dict[int, int]:
 
 
 def _as_fused(lists: _Lists, k: int) -> Fused:
-    """Each list as if it were that of a question: k places of it."""
+    """Return the first k entries of each list in the form of a fused list."""
     rows = lists.rows[:, :k]
     found = np.indices(rows.shape)
     return Fused(rows, lists.scores[:, :k], found_by=found[0], found_at=found[1])
@@ -160,7 +162,7 @@ def _map(
     nearest: dict[int, int],
     documents: dict[int, dict[str, Any]],
 ) -> list[MapPoint]:
-    """The question's vectors, then the documents of all lists, each once."""
+    """Return the map: the question's vectors, then the documents of all lists without repeats."""
     count = len(lists.vectors)
     places = plane(np.concatenate([lists.vectors, searcher.store.vectors(list(nearest))])).tolist()
     numbers = [*range(lists.of_model), None]  # None is the encoder's list

@@ -11,19 +11,19 @@ import torch
 
 from amer.corpus.store import DocumentStore
 
-NOWHERE = np.iinfo(np.int64).max  # a position behind every other
-RANK_OFFSET = 60  # of reciprocal-rank fusion, as published (Cormack et al., 2009)
+NOWHERE = np.iinfo(np.int64).max  # sorts after every real position
+RANK_OFFSET = 60  # constant of reciprocal-rank fusion (Cormack et al., 2009)
 GATHER_VALUES = 2**24  # document values that `mixture` holds at a time: 64 MiB of float32
 
 
 class Fused(NamedTuple):
-    """One ranked list per question; places no document fills hold row -1, score -inf, found_by -1, found_at -1.
+    """One ranked list per question, padded with row -1, score -inf, found_by -1 and found_at -1.
 
     Attributes:
-        rows: `(q, k)` int64 rows of the store, best first, each once.
+        rows: `(q, k)` int64 rows of the store, best first, without repeats.
         scores: `(q, k)` float32.
-        found_by: `(q, k)` int64, which query vector found the document first, from 0.
-        found_at: `(q, k)` int64, its rank in that query vector's list, from 0.
+        found_by: `(q, k)` int64, the query vector that found the document first, counted from 0.
+        found_at: `(q, k)` int64, the document's rank in that query vector's list, counted from 0.
     """
 
     rows: np.ndarray
@@ -40,7 +40,7 @@ FusionName = Literal["round_robin", "reciprocal_rank", "max_score"]
 
 
 def trained_fusion(objective: str, temperature: float) -> Fusion:
-    """The fusion that belongs to a training objective: `round_robin` for "matched", `mixture` for "mixture"."""
+    """Return the fusion for a training objective: `round_robin` for "matched", `mixture` for "mixture"."""
     return partial(mixture, temperature=temperature) if objective == "mixture" else round_robin
 
 
@@ -51,24 +51,24 @@ def round_robin(
     query_embeddings: np.ndarray | None = None,
     store: DocumentStore | None = None,
 ) -> Fused:
-    """Take rank 1 of each list in turn, then rank 2, and so on; a document found again is skipped (paper §4.2).
+    """Take rank 1 of each list in turn, then rank 2, and so on, skipping repeated documents (paper §4.2).
 
     Args:
-        rows: `(q, m, n)` integer rows, best first; -1 is padding and skipped.
-        scores: `(q, m, n)`; the first find's score is kept.
-        k: length of the fused lists.
-        query_embeddings: not used; every fusion takes the same arguments.
-        store: not used.
+        rows: `(q, m, n)` integer rows, best first; -1 is padding.
+        scores: `(q, m, n)`. A document keeps the score with which it was found first.
+        k: Length of the fused lists.
+        query_embeddings: Not used. All fusions take the same arguments.
+        store: Not used.
 
     Raises:
-        ValueError: another shape or type, rows below -1, k < 1.
+        ValueError: A shape or type is wrong, a row is below -1, or k < 1.
     """
     rows, scores = _checked(rows, scores, k)
     _, m, n = rows.shape
     shift = (m * n - 1).bit_length()
     if rows.size and int(rows.max()) >= 1 << (63 - shift):
         raise ValueError(f"row {rows.max()} is too large to fuse {m} lists of {n}")
-    # Lists that overlap little fill k places from their first 2k entries; the few that do not are done whole.
+    # Usually the first 2k entries hold k distinct documents. Questions where they do not are done with whole lists.
     ranks = min(n, -(-2 * k // m))
     positions = _first_positions(rows[:, :, :ranks], k, shift)
     if ranks < n:
@@ -86,21 +86,21 @@ def mixture(
     store: DocumentStore,
     temperature: float,
 ) -> Fused:
-    """Rank the union of the m lists by `logsumexp_i(q_i . d / temperature)`, the mixture objective's score.
+    """Rank the union of the m lists by `logsumexp_i(q_i . d / temperature)`, the score of the mixture objective.
 
-    The inner products are exact, with the store's vectors, also for documents that only some of the lists hold. With
-    one query vector the order of its list is kept.
+    The inner products are computed exactly from the store's vectors, for every query vector and every document of the
+    union. A single query vector keeps the order of its list.
 
     Args:
         rows: `(q, m, n)` integer rows, best first; -1 is padding.
         scores: `(q, m, n)` inner products.
-        k: length of the fused lists.
+        k: Length of the fused lists.
         query_embeddings: `(q, m, dim)`.
-        store: where the rows point.
-        temperature: of the softmax the model was trained with; positive.
+        store: Store that the rows refer to.
+        temperature: Softmax temperature of the model's training; positive.
 
     Raises:
-        ValueError: as `round_robin`; a temperature that is not positive; query embeddings of another shape.
+        ValueError: As `round_robin`, or the temperature is not positive, or `query_embeddings` has a wrong shape.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -130,20 +130,20 @@ def reciprocal_rank(
     query_embeddings: np.ndarray | None = None,
     store: DocumentStore | None = None,
 ) -> Fused:
-    """Rank by the sum of `1 / (60 + rank)`, rank from 1, over the lists that hold a document: for LLM rewrites.
+    """Rank by the sum of `1 / (60 + rank)`, rank from 1, over the lists with the document: for LLM rewrites.
 
-    Documents of equal sums keep the round-robin order. `found_by` and `found_at` say where a document stands best, of
-    equal ranks in the earlier list.
+    Documents with equal sums keep the round-robin order. `found_by` and `found_at` give the document's best rank; the
+    earlier list wins a tie.
 
     Args:
-        rows: `(q, m, n)` integer rows, best first; -1 is padding. Of a document's ranks in one list the best counts.
-        scores: `(q, m, n)`; only the ranks count.
-        k: length of the fused lists.
-        query_embeddings: not used; every fusion takes the same arguments.
-        store: not used.
+        rows: `(q, m, n)` integer rows, best first; -1 is padding. A row repeated in a list counts at its best rank.
+        scores: `(q, m, n)`. Not used, apart from a check of the shape.
+        k: Length of the fused lists.
+        query_embeddings: Not used. All fusions take the same arguments.
+        store: Not used.
 
     Raises:
-        ValueError: as `round_robin`.
+        ValueError: As `round_robin`.
     """
     rows, scores = _checked(rows, scores, k)
     positions, sums = _best_positions(rows)
@@ -161,19 +161,19 @@ def max_score(
     query_embeddings: np.ndarray | None = None,
     store: DocumentStore | None = None,
 ) -> Fused:
-    """Rank by the greatest inner product with any of the query vectors, of equal ones in the round-robin order.
+    """Rank by the greatest inner product with any query vector. Ties keep the round-robin order.
 
-    `found_by` and `found_at` say whose it is. The k best of the whole store are in lists of k.
+    `found_by` and `found_at` name the query vector with that product. Lists of length k suffice for the exact top k.
 
     Args:
         rows: `(q, m, n)` integer rows, best first; -1 is padding.
         scores: `(q, m, n)` inner products.
-        k: length of the fused lists.
-        query_embeddings: not used; every fusion takes the same arguments.
-        store: not used.
+        k: Length of the fused lists.
+        query_embeddings: Not used. All fusions take the same arguments.
+        store: Not used.
 
     Raises:
-        ValueError: as `round_robin`.
+        ValueError: As `round_robin`.
     """
     rows, scores = _checked(rows, scores, k)
     questions, m, n = rows.shape
@@ -198,7 +198,7 @@ def _checked(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
     if rows.ndim != 3 or not rows.shape[1] or not rows.shape[2] or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"rows must be integers of shape (q, m, n), m, n > 0, got {rows.dtype} {rows.shape}")
     if scores.shape != rows.shape:
-        raise ValueError(f"scores have shape {scores.shape}, rows {rows.shape}: they must agree")
+        raise ValueError(f"scores have shape {scores.shape}, rows {rows.shape}: the shapes must be equal")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if rows.size and rows.min() < -1:
@@ -207,12 +207,11 @@ def _checked(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 
 def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
-    """Where the first k distinct documents of each question appear first.
+    """Return the positions at which the first k distinct documents of each question first appear.
 
-    A position counts rank by rank (`rank * m + list`): ascending positions are the round-robin order. Row and
-    position packed in one integer let a single sort bring equal rows together, the earliest in front.
-    `rows` is `(q, m, ranks)`, and `shift` the bits that hold a position. Returns `(q, k)` int64, ascending; NOWHERE
-    fills the places of too few documents.
+    A position is `rank * m + list`, so ascending positions are the round-robin order. Row and position are packed into
+    one integer: a single sort then groups equal rows, earliest position first. `rows` is `(q, m, ranks)`; `shift` is
+    the number of bits for a position. Returns `(q, k)` int64, ascending, padded with NOWHERE.
     """
     questions, m, ranks = rows.shape
     keys = rows.transpose(0, 2, 1).reshape(questions, ranks * m) << shift
@@ -227,30 +226,30 @@ def _first_positions(rows: np.ndarray, k: int, shift: int) -> np.ndarray:
 
 
 def _best_positions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each document of a question stands best, and its sum of reciprocal ranks.
+    """Return each document's best position and its sum of reciprocal ranks, for rows `(q, m, n)`.
 
-    Of rows `(q, m, n)`: positions as in `_first_positions` and sums, both `(q, m * n)`, one place a document, in no
-    order; NOWHERE and -inf fill the others.
+    Positions (as in `_first_positions`) and sums are `(q, m * n)`, unordered, one entry per document. NOWHERE and -inf
+    fill the other entries.
     """
     questions, m, n = rows.shape
     order = np.argsort(rows.reshape(questions, m * n), axis=1, kind="stable")
     found = np.take_along_axis(rows.reshape(questions, m * n), order, axis=1)
     lists, ranks = np.divmod(order, n)
-    first = np.ones(found.shape, dtype=bool)  # now equal rows stand side by side, list after list
+    first = np.ones(found.shape, dtype=bool)  # equal rows are adjacent, in order of their lists
     first[:, 1:] = found[:, 1:] != found[:, :-1]
     counts = first.copy()
     counts[:, 1:] |= lists[:, 1:] != lists[:, :-1]
     starts = np.flatnonzero(first)
     positions = np.full(found.shape, NOWHERE)
     positions[first] = np.minimum.reduceat((ranks * m + lists).ravel(), starts)
-    sums = np.full(found.shape, -np.inf, dtype=np.float32)  # float32 forgets in what order a sum was taken
+    sums = np.full(found.shape, -np.inf, dtype=np.float32)  # float32 hides differences in summation order
     sums[first] = np.add.reduceat((counts / (RANK_OFFSET + 1 + ranks)).ravel(), starts)
     positions[found < 0], sums[found < 0] = NOWHERE, -np.inf
     return positions, sums
 
 
 def _gather(rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> Fused:
-    """Rows and scores `(q, m, n)` at rank-by-rank positions `(q, k)`."""
+    """Gather rows and scores `(q, m, n)` at the round-robin positions `(q, k)`."""
     nowhere = positions == NOWHERE
     found_at, found_by = np.divmod(np.where(nowhere, 0, positions), rows.shape[1])
     question = np.arange(len(rows))[:, None]

@@ -1,4 +1,4 @@
-"""One ranked list for each query vector that a question has."""
+"""Search one ranked list per query vector of a question."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from amer.search.index import Index
 def search_lists(
     index: Index, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Search with every query vector but those of zeros, which stand for no vector and cost no search.
+    """Search with every query vector except all-zero ones, which mark vectors that the model did not emit.
 
     Args:
-        index: where to search.
-        query_embeddings: `(q, m, dim)`; where the model chose m, the places of vectors it did not emit hold zeros.
-        k: length of a list.
-        filter: only documents whose metadata fulfil it.
+        index: The index to search.
+        query_embeddings: `(q, m, dim)`.
+        k: Length of a list.
+        filter: Condition on the metadata.
 
     Returns:
-        rows and scores `(q, m, n)`; -1 and -inf in the lists of zeros.
+        Rows and scores, each `(q, m, n)`. The lists of zero vectors hold -1 and -inf.
 
     Raises:
-        ValueError: what the index refuses.
+        ValueError: The index rejects the arguments.
     """
     given = torch.as_tensor(query_embeddings)
     active = (given != 0).any(dim=-1)

@@ -1,4 +1,4 @@
-"""Vectors on a plane, for a map."""
+"""Project vectors on a plane, for a map."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def plane(vectors: np.ndarray) -> np.ndarray:
         vectors: `(n, dim)`.
 
     Returns:
-        `(n, 2)` from -1 to 1, both axes in one scale. The same vectors give the same plane: of each axis the value
-        farthest from the middle is positive.
+        `(n, 2)` from -1 to 1, both axes in the same scale. The signs are fixed, so equal vectors give equal maps: on
+        each axis the value farthest from 0 is positive.
     """
     centred = np.asarray(vectors, dtype=np.float64)
     centred = centred - centred.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Encode many questions into a directory of query embeddings, shard by shard; an interrupted run resumes."""
+"""Encode many questions into a directory of query embeddings, shard by shard. An interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMBEDDINGS_FILE = "query_embeddings.json"
 
 
 class EmbeddingsInfo(TypedDict):
-    """What `query_embeddings.json` says that is read again."""
+    """Fields of `query_embeddings.json` that are read back."""
 
     count: Count
     num_query_vectors: Count
@@ -48,35 +48,35 @@ def encode_queries(
     show_progress_bar: bool = True,
     encoder: DocumentEncoder | None = None,
 ) -> bool:
-    """Write the query embeddings of many questions; done work is kept when the same call is made again.
+    """Write the query embeddings of many questions to a directory. The same call again resumes an interrupted run.
 
-    Every shard is written whole or not at all, and by itself, so a run killed at any moment and called again gives the
-    same bytes as an unbroken one. `load_query_embeddings` reads the finished directory.
+    Each shard is written atomically and independently, so a resumed run gives the same bytes as an uninterrupted one.
+    `load_query_embeddings` reads the finished directory.
 
-    Several processes that see the same directory share the work: each makes this call with a number of its own. Who
-    finds every shard there finishes the directory. What some began, any other number of workers can bring to the end.
+    Several processes can share the work on one directory: each makes this call with its own `worker`. A process that
+    finds all shards present finishes the directory. A resumed run may use another number of workers.
 
     Args:
-        model: the retriever, on the device where it shall run.
-        path: a directory: new, empty, or left by an earlier call with the same arguments.
-        questions: the questions as text; all of them, whatever the worker.
-        input_vectors: `(n, dim)` the same questions as vectors, for an anchored or a vector-only model.
-        num_query_vectors: m; the model's own by default.
-        batch_size: questions decoded at a time.
-        shard_size: questions per file, and the most work an interruption can lose.
-        worker: encodes every `num_workers`-th shard, from the one of this number on.
-        num_workers: how many processes share the work.
-        show_progress_bar: show how many questions are done.
-        encoder: the document encoder, in place of `input_vectors`: it embeds the questions of an anchored model, shard
-            by shard.
+        model: The retriever, already on its device.
+        path: A directory: new, empty, or left by an earlier call with the same arguments.
+        questions: All questions as text, also if several workers share them.
+        input_vectors: `(n, dim)` vectors of the same questions, for an anchored or a vector-only model.
+        num_query_vectors: Number of query vectors m. Default: the model's own number.
+        batch_size: Number of questions to encode at a time.
+        shard_size: Questions per file, and the most work that an interruption can lose.
+        worker: Number of this process, from 0. It encodes every `num_workers`-th shard, starting with this one.
+        num_workers: Number of processes that share the work.
+        show_progress_bar: Show how many questions are done.
+        encoder: The document encoder, instead of `input_vectors`: embeds the questions of an anchored model shard by
+            shard.
 
     Returns:
-        whether the directory is finished: False while shards are missing, which are other workers' or in another
-            process's hands.
+        Whether the directory is finished: False while other workers or processes have shards left to write.
 
     Raises:
-        ValueError: `path` is of other questions, another model, m or shard size; an empty question, none at all, not
-            what this model reads, vectors that are not finite, or another document encoder than the model's.
+        ValueError: `path` belongs to other questions or to another model, m or shard size. Or the questions are
+            missing, empty or of a kind the model does not read, a vector is not finite, or the document encoder is
+            not the model's.
         FileExistsError: `path` holds other files.
     """
     path = Path(path)
@@ -84,7 +84,7 @@ def encode_queries(
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     if encoder is not None:
         if input_vectors is not None:
-            raise ValueError("both input_vectors and an encoder to make them were given: pass one of them")
+            raise ValueError("got both input_vectors and an encoder: pass one of them")
         check_encoder(model, encoder)
     questions, input_vectors, count = _checked(questions, input_vectors)
 
@@ -95,7 +95,7 @@ def encode_queries(
             vectors = encoder.encode_queries(texts, batch_size)
         return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
 
-    _, m, dim = encode(slice(0, 1)).shape  # refuses what the model does not read before anything is written
+    _, m, dim = encode(slice(0, 1)).shape  # fails before anything is written if the model cannot read these inputs
     info = {
         "count": count,
         "num_query_vectors": m,
@@ -116,21 +116,21 @@ def encode_queries(
 
 
 def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read what `encode_queries` wrote, after checking every byte of it.
+    """Read query embeddings that `encode_queries` wrote, and verify their checksums.
 
     Returns:
         `(n, m, dim)` unit vectors, float32, in the order of the questions.
 
     Raises:
-        FileNotFoundError: encoding has not finished, or a file is missing.
-        OSError: a file is truncated or damaged; names it.
-        ValueError: a file does not fit `query_embeddings.json`, or that is of something else.
+        FileNotFoundError: Encoding has not finished, or a file is missing.
+        OSError: A file is truncated or damaged. The message names it.
+        ValueError: A file does not fit `query_embeddings.json`, or `query_embeddings.json` is invalid.
     """
     file = Path(path) / EMBEDDINGS_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"{path} has no {EMBEDDINGS_FILE}, so it holds no finished query embeddings: run encode_queries again "
-            "with the same arguments, it resumes where it stopped"
+            f"{path} has no {EMBEDDINGS_FILE}, so its query embeddings are not finished: run encode_queries again "
+            "with the same arguments to resume"
         )
     info = read_manifest(file, EmbeddingsInfo)
     shards = _shards(file.parent, info)
@@ -144,7 +144,7 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def model_identity(model: AMERModel) -> dict[str, Any]:
-    """What decides a model's vectors, but for the machine: prompt, precision, and the value of every weight."""
+    """Return everything that determines a model's vectors except the machine: prompt, precision and all weights."""
     config = model.config
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -166,20 +166,22 @@ def _shards(path: Path, info: Mapping[str, Any]) -> Shards:
 
 
 def check_encoder(model: AMERModel, encoder: DocumentEncoder) -> None:
-    """Refuse a document encoder other than the model's.
+    """Check that a document encoder is the model's.
 
     Raises:
-        ValueError: its name, revision or one of its prompts differs.
+        ValueError: Its name, revision or one of its prompts differs.
     """
     wanted, found = complete_encoder(model.config.document_encoder or {}), complete_encoder(encoder.identity)
     if differing_fields(found, wanted):
-        raise ValueError(f"the model was trained against the document encoder {wanted}, given was {found}")
+        raise ValueError(
+            f"the model was trained with the document encoder {wanted}, got {found}: pass the model's own"
+        )
 
 
 def _checked(
     questions: Sequence[str] | None, input_vectors: np.ndarray | None
 ) -> tuple[list[str] | None, np.ndarray | None, int]:
-    """The questions as a list, the vectors as float32, as many as the questions, and how many these are."""
+    """Return the questions as a list, the vectors as float32, and their common number."""
     if questions is not None:
         from modeling_amer import as_questions
 
@@ -191,7 +193,9 @@ def _checked(
     columns = {"questions": questions, "input_vectors": input_vectors}
     counts = {name: len(column) for name, column in columns.items() if column is not None}
     if len({*counts.values()}) != 1 or 0 in counts.values():
-        raise ValueError(f"got {counts or 'no questions'}: pass at least one, and as many vectors as texts if both")
+        raise ValueError(
+            f"got {counts or 'no questions'}: pass at least one question; with both, as many vectors as questions"
+        )
     return questions, input_vectors, next(iter(counts.values()))
 
 

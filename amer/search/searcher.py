@@ -1,4 +1,4 @@
-"""From questions to documents: query vectors, one result list for each, one fused list."""
+"""Search a document store: encode a question into query vectors, search with each, fuse the result lists."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from amer.search.lists import search_lists
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
-SEARCHED_TOGETHER = 256  # questions: an exact search reads the whole store once for all of them
+SEARCHED_TOGETHER = 256  # questions per search: an exact search reads the whole store once for all of them
 Found = TypeVar("Found")
 
 
 class Hit(NamedTuple):
-    """One document.
+    """A document that a search found.
 
     Attributes:
-        id: of the document.
-        score: what the documents are ranked by.
-        title: of the document.
-        text: of the document.
-        found_by: the query vector that found it first, from 0.
-        found_at: its rank there, from 0.
-        metadata: the document's.
-        part: the words of the question that the query vector stands for, where `search` was asked for them.
+        id: ID of the document.
+        score: Score that ranks the documents.
+        title: Title of the document.
+        text: Text of the document.
+        found_by: Query vector that found the document first, counted from 0.
+        found_at: Rank of the document in that query vector's list, counted from 0.
+        metadata: Metadata of the document.
+        part: Words of the question that the query vector stands for. Empty unless `search` got `attribute=True`.
     """
 
     id: str
@@ -59,16 +59,17 @@ class Hit(NamedTuple):
 
 
 class Searcher:
-    """Answers questions with documents; safe to call from several threads if the model is.
+    """Finds documents for questions. Thread-safe if the model is.
 
         searcher = Searcher.from_pretrained("org/amer-qwen3-4b", store="org/wikipedia-store")
         hits = searcher.search("bank", k=10)[0]
 
     Attributes:
-        model: has `encode_query` and an `AMERConfig`.
-        index: searches the store.
-        store: the index's, where the documents are.
-        encoder: embeds the questions for a model that reads its vectors; a model of token vectors embeds them itself.
+        model: Model with `encode_query` and an `AMERConfig`.
+        index: Index that searches the store.
+        store: Store of the index, which holds the documents.
+        encoder: Document encoder that embeds the questions for an anchored model. None for a model that reads token
+            vectors: it embeds the questions itself.
     """
 
     def __init__(
@@ -77,25 +78,29 @@ class Searcher:
         index: Index,
         encoder: DocumentEncoder | None = None,
     ) -> None:
-        """Check that the model's query vectors and the store's documents lie in one space.
+        """Check that the model and the store use the same embedding space.
 
         Args:
-            model: an `AMERModel`, or anything with its `encode_query` and configuration.
-            index: an `ExactIndex`, `FaissIndex`, `MilvusIndex` or the like.
-            encoder: the document encoder, for an anchored model that does not read token vectors.
+            model: An `AMERModel`, or any object with its `encode_query` and configuration.
+            index: An `ExactIndex`, `FaissIndex`, `MilvusIndex` or another `Index`.
+            encoder: The document encoder. Required for an anchored model that does not read token vectors.
 
         Raises:
-            ValueError: another document encoder or dim than the store's; an anchored model without its encoder.
+            ValueError: The model or the encoder does not match the store's document encoder or dimension, or an
+                anchored model has no encoder.
         """
         self.model = model
         self.index = index
         self.store: DocumentStore = index.store
         self.encoder = encoder
-        self._folder: tempfile.TemporaryDirectory[str] | None = None  # of documents that are nowhere else
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # from_documents: holds the store
         config = model.config
         self.store.check_encoder(config.document_encoder)
         if config.document_dim != self.store.dim:
-            raise ValueError(f"the model's vectors have {config.document_dim} values, the store's {self.store.dim}")
+            raise ValueError(
+                f"the model's vectors have {config.document_dim} values, the store's {self.store.dim}: use the store "
+                "that the model was trained for"
+            )
         if _reads_encoder(config) and encoder is None:
             raise ValueError(f"an anchored model reads the question's embedding: pass encoder ({self.store.encoder})")
         if encoder is not None:
@@ -116,25 +121,26 @@ class Searcher:
         timeout: float = 60.0,
         dtype: str | torch.dtype | None = None,
     ) -> Searcher:
-        """Open a model, the document store it searches, the store's encoder if the model needs it, and the index.
+        """Open a model, its document store and index, and the document encoder if the model needs it.
 
         Args:
-            model: a folder, a name on the Hub, or an opened model.
-            store: a folder, a name on the Hub (`org/name` or `org/name@revision`), or an opened store.
-            index: a FAISS index's folder, the address or file of Milvus, or an opened index of the store; exact search
-                by default. See `open_index`.
-            device: where model, encoder and exact search run; by default a GPU if there is one, else the CPU.
-            trust_remote_code: run the code that the document encoder brings along.
-            revision: commit, tag or branch of the model on the Hub.
-            token: of the Hub; the one logged in with by default.
-            collection: name of the collection in Milvus.
-            timeout: seconds that a call to Milvus may take.
-            dtype: what the model computes in: "float32", "bfloat16", or "auto", bfloat16 where the device computes it
-                natively; by default as it was saved. Not with a model that is open.
+            model: A folder, a name on the Hub, or an open model.
+            store: A folder, a name on the Hub (`org/name` or `org/name@revision`), or an open store.
+            index: The folder of a FAISS index, the address or file of Milvus, or an open index of the store. Default:
+                exact search. See `open_index`.
+            device: Device of the model, the encoder and exact search. Default: a GPU if there is one, else the CPU.
+            trust_remote_code: Run the code in the document encoder's repository.
+            revision: Commit, tag or branch of the model on the Hub.
+            token: Hub token. Default: the token of your login.
+            collection: Name of the Milvus collection.
+            timeout: Seconds that a call to Milvus may take.
+            dtype: Precision of the model: "float32", "bfloat16", or "auto", which is bfloat16 if the device supports
+                it natively, else float32. Default: the precision of the saved weights. Not for an open model.
 
         Raises:
-            OSError: a model, store or index is not there, or is damaged; names it.
-            ValueError: they do not belong together; an unknown precision, or one of a model that is open.
+            OSError: The model, store or index is missing or damaged. The message names it.
+            ValueError: The model, store and index do not belong together, `dtype` is unknown, or `dtype` is given for
+                an open model.
         """
         device = chosen_device(device)
         opened = open_model(model, device, revision, token, dtype)
@@ -159,23 +165,23 @@ class Searcher:
         revision: str | None = None,
         token: str | None = None,
     ) -> Searcher:
-        """Encode a small corpus now and search it: a first try with some lines of text.
+        """Encode a small corpus and search it: a quick start with a few texts.
 
-        The vectors lie in a temporary folder that goes with the searcher. For a corpus to keep, call `encode_corpus`.
+        The vectors are in a temporary folder, deleted together with the searcher. To keep them, use `encode_corpus`.
 
         Args:
-            model: a folder, a name on the Hub, or an opened model.
-            documents: texts, whose ids are then "0", "1", ...; or a table with the columns `id`, `title`, `text`.
-            encoder: the model's document encoder; by default the one that its configuration names is opened.
-            device: where model, encoder and search run; by default a GPU if there is one, else the CPU.
-            trust_remote_code: run the code that the document encoder brings along.
-            revision: commit, tag or branch of the model on the Hub.
-            token: of the Hub; the one logged in with by default.
+            model: A folder, a name on the Hub, or an open model.
+            documents: Strings, which get the IDs "0", "1", ..., or a table with the columns `id`, `title`, `text`.
+            encoder: Document encoder of the model. Default: the one that the model's configuration names.
+            device: Device of the model, the encoder and the search. Default: a GPU if there is one, else the CPU.
+            trust_remote_code: Run the code in the document encoder's repository.
+            revision: Commit, tag or branch of the model on the Hub.
+            token: Hub token. Default: the token of your login.
 
         Raises:
-            OSError: the model or its encoder is not there.
-            TypeError: a document is not a text.
-            ValueError: no document, or a model that does not say which encoder it was trained for.
+            OSError: The model or its encoder cannot be found.
+            TypeError: A document is not a string.
+            ValueError: There are no documents, or the model's configuration names no document encoder.
         """
         device = chosen_device(device)
         opened = open_model(model, device, revision, token)
@@ -200,27 +206,27 @@ class Searcher:
         filter: str | None = None,
         attribute: bool = False,
     ) -> list[list[Hit]]:
-        """The documents of each question, best first.
+        """Find the best documents for each question.
 
         Args:
-            questions: one or several.
-            k: documents a question, and length of the list searched for each query vector.
-            num_query_vectors: m; "auto": as many as the model says, the default where it can choose; else the model's
-                own number.
-            fusion: how m lists become one: "round_robin", "reciprocal_rank", "max_score" or a function such as
-                `functools.partial(mixture, temperature=...)`; by default what belongs to the objective the model was
-                trained for, `round_robin` or `mixture`.
-            batch_size: questions encoded at a time.
-            filter: only documents whose metadata fulfil it, such as `year >= 1990` (see `amer.corpus.filters`).
-            attribute: say in each hit's `part` which words its query vector stands for (see `parts`). It costs another
-                pass of the model over each question.
+            questions: One question or several.
+            k: Number of documents per question, and length of each query vector's list.
+            num_query_vectors: Number of query vectors m, or "auto" to let the model choose. Default: "auto" if the
+                model can choose, else the model's own number.
+            fusion: How to combine the m lists: "round_robin", "reciprocal_rank", "max_score" or a function such as
+                `functools.partial(mixture, temperature=...)`. Default: the fusion that fits the model's training
+                objective, `round_robin` or `mixture`.
+            batch_size: Number of questions to encode at a time.
+            filter: Condition on the metadata, such as `year >= 1990` (see `amer.corpus.filters`).
+            attribute: Fill in `part` of each hit: the words that its query vector stands for (see `parts`). This runs
+                the model once more on each question.
 
         Returns:
-            one list a question, of k hits (fewer only where fewer documents may be found).
+            One list per question with k hits, best first. A list is shorter only if fewer documents match.
 
         Raises:
-            ValueError: no question, k < 1, an unknown fusion, a filter that does not fit the store, or query vectors
-                that do not fit the index.
+            ValueError: There is no question, k < 1, the fusion is unknown, the filter does not fit the store, or the
+                query vectors do not fit the index.
         """
         questions = _at_least_one(questions)
         answers = list(self.stream(questions, k, num_query_vectors, fusion, batch_size, filter))
@@ -233,18 +239,17 @@ class Searcher:
         return named
 
     def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[VectorWords]:
-        """Which words of a question each of its query vectors stands for.
+        """Find the words of a question that each query vector stands for.
 
         Args:
-            question: one question.
-            num_query_vectors: as in `search`.
+            question: One question.
+            num_query_vectors: As in `search`.
 
         Returns:
-            one part for each query vector; none where the model neither splits questions nor has token anchors, and so
-            cannot say.
+            One part per query vector. An empty list if the model neither splits questions nor has token anchors.
 
         Raises:
-            ValueError: an empty question.
+            ValueError: The question is empty.
         """
         m = None if num_query_vectors == "auto" else num_query_vectors
         if getattr(self.model.config, "splits_questions", False):
@@ -263,7 +268,7 @@ class Searcher:
         batch_size: int = 64,
         filter: str | None = None,
     ) -> Iterator[list[Hit]]:
-        """As `search`, for questions without end: some hundred are held at a time, and answers come in their order."""
+        """Search as in `search`, for any number of questions: yields answers in order and holds a few hundred."""
         if isinstance(questions, str):
             raise TypeError("stream takes many questions: pass a list, a file or a generator, or call search")
         groups = self._fused(questions, k, num_query_vectors, fusion, batch_size, filter, self._hits)
@@ -278,10 +283,10 @@ class Searcher:
         batch_size: int = 64,
         filter: str | None = None,
     ) -> Fused:
-        """The store rows of each question, without their texts; arguments as in `search`.
+        """Find the store rows of each question, without reading texts. Arguments as in `search`.
 
         Returns:
-            `(q, k)` rows, scores and where each was found.
+            Rows, scores, query vectors and ranks, each `(q, k)`.
         """
         questions = _at_least_one(questions)
         groups = self._fused(questions, k, num_query_vectors, fusion, batch_size, filter, lambda fused: fused)
@@ -297,7 +302,7 @@ class Searcher:
         filter: str | None,
         finish: Callable[[Fused], Found],
     ) -> Iterator[Found]:
-        """Check the arguments, then search group after group, and `finish` what was found."""
+        """Check the arguments, then search the questions in groups and call `finish` on each result."""
         fuse = self.fusion(fusion)
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -311,10 +316,10 @@ class Searcher:
         return _overlapped(_groups(questions), lambda group: self.encode(group, num_query_vectors, batch_size), found)
 
     def fusion(self, fusion: str | Fusion | None = None) -> Fusion:
-        """How m lists become one, as `search` takes it: by its name, or what belongs to the model's objective.
+        """Return the fusion function for a name or a function. Default: the one that fits the model's objective.
 
         Raises:
-            ValueError: an unknown name.
+            ValueError: The name is unknown.
         """
         if fusion is None:
             return trained_fusion(self.model.config.objective, self.model.config.loss_temperature)
@@ -330,15 +335,15 @@ class Searcher:
         num_query_vectors: int | Literal["auto"] | None = None,
         batch_size: int = 64,
     ) -> np.ndarray:
-        """The query vectors that `search` searches with.
+        """Encode questions into the query vectors that `search` uses.
 
         Args:
-            questions: at least one.
-            num_query_vectors: as in `search`.
-            batch_size: questions encoded at a time.
+            questions: At least one question.
+            num_query_vectors: As in `search`.
+            batch_size: Number of questions to encode at a time.
 
         Returns:
-            `(q, m, dim)` unit vectors, float32; zeros in the place of vectors that the model did not emit.
+            `(q, m, dim)` unit vectors, float32. A vector that the model did not emit is all zeros.
         """
         config, anchors = self.model.config, None
         if self.encoder is not None and _reads_encoder(config):
@@ -357,11 +362,11 @@ class Searcher:
 
 
 def hits_of(fused: Fused, documents: Mapping[int, dict[str, Any]]) -> list[list[Hit]]:
-    """The hits of each question, best first; places that no document fills are left out.
+    """Return the hits of each question, best first, without the padding.
 
     Args:
-        fused: of some questions.
-        documents: by their row, as `DocumentStore.documents` gives them; all rows of `fused` at least.
+        fused: Fused lists of some questions.
+        documents: Maps every row in `fused` to its document, as `DocumentStore.documents` returns it.
     """
     hits = []
     for fields in zip(*(field.tolist() for field in fused), strict=True):
@@ -377,10 +382,10 @@ def open_model(
     token: str | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> AMERModel:
-    """A model that finds its document encoder: loaded from a folder or the Hub on the device, or as it is given."""
+    """Load a model from a folder or the Hub, or take an open one, and tell it where its document encoder is."""
     if not isinstance(model, str | os.PathLike):
         if dtype is not None:
-            raise ValueError("dtype is of models that are loaded: pass the model's folder or name")
+            raise ValueError("dtype applies only when the model is loaded here: pass the model's folder or name")
         locate_encoder(model)
         return model
     from modeling_amer import AMERModel
@@ -392,7 +397,7 @@ def open_model(
 
 
 def locate_encoder(model: AMERModel) -> None:
-    """Tell a model that embeds its questions itself where the document encoder lies on this machine."""
+    """Tell a model that reads token vectors where the document encoder is on this machine."""
     encoder = model.config.document_encoder
     if getattr(model.config, "token_vectors", False) and encoder and model.document_encoder_path is None:
         where = resolve_model(encoder["name"])
@@ -400,16 +405,18 @@ def locate_encoder(model: AMERModel) -> None:
 
 
 def _reads_encoder(config: Any) -> bool:
-    """Whether the model wants one vector of each question, from outside."""
+    """Return whether the model needs the document encoder's embedding of each question as input."""
     return config.anchored and not getattr(config, "token_vectors", False)
 
 
 def _table_of_texts(texts: Sequence[str]) -> pa.Table:
     if isinstance(texts, str):
-        raise TypeError("documents is one text: pass a list of texts, or a table with the columns id, title, text")
+        raise TypeError(
+            "documents is a single string: pass a list of strings, or a table with the columns id, title, text"
+        )
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"document {position} is {type(text).__name__}, not a text")
+            raise TypeError(f"document {position} is of type {type(text).__name__}: every document must be a string")
     return pa.table(
         {
             "id": pa.array([str(position) for position in range(len(texts))], pa.string()),
@@ -439,7 +446,7 @@ def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
 def _overlapped(
     groups: Iterator[list[str]], encode: Callable[[list[str]], np.ndarray], search: Callable[[np.ndarray], Found]
 ) -> Iterator[Found]:
-    """Encode each group here while another thread searches the one before."""
+    """Encode each group in this thread while another thread searches the previous group."""
     with ThreadPoolExecutor(1, "amer-search") as background:
         searching: Future[Found] | None = None
         for group in groups:
@@ -447,7 +454,7 @@ def _overlapped(
                 encoded = encode(group)
             except Exception:
                 if searching is not None:
-                    yield searching.result()  # found before the error, and still wanted
+                    yield searching.result()  # found before the error, so the caller still gets it
                 raise
             before, searching = searching, background.submit(search, encoded)
             if before is not None:

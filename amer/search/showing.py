@@ -1,4 +1,4 @@
-"""A question and its documents on a terminal: words and hits of one query vector in one colour."""
+"""Show a question and its documents on a terminal. Each query vector has a colour for its words and hits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.text import Text
 from amer.search.attribution import VectorWords
 from amer.search.searcher import Hit
 
-MOST_CHARACTERS = 240  # of a document's text
+MOST_CHARACTERS = 240  # of a document's text that a table shows
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 
 
 def coloured_question(question: str, parts: Sequence[VectorWords]) -> Text:
-    """The question, the words of each part in the colour of its query vector."""
+    """Colour the words of each part of a question in the colour of its query vector."""
     text = Text(question)
     for vector, part in enumerate(parts):
         for start, end in part.spans:
@@ -25,12 +25,12 @@ def coloured_question(question: str, parts: Sequence[VectorWords]) -> Text:
 
 
 def hits_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords] = ()) -> Table:
-    """One question's documents, best first.
+    """Make a table of a question's documents, best first.
 
     Args:
-        question: the title of the table.
-        hits: as `Searcher.search` gives them.
-        parts: as `Searcher.parts` gives them; the table then says which words of the question found a document.
+        question: The question, used as the title of the table.
+        hits: Hits from `Searcher.search`.
+        parts: Parts from `Searcher.parts`. With them, the table shows the words of the question that found a document.
     """
     table = Table(title=coloured_question(question, parts), title_justify="left", title_style="bold")
     table.add_column("rank", justify="right")
@@ -49,11 +49,11 @@ def hits_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords] 
 
 
 def excerpt(text: str, most: int = MOST_CHARACTERS) -> str:
-    """The beginning of a text, in one line."""
+    """Return the beginning of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 
 def vector_colour(vector: int) -> str:
-    """The colour of a query vector, counted from 0."""
+    """Return the colour of a query vector, counted from 0."""
     return COLOURS[vector % len(COLOURS)]

@@ -14,7 +14,7 @@ __all__ = ["Settings", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    """`create_app` and `serve`, imported when they are used: the settings alone need neither torch nor FastAPI."""
+    """Import `create_app` and `serve` on first use, so that `Settings` needs neither torch nor FastAPI."""
     if name not in ("create_app", "serve"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -37,20 +37,20 @@ def create_app(
     api_key: str | None = None,
     examples: Sequence[str] = (),
 ) -> FastAPI:
-    """An ASGI application that searches for its clients; run it in one process (`serve` does).
+    """Make the ASGI application of a search service. Run it in one process, as `serve` does.
 
     Args:
-        searcher: what is served; only one thread ever uses it.
-        settings: limits.
-        api_key: what clients must send as `X-API-Key`, or as `Authorization: Bearer`; nothing by default. `/health`,
-            `/metrics` and the page need none; the page asks for it before it asks for anything else.
-        examples: questions that the page offers.
+        searcher: The searcher to serve. Only one thread uses it.
+        settings: Limits of the service.
+        api_key: Key that clients must send as `X-API-Key` or as `Authorization: Bearer`. Default: no key. `/health`,
+            `/metrics` and the files of the page never need it; the page asks its user for the key.
+        examples: Example questions on the page.
 
     Returns:
-        the application; `app.state.batcher` says whether it is at work.
+        The application. `app.state.batcher.searching` says whether a search is running.
 
     Raises:
-        ValueError: an empty API key.
+        ValueError: The API key is empty.
     """
     settings = _within_model(settings or Settings(), searcher)
 
@@ -70,10 +70,10 @@ def create_app(
 
     app = FastAPI(
         title="AMER",
-        description="Retrieval with several query vectors a question.",
+        description="Retrieval with several query vectors per question.",
         version=__version__,
         lifespan=lifespan,
-        openapi_url=None,  # these three are behind the key, as `_documentation_router` has them
+        openapi_url=None,  # these three need the key, see `_documentation_router`
         docs_url=None,
         redoc_url=None,
     )
@@ -100,13 +100,13 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
         dependencies=key_needed(api_key),
     )
     async def search(request: Request) -> Response:
-        """The documents of each question, best first."""
+        """Find the documents of each question, best first."""
         asked = await read_request(request, request_model, settings)
         documents = len(asked.questions) * asked.k
         if documents > settings.max_documents:
             raise HTTPException(
                 422,
-                f"questions x k is {documents}, at most {settings.max_documents}: ask fewer questions at a time or "
+                f"questions x k is {documents}, at most {settings.max_documents}: send fewer questions per request or "
                 "lower k",
             )
         check_filter(asked.filter, searcher)
@@ -119,7 +119,7 @@ def _search_router(searcher: Searcher, batcher: Batcher, settings: Settings, api
 
 
 def _within_model(settings: Settings, searcher: Searcher) -> Settings:
-    """The settings with no more query vectors than the model has learned query tokens for."""
+    """Limit the number of query vectors to the number of learned query tokens, if the model has them."""
     config = searcher.model.config
     if getattr(config, "emission", None) != "one_pass":
         return settings
@@ -143,20 +143,20 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
 
     @router.get("/health", responses=documented(500, 503))
     async def health() -> Health:
-        """Whether the service is alive, and what it serves; needs no key."""
+        """Say that the service is alive, and which model and documents it serves. Needs no key."""
         batcher.check()
         return served
 
     @router.get("/metrics", response_class=Response, responses={**text, **documented(500)})
     async def figures() -> Response:
-        """Requests, latencies, batches and queue, for Prometheus; needs no key."""
+        """Return requests, latencies, batches and queue for Prometheus. Needs no key."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
 def _documentation_router(app: FastAPI, api_key: str | None) -> APIRouter:
-    """What FastAPI shows of the application, for those with the key where there is one."""
+    """Make the routes of the API documentation. They require the API key if there is one."""
     router = APIRouter(dependencies=key_needed(api_key), include_in_schema=False)
     title = app.title
 

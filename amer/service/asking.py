@@ -1,4 +1,4 @@
-"""Requests read and checked before anything is searched."""
+"""Read and check requests before the search."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from amer.service.problems import unfit
 from amer.service.settings import Settings
 
 JSON = "application/json"
-STATUSES = (408, 413, 415, 422, 500, 503, 504)  # what a question may be answered with that is no answer
+STATUSES = (408, 413, 415, 422, 500, 503, 504)  # error statuses of routes that answer questions
 Asked = TypeVar("Asked", bound=BaseModel)
 
 
 async def read_request(request: Request, model: type[Asked], settings: Settings) -> Asked:
-    """The body of a request, as a model has it; read after the check of the key, and never beyond its limit.
+    """Read the body of a request, within its limits, and parse it by a schema. Call it after the check of the key.
 
     Raises:
-        HTTPException: the body is too large or too slow, no JSON, or does not fit.
-        ClientDisconnect: the client has gone.
+        HTTPException: The body is too large or too slow, is not JSON, or does not fit the schema.
+        ClientDisconnect: The client has disconnected.
     """
     raw = await read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
@@ -36,10 +36,10 @@ async def read_request(request: Request, model: type[Asked], settings: Settings)
 
 
 def check_filter(filter: str | None, searcher: Searcher) -> None:
-    """Refuse a filter before the queue, so that every ValueError from there is the service's own.
+    """Check a filter before the request enters the queue. So a later ValueError is never the client's fault.
 
     Raises:
-        HTTPException: it does not fit the documents.
+        HTTPException: The filter does not fit the documents.
     """
     if filter is None:
         return
@@ -50,15 +50,15 @@ def check_filter(filter: str | None, searcher: Searcher) -> None:
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI says of a body that FastAPI does not read itself."""
+    """Return the OpenAPI description of a body that FastAPI does not read itself."""
     return {"requestBody": {"required": True, "content": {JSON: {"schema": model.model_json_schema()}}}}
 
 
 def key_needed(api_key: str | None) -> list[Any]:
-    """The dependencies of routes that need the key, where there is one."""
+    """Return the dependencies of routes that require the API key, if there is one."""
     return [] if api_key is None else [Depends(key_check(api_key))]
 
 
 def statuses(api_key: str | None) -> tuple[int, ...]:
-    """The errors of routes that answer questions."""
+    """Return the error statuses of routes that answer questions."""
     return STATUSES if api_key is None else (401, *STATUSES)

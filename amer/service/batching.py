@@ -1,4 +1,4 @@
-"""Searches concurrent requests together: what waits while one batch is searched becomes the next batch."""
+"""Batch concurrent requests: the requests that wait while one batch is searched form the next batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from amer.service.cache import AnswerCache
 
-Found = list[Any]  # one answer a question
-STOPPED = "nothing is searched any more"
+Found = list[Any]  # one answer per question
+STOPPED = "the search has stopped"
 logger = logging.getLogger(__name__)
 
 
 class Unavailable(Exception):
-    """More questions wait than may, or nothing is searched any more."""
+    """The queue is full, or the batcher has stopped."""
 
 
 @dataclass(eq=False)
@@ -30,9 +30,9 @@ class _Request:
 
 
 class Batcher:
-    """Answers requests in one thread, which owns the model, a batch at a time; nobody waits for a batch to fill.
+    """Answers requests batch by batch in one thread, which owns the model. Never waits for a batch to fill up.
 
-    The oldest request is always in the next batch, with those of equal options that fit behind it.
+    The next batch holds the oldest request and the requests with the same options that fit.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Batcher:
         observe: Callable[[int], object],
         cache: AnswerCache,
     ) -> None:
-        """Search with `async with batcher.running():` around it.
+        """Create a batcher. Use it inside `async with batcher.running():`.
 
         Args:
-            search: finds the answers of some questions of equal options, in the thread.
-            max_batch: questions of a batch.
-            max_waiting: questions that may wait.
-            observe: called with the number of questions of every batch.
-            cache: answers what was asked before, without a search.
+            search: Answers questions that have the same options. Called in the thread.
+            max_batch: Most questions per batch.
+            max_waiting: Most questions in the queue.
+            observe: Called with the number of questions of every batch.
+            cache: Answers repeated questions without a search.
         """
         self._search = search
         self._max_batch = max_batch
@@ -63,27 +63,27 @@ class Batcher:
         self._working: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raise Unavailable where no request would be answered: outside of `running`, or after an error of its own."""
+        """Raise Unavailable if no request can be answered: outside `running`, or after an internal error."""
         if self._working is None or self._working.done():
             raise Unavailable(STOPPED)
 
     @property
     def waiting(self) -> int:
-        """Questions in the queue, without those being searched."""
+        """Number of questions in the queue, without those being searched."""
         return sum(len(request.questions) for request in self._queue)
 
     @property
     def searching(self) -> bool:
-        """Whether the thread is at work; it may still be when nobody wants the answer any more."""
+        """Whether the thread is searching. It may search even after all clients have disconnected."""
         return self._searching is not None and not self._searching.done()
 
     async def find(self, questions: Sequence[str], options: Hashable) -> Found:
-        """The answer of each question; cancelled, the request leaves the queue.
+        """Answer each question. If the call is cancelled, its request leaves the queue.
 
         Raises:
-            Unavailable: as it says.
-            OSError: what the search of these questions raises.
-            RuntimeError: the search raises anything else, which is its cause.
+            Unavailable: The queue is full, or the batcher has stopped.
+            OSError: The search raised it.
+            RuntimeError: The search raised another error, which is the cause.
         """
         self.check()
         answers = [self._cache.get(question, options) for question in questions]
@@ -110,7 +110,7 @@ class Batcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Search what arrives; at the end, a search that has begun is left to itself."""
+        """Answer requests inside the context. On exit, a running search is not awaited."""
         thread = ThreadPoolExecutor(1, "amer-service")
         self._working = asyncio.create_task(self._work(thread))
         try:
@@ -134,7 +134,7 @@ class Batcher:
             _fail([*batch, *self._queue], Unavailable(STOPPED))
 
     def _next_batch(self) -> list[_Request]:
-        """Take the oldest request out of the queue, and all that can be searched with it."""
+        """Take the oldest request and all requests that can be searched with it out of the queue."""
         oldest, *others = self._queue
         batch, size = [oldest], len(oldest.questions)
         for request in others:
@@ -145,7 +145,7 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[_Request], thread: ThreadPoolExecutor) -> None:
-        """Search a batch; where that fails each request is searched alone, so that only the bad one sees the error."""
+        """Search a batch. If it fails, search each request alone, so that only the bad request gets the error."""
         batch = [request for request in batch if not request.found.done()]
         if not batch:
             return
@@ -155,7 +155,7 @@ class Batcher:
         try:
             answers = await asyncio.wrap_future(self._searching)
         except Exception as error:
-            if len(batch) == 1 or isinstance(error, OSError):  # an index that is away is so for all
+            if len(batch) == 1 or isinstance(error, OSError):  # an unreachable index affects all requests
                 _fail(batch, error)
             else:
                 for request in batch:
@@ -172,7 +172,7 @@ class Batcher:
             return self._search(questions, options)
         except OSError:
             raise
-        except BaseException as error:  # StopIteration and CancelledError, say, mean something else to a future
+        except BaseException as error:  # a future treats StopIteration and CancelledError specially
             raise RuntimeError("the search failed") from error
 
 

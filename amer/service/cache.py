@@ -1,4 +1,4 @@
-"""Answers to questions that were asked before, in the same way."""
+"""A cache of answers to repeated questions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-LARGEST = 2**17  # bytes of an answer that is kept: 1,024 of them take 128 MiB at most
+LARGEST = 2**17  # bytes of the largest answer to keep: 1,024 answers take at most 128 MiB
 
 
 class AnswerCache:
-    """The answers that were asked for last, of one model and one store, which do not change while they are served."""
+    """The most recently used answers. They stay valid because a service never changes its model or store."""
 
     def __init__(self, size: int, observe: Callable[[], object]) -> None:
-        """Keep `size` answers, none with 0; `observe` is called for each question that is answered from here."""
+        """Create a cache for `size` answers; 0 keeps none. `observe` is called for each answer from the cache."""
         self._size = size
         self._observe = observe
         self._answers: OrderedDict[tuple[str, Hashable], bytes] = OrderedDict()
 
     def get(self, question: str, options: Hashable) -> bytes | None:
-        """The answer, if it is here."""
+        """Return the cached answer, or None."""
         answer = self._answers.get((question, options))
         if answer is not None:
             self._answers.move_to_end((question, options))
@@ -27,7 +27,7 @@ class AnswerCache:
         return answer
 
     def keep(self, question: str, options: Hashable, answer: Any) -> None:
-        """Keep an answer, if it is JSON and not large, in the place of the one asked for least recently."""
+        """Keep an answer if it is JSON and not too large. Drops the least recently used answers if full."""
         if not isinstance(answer, bytes) or len(answer) > LARGEST:
             return
         self._answers[question, options] = answer

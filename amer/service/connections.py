@@ -1,6 +1,6 @@
-"""Connections of clients that say nothing, say it slowly, or never read: each has its time, and there is a cap.
+"""Limit connections: time limits for clients that are idle, send slowly or do not read, and a maximum number.
 
-uvicorn has none of it: a connection that has sent no request is kept for ever, and so is an answer nobody reads.
+uvicorn has no such limits: it keeps a connection without a request, or with an unread answer, forever.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SLOWEST = 2**16  # bytes a second that a client must read of an answer
-ACCEPTED_AT_ONCE = 128  # connections that asyncio accepts before it looks at the first of them
-FILES_KEPT = 64  # descriptors for what a search opens, such as shards that are mapped
-QUIET = 60.0  # seconds in which a message of the server is logged once
-# What clients can make the server log as often as they like.
+SLOWEST = 2**16  # least speed in bytes per second at which a client must read an answer
+ACCEPTED_AT_ONCE = 128  # connections that asyncio accepts before it handles the first
+FILES_KEPT = 64  # file descriptors reserved for searches, such as for mapped shards
+QUIET = 60.0  # seconds in which the same message is logged only once
+# Messages that clients can trigger without limit.
 REPEATED = (
     "socket.accept() out of system resource",
     "Invalid HTTP request received",
@@ -30,13 +30,14 @@ REFUSAL += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
 
 
 class Limits(NamedTuple):
-    """What a connection may take.
+    """Limits of connections.
 
     Attributes:
-        connections: open at a time; one more is answered with 503.
-        idle_seconds: from its beginning, or from the last answer, to the end of a request's headers.
-        answer_seconds: to read an answer, and one more for every 64 KiB of it.
-        backlog: connections accepted at once.
+        connections: Most open connections. Another one is answered with 503.
+        idle_seconds: Seconds from the start of a connection, or from its last answer, to the end of a request's
+            headers.
+        answer_seconds: Seconds to read an answer, plus one second per 64 KiB.
+        backlog: Connections to accept at once.
     """
 
     connections: int
@@ -46,12 +47,12 @@ class Limits(NamedTuple):
 
 
 def guarded(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's protocol with limits, for `uvicorn.Config(http=...)`."""
+    """Return uvicorn's protocol with limits, for `uvicorn.Config(http=...)`."""
     return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
 
 
 class GuardedProtocol(H11Protocol):
-    """A connection that ends when its client is too slow; made by `guarded`."""
+    """A connection that closes if its client is too slow. Made by `guarded`."""
 
     limits: Limits
     _idle: asyncio.TimerHandle | None = None
@@ -59,7 +60,7 @@ class GuardedProtocol(H11Protocol):
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse one too many."""
+        """Accept a connection, or refuse it if too many are open."""
         if len(self.connections) >= self.limits.connections:
             self._refused = True
             transport.write(REFUSAL)
@@ -67,17 +68,17 @@ class GuardedProtocol(H11Protocol):
             self._unread = self.loop.call_later(self.limits.idle_seconds, transport.abort)
             return
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # told of every answer that the client has not read at once
+        transport.set_write_buffer_limits(high=0)  # call pause_writing for every answer that is not read at once
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Clean up after the connection."""
         _cancel(self._idle, self._unread)
         if not self._refused:
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the body has a time of its own (`clients.read_body`)."""
+        """Read data. The body has its own time limit (`clients.read_body`)."""
         if self._refused:
             return
         super().data_received(data)
@@ -91,7 +92,7 @@ class GuardedProtocol(H11Protocol):
             self._wait_for_request()
 
     def pause_writing(self) -> None:
-        """The client has not read everything: from now on it has so many seconds."""
+        """Start the time limit for a client that has not read its whole answer."""
         if self._refused:
             return
         super().pause_writing()
@@ -100,7 +101,7 @@ class GuardedProtocol(H11Protocol):
             self._unread = self.loop.call_later(seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read everything."""
+        """Stop the time limit: the client has read everything."""
         _cancel(self._unread)
         self._unread = None
         if not self._refused:
@@ -126,10 +127,10 @@ def _cancel(*timers: asyncio.TimerHandle | None) -> None:
 
 
 def limits_of(connections: int, idle_seconds: float, answer_seconds: float) -> Limits:
-    """The limits, with no more connections than this process may open files.
+    """Return the limits, with fewer connections if this process may not open so many files.
 
     Raises:
-        OSError: it may open too few for any; says how many it may.
+        OSError: The process may open too few files for any connection. The message says how many.
     """
     allowed = _files_allowed()
     if allowed is None:
@@ -137,10 +138,12 @@ def limits_of(connections: int, idle_seconds: float, answer_seconds: float) -> L
     free = allowed - _files_open() - FILES_KEPT
     backlog = max(1, min(ACCEPTED_AT_ONCE, free // 2))
     if free - backlog < 1:
-        raise OSError(f"this process may open {allowed} files, which is too few to serve: raise it with `ulimit -n`")
+        raise OSError(
+            f"this process may open {allowed} files, which is too few to serve: raise the limit with `ulimit -n`"
+        )
     if free - backlog < connections:
         logging.getLogger(__name__).warning(
-            "this process may open %s files: %s connections are served at a time, not %s (see `ulimit -n`)",
+            "this process may open %s files: it serves %s connections at a time, not %s (raise `ulimit -n` for more)",
             allowed,
             free - backlog,
             connections,
@@ -160,14 +163,14 @@ def _files_open() -> int:
 
 
 class OnceAWhile(logging.Filter):
-    """Lets the messages that clients can provoke pass once a minute: they must not be able to fill a disk."""
+    """Logs messages that clients can trigger only once a minute, so that they cannot fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()
         self._passed: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is another message, or was not logged for a minute."""
+        """Return whether to log the message: it is not one of these, or was not logged within a minute."""
         message = next((start for start in REPEATED if str(record.msg).startswith(start)), None)
         if message is None:
             return True
@@ -179,10 +182,10 @@ class OnceAWhile(logging.Filter):
 
 
 class ClosesWhenStopping:
-    """ASGI middleware that tells clients to close while the service stops, so that they do not ask again here."""
+    """ASGI middleware that tells clients to close their connections while the service stops."""
 
     def __init__(self, app: Any, stopping: Any) -> None:
-        """`stopping` says whether it does."""
+        """Wrap an application. `stopping` returns whether the service is stopping."""
         self._app = app
         self._stopping = stopping
 

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`: the query vectors of texts, as clients of OpenAI's embeddings ask for them."""
+"""`/v1/embeddings`: query vectors of texts, compatible with clients of OpenAI's embeddings API."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from amer.service.work import Embed, Embedded
 
 
 class EmbeddingsRequest(BaseModel):
-    """Texts and how many query vectors of each; `embeddings_request` adds the limits of a service."""
+    """Texts and the number of query vectors per text; `embeddings_request` adds the limits of a service."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     input: str | list[str]
     model: str
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: of little-endian float32 values, as OpenAI's clients read them"
+        "float", description="base64: little-endian float32 values, as OpenAI's clients read them"
     )
-    dimensions: int | None = Field(None, description="values of a vector; there is one size")
+    dimensions: int | None = Field(None, description="dimension of a vector; only the store's dimension is allowed")
     user: str | None = Field(None, description="not used")
     n_vectors: int | Literal["auto"] = Field(1)
 
@@ -37,20 +37,20 @@ class Embedding(BaseModel):
     """One query vector."""
 
     object: Literal["embedding"]
-    index: int = Field(ge=0, description="of the text in the request, from 0")
-    vector: int = Field(ge=0, description="which query vector of the text it is, from 0")
-    embedding: list[float] | str = Field(description="unit vector: numbers, or base64")
+    index: int = Field(ge=0, description="position of the text in the request, from 0")
+    vector: int = Field(ge=0, description="number of the query vector of this text, from 0")
+    embedding: list[float] | str = Field(description="unit vector, as numbers or base64")
 
 
 class Usage(BaseModel):
-    """Tokens of the texts, without the model's own prompt."""
+    """Number of tokens in the texts, without the model's prompt."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingsAnswer(BaseModel):
-    """The query vectors of all texts, in their order."""
+    """The query vectors of all texts, in the order of the texts."""
 
     object: Literal["list"]
     data: list[Embedding]
@@ -59,7 +59,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 def embeddings_router(searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None) -> APIRouter:
-    """The route, which needs the key where there is one."""
+    """Make the route. It requires the API key if there is one."""
     router = APIRouter()
     request_model = embeddings_request(settings, searcher)
 
@@ -71,14 +71,14 @@ def embeddings_router(searcher: Searcher, batcher: Batcher, settings: Settings, 
         dependencies=key_needed(api_key),
     )
     async def embeddings(request: Request) -> Response:
-        """Query vectors of questions, to search documents that the model's document encoder has embedded."""
+        """Return query vectors of questions, to search documents embedded by the model's document encoder."""
         asked = await read_request(request, request_model, settings)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         most = searcher.model.config.max_query_vectors if asked.n_vectors == "auto" else asked.n_vectors
         vectors = len(texts) * most
         if vectors > settings.max_vectors:
             raise HTTPException(
-                422, f"inputs x n_vectors is {vectors}, at most {settings.max_vectors}: embed fewer texts at a time"
+                422, f"inputs x n_vectors is {vectors}, at most {settings.max_vectors}: embed fewer texts per request"
             )
         work = batcher.find(texts, Embed(asked.n_vectors, asked.encoding_format))
         found = await awaited_by_client(request, work, settings.timeout_seconds)
@@ -88,29 +88,32 @@ def embeddings_router(searcher: Searcher, batcher: Batcher, settings: Settings, 
 
 
 def embeddings_request(limits: Settings, searcher: Searcher) -> type[EmbeddingsRequest]:
-    """The request's model, with the limits of a service and what its model can do."""
+    """Make the schema of the request, with the limits of a service and the abilities of its model."""
     question, name, dim = question_type(limits), served_name(searcher), searcher.store.dim
     number = Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)]
     chooses = getattr(searcher.model.config, "chooses_number", False)
-    auto = '; "auto": as many as the model finds' if chooses else ""
-    of_type: Any = list  # types that are made at run time
+    auto = '; "auto": the model chooses the number' if chooses else ""
+    of_type: Any = list  # types made at run time
     literal: Any = Literal
     several: Any = Annotated[of_type[question], Field(min_length=1, max_length=limits.max_questions)]
     fields: dict[str, Any] = {
         "input": (question | several, ...),
         "model": (literal[name], ...),
-        "dimensions": (literal[dim] | None, Field(None, description="values of a vector; there is one size")),
+        "dimensions": (
+            literal[dim] | None,
+            Field(None, description="dimension of a vector; only the store's dimension is allowed"),
+        ),
         "n_vectors": (
             number | Literal["auto"] if chooses else number,
-            Field(1, description=f"query vectors of a text, of all texts at most {limits.max_vectors}{auto}"),
+            Field(1, description=f"query vectors per text; at most {limits.max_vectors} for all texts{auto}"),
         ),
     }
-    doc = "Texts, and how many query vectors of each."
+    doc = "Texts, and the number of query vectors per text."
     return create_model("EmbeddingsRequest", __base__=EmbeddingsRequest, __doc__=doc, **fields)
 
 
 def embeddings_answer(found: list[Embedded], model: str) -> bytes:
-    """The JSON of an `EmbeddingsAnswer`."""
+    """Return the JSON of an `EmbeddingsAnswer`."""
     data = [
         b'{"object":"embedding","index":%d,"vector":%d,"embedding":%b}' % (index, number, vector)
         for index, text in enumerate(found)

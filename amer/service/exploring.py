@@ -1,4 +1,4 @@
-"""`/explore`: one question with all that its search passes, for the page and for whoever draws their own."""
+"""`/explore`: one question with the steps of its search, for the page and for other user interfaces."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from amer.service.schemas import Explorable, ExploreAnswer, explore_request, mos
 from amer.service.settings import Settings
 from amer.service.work import Explore
 
-MOST_QUERY_VECTORS = 8  # that the page offers: more lists are not read
+MOST_QUERY_VECTORS = 8  # that the page offers; nobody reads more lists
 
 
 def exploring_router(
     searcher: Searcher, batcher: Batcher, settings: Settings, api_key: str | None, examples: Sequence[str]
 ) -> APIRouter:
-    """The routes, which need the key where there is one."""
+    """Make the routes. They require the API key if there is one."""
     router, request_model = APIRouter(dependencies=key_needed(api_key)), explore_request(settings)
     described = _explorable(searcher, settings, examples)
     refused = documented(*([] if api_key is None else [401]), 500)
 
     @router.get("/explore/options", responses=refused)
     async def explorable() -> Explorable:
-        """What may be asked of `/explore`, with examples."""
+        """Return the options of `/explore`, with example questions."""
         return described
 
     @router.post(
@@ -39,7 +39,7 @@ def exploring_router(
         openapi_extra=body_of(request_model),
     )
     async def explore(request: Request) -> Response:
-        """One question: its query vectors, what each found, what the encoder alone finds, and a map."""
+        """Search one question: its query vectors, the documents of each and of the encoder alone, and a map."""
         asked = await read_request(request, request_model, settings)
         check_filter(asked.filter, searcher)
         options = Explore(asked.k, asked.num_query_vectors, asked.fusion, asked.filter)

@@ -13,15 +13,15 @@ HEADER = "X-API-Key"
 
 
 def key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A FastAPI dependency that lets only requests with the key pass; it takes equally long for every wrong key.
+    """Make a FastAPI dependency that requires the API key. It compares keys in constant time.
 
-    Clients of OpenAI's API send it as `Authorization: Bearer`.
+    Clients of OpenAI's API send the key as `Authorization: Bearer`.
 
     Raises:
-        ValueError: the key is empty.
+        ValueError: The key is empty.
     """
     if not api_key:
-        raise ValueError("the API key is empty: give one, or none at all to serve without")
+        raise ValueError("the API key is empty: give a key, or None to serve without one")
     header = Security(APIKeyHeader(name=HEADER, auto_error=False))
     bearer = Security(HTTPBearer(auto_error=False))
 

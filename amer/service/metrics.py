@@ -1,4 +1,4 @@
-"""What Prometheus reads of the service."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ QUESTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The figures of one application, in a registry of their own.
+    """The metrics of one application, in their own registry.
 
     Attributes:
-        registry: what `/metrics` shows.
-        batches: the questions of each batch.
-        repeated: questions that were answered from the cache.
+        registry: Registry that `/metrics` shows.
+        batches: Number of questions per batch.
+        repeated: Number of questions answered from the cache.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
-        """`waiting` says how many questions are in the queue."""
+        """Create the metrics. `waiting` returns the number of questions in the queue."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "amer_requests",
@@ -44,7 +44,7 @@ class Metrics:
 
 
 class MeasuredRequests:
-    """ASGI middleware that counts and times requests; paths that the application does not know are one, "other"."""
+    """ASGI middleware that counts and times requests. All unknown paths count as "other"."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The page: a few static files, read once. What it shows it asks of `/explore`."""
+"""The web page: static files, read once. The page gets its data from `/explore`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-# Scripts, styles and answers from this service alone, none of them in the HTML. Spaces show their page in a frame.
+# Allow scripts, styles and requests of this service only, nothing inline. Hub Spaces show the page in a frame.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self' https://huggingface.co"
@@ -18,12 +18,12 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # another version of the service has another page
+    "Cache-Control": "no-cache",  # a new version of the service may have a new page
 }
 
 
 def page_router() -> APIRouter:
-    """`/` and the files it needs; none of them needs a key, for they hold nothing of model or documents."""
+    """Make the routes of `/` and its files. They need no key, since they hold no data of model or documents."""
     router = APIRouter(include_in_schema=False)
     for file in files(__package__).joinpath("page").iterdir():
         path = "/" if file.name == "index.html" else f"/page/{file.name}"

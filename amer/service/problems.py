@@ -1,4 +1,4 @@
-"""Errors as answers: one schema for all, and words for the client that betray nothing of the inside."""
+"""Errors as HTTP responses with one schema. Their messages reveal no internals of the service."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from amer.service.batching import Unavailable
 from amer.service.schemas import OpenAIError, OpenAIProblem, Problem
 
-OPENAI = "/v1/"  # paths whose clients look for the message where OpenAI puts it
-CLIENT_GONE = 499  # as nginx says; nobody reads it but the metrics
+OPENAI = "/v1/"  # paths whose clients expect the error format of OpenAI
+CLIENT_GONE = 499  # nginx's code for a closed connection; only the metrics use it
 RETRY_AFTER = {"Retry-After": "1"}
 MEANINGS = {
     401: "the header X-API-Key is missing or wrong",
@@ -23,14 +23,14 @@ MEANINGS = {
     415: "the body is not declared as application/json",
     422: "the request does not fit this schema, or its filter does not fit the documents",
     500: "the service failed; its log says why",
-    503: "too many questions are waiting, the index cannot be reached, or nothing is searched any more: try again",
+    503: "too many questions are waiting, the index cannot be reached, or the search has stopped: try again later",
     504: "the answer took too long",
 }
 logger = logging.getLogger(__name__)
 
 
 def documented(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of errors."""
+    """Return the OpenAPI description of errors."""
     answers: dict[int | str, dict[str, Any]] = {
         status: {"model": model, "description": MEANINGS[status]} for status in statuses
     }
@@ -60,14 +60,14 @@ def handle_problems(app: FastAPI) -> None:
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    @app.exception_handler(Exception)  # what serves the application logs it
+    @app.exception_handler(Exception)  # the server logs it
     async def failed(request: Request, error: Exception) -> Response:
-        # It then also closes the connection, which clients must know or their next request on it is lost.
+        # The server also closes the connection. Clients must know this, or their next request on it is lost.
         return _answer(request, 500, "the service failed; its log says why", {"Connection": "close"})
 
 
 def unfit(error: ValidationError) -> HTTPException:
-    """Where a request does not fit the schema."""
+    """Return a 422 error that says where a request does not fit the schema."""
     first = error.errors(include_url=False, include_input=False, include_context=False)
     where = [".".join(map(str, problem["loc"])) or "the body" for problem in first]
     words = [f"{place}: {problem['msg']}" for place, problem in zip(where, first, strict=True)]

@@ -1,4 +1,4 @@
-"""What goes in and out as JSON."""
+"""JSON schemas of requests and answers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from amer.search.fusion import FusionName
 from amer.search.showing import excerpt
 from amer.service.settings import Settings
 
-MOST_EXPLORED = 50  # documents of each list of an exploration: it is for people to read
+MOST_EXPLORED = 50  # documents per list of an exploration, which is for people to read
 LONGEST_TEXT = 1_000  # characters of a document's text in an exploration
-LONGEST_LABEL = 160  # of one on its map
+LONGEST_LABEL = 160  # characters of a document's text on the map
 
 
 class SearchRequest(BaseModel):
@@ -34,7 +34,7 @@ class FoundDocument(BaseModel):
     """A document that was found."""
 
     id: str
-    score: float = Field(allow_inf_nan=False, description="what the documents are ranked by, see fusion")
+    score: float = Field(allow_inf_nan=False, description="score that ranks the documents, see fusion")
     title: str
     text: str
     metadata: dict[str, str | int | float | bool]
@@ -49,7 +49,7 @@ class QuestionAnswer(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """One answer a question, in their order."""
+    """One answer per question, in the order of the questions."""
 
     answers: list[QuestionAnswer]
 
@@ -67,26 +67,30 @@ class ExploreRequest(BaseModel):
 
 
 class QueryVector(BaseModel):
-    """What one query vector stands for, and what it found."""
+    """The words that one query vector stands for, and the documents that it found."""
 
-    part: str = Field(description="words of the question that it stands for; empty where the model cannot say")
+    part: str = Field(description="words of the question that it stands for; empty if the model cannot tell")
     spans: list[tuple[int, int]] = Field(description="these words, as [start, end) in characters of the question")
     hits: list[FoundDocument]
 
 
 class EncoderAlone(BaseModel):
-    """What the document encoder finds with the whole question as one vector."""
+    """The documents that the document encoder finds with the whole question as one vector."""
 
     hits: list[FoundDocument]
-    ranks: list[int | None] = Field(description="of each document of the fused list; null where it is beyond `depth`")
-    depth: int = Field(ge=0, description="how many documents of its list are known")
+    ranks: list[int | None] = Field(
+        description="rank in this list of each document of the fused list; null if beyond `depth`"
+    )
+    depth: int = Field(ge=0, description="length of this list as searched; `hits` holds its beginning")
 
 
 class Place(BaseModel):
     """A vector on a plane, from -1 to 1."""
 
     kind: Literal["query", "encoder", "hit", "neighbour"]
-    vector: int | None = Field(description="a query vector, or the one nearest to the document; null: the encoder's")
+    vector: int | None = Field(
+        description="number of the query vector, or of the one that ranks the document highest; null: the encoder"
+    )
     x: float
     y: float
     id: str
@@ -95,26 +99,26 @@ class Place(BaseModel):
 
 
 class ExploreAnswer(BaseModel):
-    """What became of a question; long texts are cut."""
+    """The steps of a question's search. Long texts are cut."""
 
     hits: list[FoundDocument] = Field(description="the fused list, best first")
     vectors: list[QueryVector]
-    encoder: EncoderAlone | None = Field(description="null where the service has not opened the encoder")
+    encoder: EncoderAlone | None = Field(description="null if the service has not opened the encoder")
     map: list[Place] = Field(description="the vectors of the question, then documents around them")
 
 
 class Explorable(BaseModel):
-    """What may be asked of `/explore`: the answer of `/explore/options`."""
+    """The options of `/explore`: the answer of `/explore/options`."""
 
     model: str
     documents: int
     encoder: str
-    num_query_vectors: int | None = Field(description="m where a request names none; null where the model chooses it")
+    num_query_vectors: int | None = Field(description="default m of a request; null if the model chooses it")
     most_query_vectors: int
     most_k: int
     most_question_characters: int
-    fields: dict[str, str] = Field(description="the documents' metadata and their types, which filters may compare")
-    examples: list[str] = Field(description="questions to begin with")
+    fields: dict[str, str] = Field(description="metadata fields that filters can compare, with their types")
+    examples: list[str] = Field(description="example questions")
 
 
 class Encoder(BaseModel):
@@ -125,24 +129,24 @@ class Encoder(BaseModel):
 
 
 class Health(BaseModel):
-    """The service is alive, and this is what it serves."""
+    """The service is alive, with this model and these documents."""
 
     status: Literal["ok"]
-    version: str = Field(description="of AMER")
+    version: str = Field(description="version of AMER")
     model: str
-    num_query_vectors: int | None = Field(description="m where a request names none; null where the model chooses it")
+    num_query_vectors: int | None = Field(description="default m of a request; null if the model chooses it")
     documents: int
     encoder: Encoder
 
 
 class Problem(BaseModel):
-    """Every answer that is an error."""
+    """The body of every error response."""
 
-    detail: str = Field(description="what is wrong and what to do, in words")
+    detail: str = Field(description="what is wrong and what to do")
 
 
 class OpenAIError(BaseModel):
-    """The same words where OpenAI's clients look for them."""
+    """The same message in the place where OpenAI's clients read it."""
 
     message: str
     code: int
@@ -155,7 +159,7 @@ class OpenAIProblem(Problem):
 
 
 def question_type(limits: Settings) -> Any:
-    """A question that is not blank, within the limits of a service."""
+    """Return the type of a question: not blank, and within the limits of a service."""
     return Annotated[
         str,
         Field(min_length=1, max_length=limits.max_question_characters, json_schema_extra={"pattern": r"\S"}),
@@ -164,28 +168,28 @@ def question_type(limits: Settings) -> Any:
 
 
 def search_options(limits: Settings, most_k: int, about_k: str) -> dict[str, Any]:
-    """The fields that say how to search, for `create_model`."""
+    """Return the fields with the search options, for `create_model`."""
     return {
         "k": (int, Field(10, ge=1, le=most_k, description=about_k)),
         "num_query_vectors": (
             Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)] | None,
-            Field(None, description="m, query vectors a question; the model's own when null"),
+            Field(None, description="m, query vectors per question; null: the model's own number"),
         ),
         "fusion": (
             FusionName | None,
-            Field(None, description="how m lists become one; the one the model was trained for when null"),
+            Field(None, description="how to combine the m lists; null: the fusion that the model was trained for"),
         ),
         "filter": (
             Annotated[str, Field(min_length=1, max_length=limits.max_filter_characters)] | None,
-            Field(None, description='only documents whose metadata fulfil it, such as year >= 1990 and lang == "en"'),
+            Field(None, description='condition on the metadata, such as year >= 1990 and lang == "en"'),
         ),
     }
 
 
 def search_request(limits: Settings) -> type[SearchRequest]:
-    """The request's model with the limits of a service, which OpenAPI then shows."""
-    about_k = f"documents a question; of all questions at most {limits.max_documents}"
-    of_type: Any = list  # a type that is made at run time
+    """Make the schema of a search request with the limits of a service, which OpenAPI then shows."""
+    about_k = f"documents per question; at most {limits.max_documents} for all questions"
+    of_type: Any = list  # a type made at run time
     return create_model(
         "SearchRequest",
         __base__=SearchRequest,
@@ -196,38 +200,38 @@ def search_request(limits: Settings) -> type[SearchRequest]:
 
 
 def explore_request(limits: Settings) -> type[ExploreRequest]:
-    """The request's model with the limits of a service."""
+    """Make the schema of an explore request with the limits of a service."""
     return create_model(
         "ExploreRequest",
         __base__=ExploreRequest,
         __doc__="One question and how to search it.",
         question=(question_type(limits), ...),
-        **search_options(limits, most_explored(limits), "documents of each list"),
+        **search_options(limits, most_explored(limits), "documents per list"),
     )
 
 
 def most_explored(limits: Settings) -> int:
-    """Documents of each list of an exploration, at most."""
+    """Return the limit of documents per list of an exploration."""
     return min(limits.max_k, MOST_EXPLORED)
 
 
 def served_name(searcher: Searcher) -> str:
-    """What the model is called in public."""
+    """Return the public name of the model."""
     return public_name(searcher.model.config.name_or_path) or "amer"
 
 
 def question_answer(hits: list[Hit]) -> bytes:
-    """What the searcher found for a question: the JSON of a `QuestionAnswer`."""
+    """Return the hits of a question as the JSON of a `QuestionAnswer`."""
     return QuestionAnswer(hits=[_found(hit) for hit in hits]).model_dump_json().encode()
 
 
 def search_answer(answers: list[bytes]) -> bytes:
-    """The JSON of a `SearchAnswer` of several `question_answer`."""
+    """Return the JSON of a `SearchAnswer`, from the results of `question_answer`."""
     return b'{"answers":[' + b",".join(answers) + b"]}"
 
 
 def exploration_answer(found: Exploration) -> bytes:
-    """What was found for a question on the way: the JSON of an `ExploreAnswer`."""
+    """Return an exploration as the JSON of an `ExploreAnswer`."""
     vectors = []
     for number, hits in enumerate(found.lists):
         part = found.parts[number] if number < len(found.parts) else VectorWords("", [])
@@ -251,5 +255,5 @@ def _shortened(hits: list[Hit]) -> list[FoundDocument]:
 
 def _not_blank(question: str) -> str:
     if not question.strip():
-        raise ValueError("a question needs more than white space")
+        raise ValueError("a question must not be blank")
     return question

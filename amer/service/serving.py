@@ -1,4 +1,4 @@
-"""Runs the application until it is told to stop."""
+"""Run the application until a signal stops it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def serve(
     examples: Sequence[str] = (),
     ready: Callable[[str], object] = lambda address: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT: then nothing new is taken, what is in flight is answered, and this returns.
+    """Serve until SIGTERM or SIGINT. Then refuse new requests, answer the running ones, and return.
 
-    Call it in the main thread, as signals can only be handled there. Where a search goes on beyond
-    `settings.stop_seconds`, the process ends here, with exit code 0.
+    Call it in the main thread, because only that thread can handle signals. If a search takes longer than
+    `settings.stop_seconds` after the signal, the process exits here with code 0.
 
     Args:
-        searcher: what is served.
-        settings: limits.
-        host: address to listen on; 127.0.0.1 is reached from this machine only.
-        port: 0 takes a free one.
-        api_key: see `create_app`.
-        examples: see `create_app`.
-        ready: called with the address, such as http://127.0.0.1:8000, when clients may connect to it.
+        searcher: The searcher to serve.
+        settings: Limits of the service.
+        host: Address to listen on. 127.0.0.1 is reachable from this machine only.
+        port: Port to listen on. 0 chooses a free port.
+        api_key: See `create_app`.
+        examples: See `create_app`.
+        ready: Called with the address, such as http://127.0.0.1:8000, when clients can connect.
 
     Raises:
-        OSError: the address cannot be listened on, or this process may open too few files.
-        ValueError: an empty API key or host.
+        OSError: The address is not available, or this process may open too few files.
+        ValueError: The API key or the host is empty.
     """
     settings = settings or Settings()
     if not host.strip():
@@ -76,8 +76,8 @@ def serve(
     quiet = OnceAWhile()
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(quiet)
-    # When it has stopped, uvicorn raises the signal again for whoever handled it before: the default handler would end
-    # the process with another exit code than 0. And a signal that arrives before uvicorn listens for it is not lost.
+    # After it has stopped, uvicorn raises the signal again for the previous handler. The default handler would end the
+    # process with a nonzero exit code. These handlers also catch a signal that arrives before uvicorn has its own.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         name, number = listening.getsockname()[:2]

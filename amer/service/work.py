@@ -1,4 +1,4 @@
-"""What a service does for its clients, for several questions at a time; each runs in the batcher's thread."""
+"""The kinds of work of a service. Each answers several questions at a time, in the batcher's thread."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from amer.service.schemas import exploration_answer, question_answer
 
 
 class Work(Protocol):
-    """Some work with its options; questions that wait for equal work are answered together."""
+    """A kind of work with its options. Waiting questions with equal work are answered together."""
 
     def answers(self, searcher: Searcher, questions: list[str]) -> list[Any]:
-        """One answer a question. Its JSON is made here: it may have megabytes, and the event loop must go on."""
+        """Return one answer per question as JSON. Made here, since megabytes of JSON would block the event loop."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """The documents of each question, as `Searcher.search` takes its options."""
+    """Find the documents of each question. Options as in `Searcher.search`."""
 
     k: int
     num_query_vectors: int | None
@@ -31,16 +31,16 @@ class Search:
     filter: str | None
 
     def answers(self, searcher: Searcher, questions: list[str]) -> list[bytes]:
-        """The JSON of a `QuestionAnswer` each."""
+        """Return the JSON of a `QuestionAnswer` per question."""
         return [question_answer(hits) for hits in searcher.search(questions, **asdict(self))]
 
 
 @dataclass(frozen=True)
 class Explore(Search):
-    """The same with all that the search passes."""
+    """Find the documents of each question and the steps of the search."""
 
     def answers(self, searcher: Searcher, questions: list[str]) -> list[bytes]:
-        """The JSON of an `ExploreAnswer` each."""
+        """Return the JSON of an `ExploreAnswer` per question."""
         return [exploration_answer(found) for found in explore(searcher, questions, **asdict(self))]
 
 
@@ -48,8 +48,8 @@ class Embedded(NamedTuple):
     """The query vectors of one text.
 
     Attributes:
-        tokens: of the text.
-        vectors: the JSON of each vector.
+        tokens: Number of tokens in the text.
+        vectors: The JSON of each vector.
     """
 
     tokens: int
@@ -58,13 +58,13 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True)
 class Embed:
-    """The query vectors of each question."""
+    """Encode each question into query vectors."""
 
     num_query_vectors: int | Literal["auto"]
     encoding_format: Literal["float", "base64"]
 
     def answers(self, searcher: Searcher, questions: list[str]) -> list[Embedded]:
-        """The vectors that the model emitted."""
+        """Return the vectors that the model emitted for each question."""
         query_embeddings = searcher.encode(questions, self.num_query_vectors)
         model = searcher.model
         tokenizer = model.document_encoder.tokenizer if model.config.token_vectors else model.tokenizer
@@ -77,7 +77,7 @@ class Embed:
 
 
 def _floats(vector: np.ndarray) -> bytes:
-    """Nine digits tell every float32 from its neighbours."""
+    """Return the JSON of a vector. Nine digits represent every float32 exactly."""
     return f"[{','.join(f'{value:.9g}' for value in vector.tolist())}]".encode()
 
 

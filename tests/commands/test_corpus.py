@@ -63,7 +63,7 @@ def test_a_split_of_a_saved_dataset_is_imported(tmp_path):
 
 
 def test_a_dataset_that_cannot_be_reached_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"nosuch/name is neither a data set saved in a folder here nor one on the Hub"):
+    with pytest.raises(OSError, match=r"nosuch/name is neither a data set saved in a local folder nor one on the Hub"):
         run("import", *NAMED, "--table", "nosuch/name", "--output", tmp_path / "store")
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="empty is neither a data set"):
@@ -72,7 +72,7 @@ def test_a_dataset_that_cannot_be_reached_is_named(tmp_path):
 
 def test_an_index_is_not_tuned_with_a_file_that_is_none(store, tmp_path):
     pq.write_table(DOCUMENTS, tmp_path / "x.npy")
-    with pytest.raises(OSError, match=r"x\.npy is truncated, damaged or no \.npy file"):
+    with pytest.raises(OSError, match=r"x\.npy is truncated, damaged or not a \.npy file"):
         amer("index", "build", "--store", store.path, "--output", tmp_path / "i", "--queries", tmp_path / "x.npy")
 
 

@@ -231,7 +231,7 @@ def test_a_damaged_store_a_missing_folder_and_a_bad_name_are_refused(hub, datase
     ).splitlines()
     assert "embeddings-00001-of-00002.npy is damaged" in damaged
     assert missing.startswith("FileNotFoundError: ") and "nowhere is not a folder" in missing
-    assert bare.startswith("ValueError: 'senses' does not say whose it is")
+    assert bare.startswith("ValueError: 'senses' has no namespace")
     assert "not a finished document store" in kind
     assert {method for method, _ in hub.requests} <= {"GET"}
 

@@ -74,12 +74,12 @@ def test_lines_of_json_are_a_corpus_too(name, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": "b"}', "line 2: text is None: it must be a text"),
+        ('{"id": "b"}', "line 2: text is None: it must be a string"),
         ('{"id": null, "text": "b"}', "line 2: the id None"),
         ('{"id": "b", "text": "b", "title": 3}', "line 2: title is 3"),
         ('{"id": "b", "text"', "line 2 is not JSON"),
         ('["b"]', "line 2 must hold a JSON object"),
-        ('{"id": "b", "text": "b", "year": "now"}', "the values of 'year' are not of one type"),
+        ('{"id": "b", "text": "b", "year": "now"}', "the values of 'year' have different types"),
     ],
 )
 def test_a_line_that_is_no_document_is_named(line, message, tmp_path):
@@ -129,7 +129,7 @@ def test_parts_hold_no_file_open(parts):
 
 def test_an_unfinished_corpus_is_refused(parts):
     (parts / "documents.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no finished corpus.*resumes"):
+    with pytest.raises(FileNotFoundError, match=r"not a finished corpus.*to resume"):
         open_documents(parts)
 
 
@@ -151,7 +151,7 @@ def test_a_part_outside_the_corpus_is_refused(parts, tmp_path):
 
 def test_a_part_of_another_corpus_is_named(parts):
     write_arrow(parts / "part-00002.arrow", table(range(3)))
-    with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, documents\.json says 6"):
+    with pytest.raises(ValueError, match=r"part-00002\.arrow holds 3 documents, but documents\.json says 6"):
         open_documents(parts)
 
 
@@ -168,7 +168,7 @@ def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_documents(tmp_path / "nothing")
     (tmp_path / "d.tsv").write_text("id\n")
-    with pytest.raises(ValueError, match=r"d\.tsv is no corpus"):
+    with pytest.raises(ValueError, match=r"d\.tsv is not a corpus"):
         open_documents(tmp_path / "d.tsv")
 
 
@@ -262,7 +262,7 @@ def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeyp
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        ([], "all of it: Input should be a valid dict"),
+        ([], "the whole file: Input should be a valid dict"),
         ({}, "parts: Field required"),
         ({"parts": {}}, "parts: Input should be a valid list"),
         ({"parts": []}, "parts: List should have at least 1 item"),
@@ -274,5 +274,5 @@ def test_a_large_corpus_is_checked_once_and_again_when_it_changes(parts, monkeyp
 )
 def test_a_listing_of_wrong_types_is_refused_with_its_field(parts, listing, message):
     (parts / "documents.json").write_text(json.dumps(listing))
-    with pytest.raises(ValueError, match=rf"documents\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"documents\.json has wrong or missing fields: {message}"):
         open_documents(parts)

@@ -225,7 +225,7 @@ def test_what_is_not_one_vector_for_each_document_is_refused(tmp_path):
         import_table(path, {"id": []}, ENCODER)
     lists = make_vectors().tolist()
     ragged = documents.append_column("embedding", [[*lists[:-2], lists[-2][:4], lists[-1] + lists[-2][4:]]])
-    with pytest.raises(ValueError, match="rows 30 to 36 are not all of one size"):
+    with pytest.raises(ValueError, match="rows 30 to 36 differ in size"):
         import_table(path, ragged, ENCODER)
     with pytest.raises(ValueError, match=r"must hold lists"):
         import_table(path, documents, ENCODER, embedding="year")

@@ -335,17 +335,17 @@ def test_further_columns_are_metadata(tmp_path):
     [
         ("tags", [["a"], [], [], []], "'tags' is of type list"),
         ("when", pa.array([0, 1, 2, 3], pa.timestamp("s")), "'when' is of type timestamp"),
-        ("year of birth", [1, 2, 3, 4], "'year of birth' cannot be metadata by that name"),
-        ("vector", [1, 2, 3, 4], "'vector' cannot be metadata by that name"),
-        ("row", [1, 2, 3, 4], "'row' cannot be metadata by that name"),
-        ("class", ["a", "b", "c", "d"], "'class' cannot be metadata by that name"),
-        ("Like", [1, 2, 3, 4], "'Like' cannot be metadata by that name"),
-        ("Timestamp", [1, 2, 3, 4], "'Timestamp' cannot be metadata by that name"),
-        ("größe", [1, 2, 3, 4], "'größe' cannot be metadata by that name"),
+        ("year of birth", [1, 2, 3, 4], "'year of birth' is not allowed as the name of a metadata column"),
+        ("vector", [1, 2, 3, 4], "'vector' is not allowed as the name of a metadata column"),
+        ("row", [1, 2, 3, 4], "'row' is not allowed as the name of a metadata column"),
+        ("class", ["a", "b", "c", "d"], "'class' is not allowed as the name of a metadata column"),
+        ("Like", [1, 2, 3, 4], "'Like' is not allowed as the name of a metadata column"),
+        ("Timestamp", [1, 2, 3, 4], "'Timestamp' is not allowed as the name of a metadata column"),
+        ("größe", [1, 2, 3, 4], "'größe' is not allowed as the name of a metadata column"),
         ("month", [1, None, 3, 4], "null in column.* month"),
         ("share", [1.0, float("nan"), 3, 4], "NaN or infinite in column.* share"),
         ("share", pa.array([1, 2, 3, float("-inf")], pa.float32()), "NaN or infinite in column.* share"),
-        ("embedding", [1, 2, 3, 4], "'embedding' cannot be metadata by that name"),
+        ("embedding", [1, 2, 3, 4], "'embedding' is not allowed as the name of a metadata column"),
     ],
 )
 def test_what_cannot_be_metadata_is_refused(tmp_path, name, column, message):
@@ -433,5 +433,5 @@ def test_a_flipped_bit_in_the_documents_never_gives_another_text(tmp_path):
 )
 def test_a_field_of_another_type_is_named(store, change, message):
     write_json(store.path / "store.json", {**read_json(store.path / "store.json"), **change})
-    with pytest.raises(ValueError, match=rf"store\.json does not describe what it should: {message}"):
+    with pytest.raises(ValueError, match=rf"store\.json has wrong or missing fields: {message}"):
         DocumentStore.open(store.path)

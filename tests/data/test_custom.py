@@ -273,7 +273,7 @@ def test_what_is_no_source_is_refused(build, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file, no folder and no name on the Hub"):
         build(tmp_path / "nothing.jsonl")
     (tmp_path / "q.tsv").write_text("query\n")
-    with pytest.raises(ValueError, match=r"q\.tsv is none of \.jsonl"):
+    with pytest.raises(ValueError, match=r"q\.tsv must end in one of \.jsonl"):
         build(tmp_path / "q.tsv")
     (tmp_path / "data").mkdir()
     with pytest.raises(ValueError, match=r"has the splits \[\]: give files named after train, validation, test"):
@@ -368,7 +368,7 @@ def test_another_delimiter_is_named(tmp_path, character, name):
 
 
 def test_a_source_that_cannot_be_reached_is_named(build):
-    with pytest.raises(OSError, match="nosuch/name is neither a data set saved in a folder here nor one on the Hub"):
+    with pytest.raises(OSError, match="nosuch/name is neither a data set saved in a local folder nor one on the Hub"):
         build("nosuch/name")
 
 

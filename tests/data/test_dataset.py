@@ -177,7 +177,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dataset\.json"):
         load_dataset_dir(tmp_path / "nowhere")
     (tmp_path / "set" / "dataset.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"dataset\.json does not describe"):
+    with pytest.raises(ValueError, match=r"dataset\.json has wrong or missing fields"):
         load_dataset_dir(tmp_path / "set")
 
 

@@ -175,5 +175,5 @@ def test_missing_files_are_refused(tmp_path):
     (source / "dev.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks HotpotQA's dev split.*dev\.json"):
         build_hotpotqa(tmp_path / "out", source)
-    with pytest.raises(FileNotFoundError, match="not a folder here"):
+    with pytest.raises(FileNotFoundError, match="not a local folder"):
         build_musique(tmp_path / "out", tmp_path / "nowhere")

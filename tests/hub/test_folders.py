@@ -159,15 +159,15 @@ def test_names_that_are_neither_a_folder_nor_on_the_hub_say_so(hub, tmp_path):
     assert pull_folder(str(tmp_path)) == tmp_path
     with pytest.raises(ValueError, match="has no revision 'v1'"):
         pull_folder(tmp_path, revision="v1")
-    with pytest.raises(ValueError, match="names a revision already"):
+    with pytest.raises(ValueError, match="already names a revision"):
         pull_folder("org/store@v1", revision="v2")
     for name in ("store", "./store", "/nowhere/store", "~/nowhere", "outputs/quickstart/store", "outputs/"):
-        with pytest.raises(FileNotFoundError, match="not a folder here: give one, or the name of a dataset"):
+        with pytest.raises(FileNotFoundError, match="not a local folder: give a folder, or the name of a dataset"):
             pull_folder(name)
     ask = "from amer.hub import pull_folder; pull_folder('outputs/store')"
     for options in ({}, {"HF_HUB_OFFLINE": 1}):
         error = hub.run(ask, check=False, project=True, **options).stderr
-        assert "FileNotFoundError: outputs/store is neither a folder here nor a dataset on the Hub" in error
+        assert "FileNotFoundError: outputs/store is neither a local folder nor a dataset on the Hub" in error
 
 
 # ----------------------------------------------------------------------------------------------- what is not published
@@ -222,7 +222,7 @@ def test_nobody_logged_in_and_bad_names_are_refused_before_any_request(hub, plai
     bare, deep, revision = push(
         hub, *({"folder": plain, "repo_id": name} for name in ("plain", "org/a/b", "org/a@v1"))
     )
-    assert bare.startswith("ValueError: 'plain' does not say whose it is: give namespace/name")
+    assert bare.startswith("ValueError: 'plain' has no namespace: give namespace/name")
     assert deep.startswith("HFValidationError: ") and revision.startswith("HFValidationError: ")
     assert hub.requests == []
 

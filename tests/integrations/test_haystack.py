@@ -91,12 +91,12 @@ def test_filters_are_written_in_amers_words(searcher, filters, written):
     ("filters", "message"),
     [
         ({"field": "meta.year", "value": 3}, "lacks operator"),
-        ({"operator": "==", "value": 3}, "a filter has field, operator and value"),
+        ({"operator": "==", "value": 3}, "a filter must have field, operator and value"),
         ({"field": "meta.year", "operator": "like", "value": 3}, "got 'like' for the field 'year'"),
         ({"field": "meta.year", "operator": "==", "value": None}, "year is compared with None"),
-        ({"field": "meta.year == 1 or year", "operator": "==", "value": 1}, "names are letters"),
+        ({"field": "meta.year == 1 or year", "operator": "==", "value": 1}, "must consist of letters"),
         ({"operator": "XOR", "conditions": [RECENT]}, "joined by and, or, not, got 'xor'"),
-        ({"operator": "AND", "conditions": []}, "joins no conditions"),
+        ({"operator": "AND", "conditions": []}, "without conditions"),
     ],
 )
 def test_filters_beyond_amers_are_refused(searcher, filters, message):
@@ -106,9 +106,9 @@ def test_filters_beyond_amers_are_refused(searcher, filters, message):
 
 def test_what_it_cannot_be_made_of_is_refused(folders, searcher):
     for given in ({}, {"model": folders.model}, {"model": folders.model, "searcher": searcher}):
-        with pytest.raises(ValueError, match="give a model and a store, or a searcher that is open"):
+        with pytest.raises(ValueError, match="give either a model and a store, or an open searcher"):
             AMERRetriever(**given)
     with pytest.raises(ValueError, match="log in to the Hub"):
         AMERRetriever(*folders, opening={"token": "hf_secret"})
-    with pytest.raises(ValueError, match="cannot be written down"):
+    with pytest.raises(ValueError, match="cannot be saved"):
         AMERRetriever(searcher=searcher).to_dict()

@@ -119,7 +119,7 @@ async def asked(searcher: Any) -> AsyncIterator[Client]:
         ("search", {"query": QUESTION, "k": 101}, "less than or equal to 100"),
         ("search", {"query": ""}, "at least 1 character"),
         ("search", {}, "Field required"),
-        ("fetch", {"id": "nowhere"}, "there is no document with the id 'nowhere': take an id that search gave"),
+        ("fetch", {"id": "nowhere"}, "there is no document with the id 'nowhere': use an id from a search result"),
     ],
 )
 def test_an_agent_is_told_what_was_wrong(searcher, tool, arguments, message):

@@ -162,7 +162,7 @@ def test_a_store_of_another_corpus_is_refused(task, tmp_path):
     search = AMERSearch(PlaneModel(), PlaneEncoder(), tmp_path, "org/plane")
     searched(search, task)
     other = datasets.Dataset.from_dict({**CORPUS, "text": ["1 1"] * 4})
-    with pytest.raises(ValueError, match="of something else"):
+    with pytest.raises(ValueError, match="records other contents"):
         search.index(other, task_metadata=task.metadata, **OPTIONS)
 
 

@@ -90,7 +90,7 @@ def test_no_question_gives_no_list():
         (np.zeros((2, 3), int), np.zeros((2, 3)), 1, r"\(q, m, n\)"),
         (np.zeros((2, 0, 3), int), np.zeros((2, 0, 3)), 1, r"\(q, m, n\)"),
         (np.zeros((2, 1, 3)), np.zeros((2, 1, 3)), 1, "integers"),
-        (np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1, "agree"),
+        (np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1, "must be equal"),
         (np.zeros((2, 1, 3), int), np.zeros((2, 1, 3)), 0, "k must"),
         (np.full((2, 1, 3), -2), np.zeros((2, 1, 3)), 1, "-1"),
         (np.full((2, 1, 3), 2**62), np.zeros((2, 1, 3)), 1, "too large"),
@@ -149,7 +149,7 @@ def test_reciprocal_rank_equals_the_plain_definition(seed):
 
 
 def test_reciprocal_rank_refuses_what_round_robin_refuses():
-    with pytest.raises(ValueError, match="agree"):
+    with pytest.raises(ValueError, match="the shapes must be equal"):
         reciprocal_rank(np.zeros((2, 1, 3), int), np.zeros((2, 1, 2)), 1)
     assert reciprocal_rank(np.zeros((0, 2, 3), int), np.zeros((0, 2, 3)), 4).rows.shape == (0, 4)
 

@@ -118,7 +118,7 @@ def test_the_temporary_folder_goes_with_the_searcher(folders):
     ("documents", "error", "message"),
     [
         ("one text", TypeError, "pass a list"),
-        (["a", None], TypeError, "document 1 is NoneType"),
+        (["a", None], TypeError, "document 1 is of type NoneType"),
         ([], ValueError, "no documents"),
     ],
 )

@@ -100,7 +100,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(model, tmp_path, unbroken,
     interrupted(model, path, calls)
     kept = {file.name: file.stat().st_mtime_ns for file in path.glob("*.npy")}
     assert len(kept) == calls - 1
-    with pytest.raises(FileNotFoundError, match="resumes"):
+    with pytest.raises(FileNotFoundError, match="to resume"):
         load_query_embeddings(path)
     assert encode(model, path)
     assert contents(path) == unbroken
@@ -137,7 +137,7 @@ def test_other_questions_or_sizes_are_refused(model, tmp_path, finished, change,
     path = tmp_path / "queries"
     encode(model, path) if finished else interrupted(model, path, 3)
     before = contents(path)
-    with pytest.raises(ValueError, match=rf"something else \(.*{named}"):
+    with pytest.raises(ValueError, match=rf"other contents \(.*{named}"):
         encode(model, path, **change)
     assert contents(path) == before
 
@@ -155,7 +155,7 @@ def test_another_model_is_refused(model, llama, tmp_path, change, named):
     interrupted(model, tmp_path / "queries", 3)
     other = build(llama, document_encoder=ENCODER)
     change(other)
-    with pytest.raises(ValueError, match=f"something else .*{named}"):
+    with pytest.raises(ValueError, match=f"other contents .*{named}"):
         encode(other, tmp_path / "queries")
 
 
@@ -166,7 +166,7 @@ def test_an_anchored_model_gets_vectors_or_the_encoder_that_makes_them(anchored,
     given, made = (load_query_embeddings(tmp_path / name) for name in ("given", "made"))
     np.testing.assert_array_equal(given, made)
     np.testing.assert_allclose(given, anchored.encode_query(QUESTIONS, input_vectors=vectors), atol=1e-5)
-    with pytest.raises(ValueError, match=r"something else \(query_vectors_sha256"):
+    with pytest.raises(ValueError, match=r"other contents \(query_vectors_sha256"):
         encode(anchored, tmp_path / "given", QUESTIONS, -vectors)
 
 
@@ -190,7 +190,7 @@ def test_a_model_of_vectors_reads_vectors(llama, tmp_path):
         (["bank"], {"num_query_vectors": 0}, "num_query_vectors"),
         (["bank"], {"batch_size": 0}, "batch_size"),
         (["bank"], {"shard_size": 0}, "shard_size"),
-        (["bank"], {"input_vectors": np.eye(1, DIM), "encoder": ToyEncoder()}, "one of them"),
+        (["bank"], {"input_vectors": np.eye(1, DIM), "encoder": ToyEncoder()}, "pass one of them"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused_before_anything_is_written(model, tmp_path, questions, options, message):
@@ -202,7 +202,7 @@ def test_what_cannot_be_encoded_is_refused_before_anything_is_written(model, tmp
 def test_another_document_encoder_than_the_model_s_is_refused(anchored, tmp_path):
     encoder = ToyEncoder()
     encoder.identity = {**ENCODER, "query_prompt": "query: "}
-    with pytest.raises(ValueError, match="trained against"):
+    with pytest.raises(ValueError, match="trained with"):
         encode(anchored, tmp_path / "queries", encoder=encoder)
 
 

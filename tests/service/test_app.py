@@ -306,7 +306,7 @@ def test_a_service_that_can_search_no_more_says_so(fake, monkeypatch, caplog):
         answers = [ask(address, "a"), ask(address, "b"), client.get(f"{address}/health")]
         documented = client.get(f"{address}/openapi.json").json()["paths"]["/health"]["get"]["responses"]
     assert [answer.status_code for answer in answers] == [503] * 3 and "503" in documented
-    assert all("nothing is searched any more" in answer.json()["detail"] for answer in answers)
+    assert all("the search has stopped" in answer.json()["detail"] for answer in answers)
     assert "can't start new thread" in caplog.text
 
 

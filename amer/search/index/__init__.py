@@ -1,4 +1,4 @@
-"""Search a document store by inner product: exactly in torch, with FAISS, or in Milvus, behind one interface."""
+"""Search a document store by inner product: exactly in torch, with FAISS or in Milvus, with one interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact search in torch: on the CPU from memory or the memory-mapped store, on GPUs from their memory."""
+"""Exact search in torch: on the CPU from memory or from the memory-mapped store, on GPUs from GPU memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from amer.corpus.store import DocumentStore
 from amer.search.index.base import flat_queries
 
-READ_ROWS = 65_536  # store rows read at a time, to be held
-HELD_BYTES = 2**28  # of float32 vectors that are held on the CPU: 174,762 of 384 values
+READ_ROWS = 65_536  # store rows read at a time while vectors are loaded
+HELD_BYTES = 2**28  # most float32 bytes that the CPU keeps in memory: 174,762 vectors of 384 values
 
 
 class Pace(NamedTuple):
-    """How much an exact search does at a time: large blocks cost memory, small ones more calls.
+    """Block sizes of an exact search: large blocks cost memory, small blocks cost more calls.
 
     Attributes:
-        rows: documents of a block.
-        scores: inner products of a block with as many query vectors, float32.
+        rows: Documents per block.
+        scores: Inner products computed at a time, float32. This limits the query vectors per step.
     """
 
     rows: int
@@ -34,7 +34,7 @@ GPU_PACE = Pace(rows=2**18, scores=2**30)  # 4 GiB: a block keeps the device bus
 
 
 class Part(NamedTuple):
-    """What one device holds of a store: the vectors `(rows, dim)` from `first_row` on, in the store's precision."""
+    """The part of a store on one device: vectors `(rows, dim)` from `first_row` on, in the store's precision."""
 
     first_row: int
     vectors: torch.Tensor
@@ -43,17 +43,19 @@ class Part(NamedTuple):
 class ExactIndex:
     """Exact search in torch.
 
-    On the CPU the first search of a small store keeps its vectors as float32 (`held_bytes` at most): to make them of
-    float16 takes three times as long as to search them. Of a larger store every search reads the memory-mapped files
-    block by block and keeps nothing. A GPU (or another device) holds all vectors from the beginning, in the store's
-    own precision: `2 * n * dim` bytes of float16; several hold equal parts and search them side by side. Query vectors
-    are then rounded to that precision too, which changes a few in 10,000 of the top 100, all close to the last place,
-    and scores by less than 1e-4; products are exact and summed in float32.
+    On the CPU, the first search of a small store (at most `held_bytes` as float32) keeps its vectors in memory as
+    float32, because the conversion from float16 takes three times as long as the search. A search of a larger store
+    reads the memory-mapped files block by block and keeps nothing.
+
+    A GPU (or another device) holds all vectors from the beginning in the store's precision: `2 * n * dim` bytes for
+    float16. Several GPUs hold equal parts and search in parallel. Query vectors are rounded to the same precision.
+    This changes a few in 10,000 of the top 100, all near the last rank, and scores by less than 1e-4. Products are
+    exact and summed in float32.
 
     Attributes:
-        store: what is searched.
-        devices: where.
-        dtype: what the inner products are of: float32 on the CPU, on other devices the store's.
+        store: The store that the index searches.
+        devices: Devices of the search.
+        dtype: Precision of the vectors in the inner products: float32 on the CPU, the store's on other devices.
     """
 
     def __init__(
@@ -65,20 +67,20 @@ class ExactIndex:
         """Load the vectors, unless the device is the CPU.
 
         Args:
-            store: what to search.
-            device: where, such as "cpu", "cuda" or `["cuda:0", "cuda:1"]`.
-            held_bytes: most that the vectors may take as float32 to be kept on the CPU; 0 keeps none.
+            store: The store to search.
+            device: Device or devices, such as "cpu", "cuda" or `["cuda:0", "cuda:1"]`.
+            held_bytes: Keep the vectors in CPU memory only if they take at most this many bytes as float32. 0: never.
 
         Raises:
-            MemoryError: they do not fit the devices.
-            ValueError: no device, or the CPU beside others.
+            MemoryError: The vectors do not fit the devices.
+            ValueError: There is no device, or the CPU is combined with others.
         """
         self.store = store
         several = [device] if isinstance(device, str | torch.device) else device
         self.devices = tuple(torch.device(one) for one in several)
         kinds = {one.type for one in self.devices}
         if not kinds or ("cpu" in kinds and len(self.devices) > 1):
-            raise ValueError(f"device must be the CPU or one or several others, got {device!r}")
+            raise ValueError(f'device must be "cpu", or one or several other devices such as "cuda", got {device!r}')
         self._parts = None if kinds == {"cpu"} else load_parts(store, self.devices)
         self._holds = 4 * len(store) * store.dim <= held_bytes
         self._held: torch.Tensor | None = None
@@ -87,7 +89,7 @@ class ExactIndex:
     def search(
         self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Index.search`; of equal scores the lower row first, and all vectors share one pass over the store."""
+        """Search as in `Index.search`, in one pass over the store. Equal scores are in ascending order of rows."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k, self.dtype)
         allowed = None if filter is None else np.flatnonzero(self.store.matching(filter))
         if self._parts is None:
@@ -110,7 +112,7 @@ class ExactIndex:
 def nearest_allowed(
     store: DocumentStore, queries: torch.Tensor, k: int, allowed: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `nearest`, over some ascending rows of a store, of which it reads no others."""
+    """Search as `nearest`, but only in the rows `allowed` (ascending). Reads no other rows."""
     cuts = range(0, len(allowed), CPU_PACE.rows)
     blocks = ((start, torch.from_numpy(store.vectors(allowed[start : start + CPU_PACE.rows]))) for start in cuts)
     scores, places = nearest(queries, blocks, k)
@@ -120,15 +122,15 @@ def nearest_allowed(
 def complete_lists(
     store: DocumentStore, queries: torch.Tensor, k: int, filter: str | None, rows: np.ndarray, scores: np.ndarray
 ) -> None:
-    """Search exactly, in place, where an index lists fewer documents than there are, say because of a filter.
+    """Complete short lists in place by exact search. An index may list too few documents, as after a strict filter.
 
     Args:
-        store: what was searched.
+        store: The store that was searched.
         queries: `(n, dim)`.
-        k: length of the lists.
-        filter: what was searched with.
-        rows: `(n, k)` that were found, -1 where there are fewer.
-        scores: of these.
+        k: Length of the lists.
+        filter: Filter of the search.
+        rows: `(n, k)` rows found so far, padded with -1. Modified.
+        scores: `(n, k)` scores of these rows. Modified.
     """
     found = (rows >= 0).sum(axis=1)
     if (found == k).all():
@@ -143,7 +145,7 @@ def complete_lists(
 def _search_parts(
     parts: Sequence[Part], queries: torch.Tensor, k: int, allowed: np.ndarray | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Search every device's part, each by a thread of its own, and merge the lists."""
+    """Search the parts of all devices, each in its own thread, and merge the lists."""
 
     def search(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         scores, rows = _search_part(part, queries, k, allowed)
@@ -152,7 +154,9 @@ def _search_parts(
     with ThreadPoolExecutor(len(parts)) as pool:
         found = list(pool.map(search, parts))
     scores, rows = (torch.cat(column, dim=1) for column in zip(*found, strict=True))
-    scores, order = scores.sort(dim=1, descending=True, stable=True)  # parts ascend, so of ties the lower row first
+    scores, order = scores.sort(
+        dim=1, descending=True, stable=True
+    )  # parts are in row order, so ties keep the lower row first
     return scores[:, :k].contiguous(), rows.gather(1, order[:, :k])
 
 
@@ -173,21 +177,21 @@ def _search_part(
 
 
 def _rows_at(places: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """`rows[places]`, and -1 where a place is -1."""
+    """Return `rows[places]`, with -1 where a place is -1."""
     return rows[places.clamp(min=0)].where(places >= 0, -1) if len(rows) else places
 
 
 def load_parts(store: DocumentStore, devices: Sequence[torch.device]) -> list[Part]:
-    """All vectors of a store, in equal parts on the devices.
+    """Load all vectors of a store in equal parts onto the devices.
 
     Raises:
-        MemoryError: they do not fit.
+        MemoryError: The vectors do not fit.
     """
     size = -(-len(store) // len(devices))
     starts = range(0, len(store), size)
     return [
         Part(start, load_vectors(store, device, start, min(start + size, len(store))))
-        for start, device in zip(starts, devices, strict=False)  # a tiny store may not reach the last of many
+        for start, device in zip(starts, devices, strict=False)  # a tiny store may have no rows for the last devices
     ]
 
 
@@ -198,10 +202,10 @@ def load_vectors(
     stop: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Vectors of a store on a device, `(stop - start, dim)`; all of them, and in its own precision, by default.
+    """Load vectors of a store onto a device: `(stop - start, dim)`. Default: all, in the store's precision.
 
     Raises:
-        MemoryError: they do not fit.
+        MemoryError: The vectors do not fit.
     """
     stop = len(store) if stop is None else stop
     dtype = dtype or getattr(torch, store.dtype)
@@ -211,7 +215,7 @@ def load_vectors(
         size = (stop - start) * store.dim * dtype.itemsize / 2**30
         raise MemoryError(
             f"the {stop - start} vectors of {store.path} take {size:.3g} GiB, more than {device} has free: search on "
-            'several devices, or on the CPU (device="cpu"), which holds none of them'
+            'several devices, or on the CPU (device="cpu"), which reads them from disk'
         ) from error
     for first_row, block in store.blocks(READ_ROWS, start, stop):
         vectors[first_row - start : first_row - start + len(block)] = torch.from_numpy(block)
@@ -219,7 +223,7 @@ def load_vectors(
 
 
 def held_blocks(vectors: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """`(first row, (rows, dim))` over vectors in memory `(n, dim)`, without a copy, of the size their device likes."""
+    """Yield `(first row, (rows, dim))` blocks of vectors `(n, dim)` without a copy, sized for their device."""
     rows = _pace(vectors.device).rows
     return zip(range(0, len(vectors), rows), vectors.split(rows), strict=True)
 
@@ -228,18 +232,18 @@ def held_blocks(vectors: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
 def nearest(
     queries: torch.Tensor, blocks: Iterable[tuple[int, torch.Tensor]], k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k greatest inner products of every query with the rows of all blocks: exact, one pass, nothing sorted twice.
+    """Find the k greatest inner products of every query with the rows of all blocks: exact, in one pass.
 
-    Scores are float32 whatever the precision: products of float16 numbers are exact in float32 and are summed there.
+    Scores are float32: products of float16 numbers are exact in float32 and are summed there.
 
     Args:
         queries: `(n, dim)`, float32 or in the precision of the blocks.
         blocks: `(first row, (rows, dim))`, on the device of the queries.
-        k: length of the lists.
+        k: Length of the lists.
 
     Returns:
-        scores `(n, k)` float32 and rows `(n, k)` int64, best first, of equal scores the lower row first. Of documents
-        that tie for the last place any may be listed. Row -1 and score -inf fill up what the blocks are short of k.
+        Scores `(n, k)` float32 and rows `(n, k)` int64, best first. Equal scores are in ascending order of rows. If
+        documents tie for the last rank, any of them may be listed. Short lists are padded with row -1 and score -inf.
     """
     scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
     rows = torch.full_like(scores, -1, dtype=torch.int64)
@@ -263,24 +267,24 @@ def _inner_products(queries: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
 
 
 def _candidates(scores: torch.Tensor, worst: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some scores of a block, among them the k greatest that could enter the lists, found without sorting the block.
+    """Return scores of a block that include the k greatest ones which can enter the lists, without sorting the block.
 
-    Columns are put into groups and only the groups' maxima, one read of the scores, are compared. The k greatest
-    scores lie in the k groups with the greatest maxima: a group left out has k others whose maxima are no less than
-    anything in it. Nor can a group enter a list whose maximum is not above the list's last score.
+    The columns are split into groups, and only the maxima of the groups are compared, which reads the scores once. The
+    k greatest scores lie in the k groups with the greatest maxima: for any other group, these k maxima are at least as
+    great as all its scores. A group whose maximum does not exceed a list's last score cannot enter that list.
 
     Args:
         scores: `(n, rows)`.
         worst: `(n, 1)`, the last score of each list so far.
-        k: length of the lists.
+        k: Length of the lists.
 
     Returns:
-        scores `(n, c)` and their columns `(n, c)`, each column once.
+        Scores `(n, c)` and their columns `(n, c)`, without repeats.
     """
     n, rows = scores.shape
-    size = 1 << math.isqrt(rows // k).bit_length()  # about as many groups as members of k of them: both are cheap
+    size = 1 << math.isqrt(rows // k).bit_length()  # balances the number of groups and the members of k groups
     groups = rows // size
-    # Members of a group lie `groups` columns apart: the maxima of neighbouring groups are found side by side.
+    # Members of a group are `groups` columns apart, so the maxima of adjacent groups are computed together.
     maxima = scores[:, : size * groups].unflatten(1, (size, groups)).amax(1)
     hopeless = int((maxima <= worst).sum(1).min())
     chosen = maxima.topk(min(k, groups - hopeless), dim=1, sorted=False).indices

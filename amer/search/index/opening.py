@@ -1,4 +1,4 @@
-"""The index that a location names: the same lines of code from a laptop to a cluster."""
+"""Open an index by its location: the same code works on a laptop and on a cluster."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def open_index(
     token: str | None = None,
     timeout: float = 60.0,
 ) -> Index:
-    """Open the index of a store, built before by `FaissIndex.build` or `MilvusIndex.build`.
+    """Open an index of a store. Build FAISS and Milvus indexes first: `FaissIndex.build`, `MilvusIndex.build`.
 
     Args:
-        store: what is searched.
-        location: nothing for exact search, which needs no building; the folder of a FAISS index; or of Milvus a file
-            that ends in `.db`, or the address of a server or cluster, `http://host:19530`.
-        device: where exact search runs, "cpu", "cuda" or several GPUs. FAISS runs on the CPU whatever it is (for a
-            copy on GPUs call `FaissIndex.open`), Milvus where it is.
-        collection: name of the collection in Milvus.
-        token: of a Milvus server that asks for one, "user:password" or an API key; by default what the environment
-            holds as MILVUS_TOKEN.
-        timeout: seconds that a call to Milvus may take, with all its repetitions.
+        store: The store to search.
+        location: None for exact search, which needs no index. Or the folder of a FAISS index. Or, for Milvus, a file
+            that ends in `.db`, or the address of a server or cluster, such as `http://host:19530`.
+        device: Device of exact search: "cpu", "cuda" or several GPUs. FAISS and Milvus ignore it; to search a FAISS
+            index on GPUs, call `FaissIndex.open`.
+        collection: Name of the Milvus collection.
+        token: Token for a Milvus server, "user:password" or an API key. Default: the environment variable
+            MILVUS_TOKEN.
+        timeout: Seconds that a call to Milvus may take, including retries.
 
     Raises:
-        OSError: nothing is there, or what is there is damaged; the server does not answer.
-        ValueError: the index is of another store, or has not been finished.
+        OSError: The index is missing or damaged, or the server does not answer.
+        ValueError: The index belongs to another store, or is not finished.
     """
     if location is None:
         return ExactIndex(store, device)

@@ -114,7 +114,7 @@ def test_finds_what_is_nearest_in_that_order(index, corpus, k):
 def test_finds_what_is_nearest_of_what_a_filter_allows(engine, index, corpus, name):
     filter = FILTERS[name]
     if name in engine.refuses:
-        with pytest.raises(ValueError, match=r"cannot compare .*: leave that out, or search with another index"):
+        with pytest.raises(ValueError, match=r"cannot compare .*: drop this comparison, or search with another index"):
             index.search(questions(), 40, filter)
         return
     # Qdrant in a folder reads every payload in Python for each query vector.
@@ -264,7 +264,7 @@ def test_a_server_is_killed_amid_an_insertion_and_a_search(corpus, milvus_server
             impatient = pool.submit(build, impatience)
             assert writing[impatience].wait(60)
             milvus_server.kill()
-            with pytest.raises(OSError, match="what has been inserted is kept: build again"):
+            with pytest.raises(OSError, match="inserted rows are kept: build again"):
                 impatient.result()
             assert not patient.done()
             milvus_server.start()

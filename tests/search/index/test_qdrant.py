@@ -54,7 +54,7 @@ def test_a_collection_of_another_hand_is_refused(store, client):
     vectors = models.VectorParams(size=4, distance=models.Distance.DOT)
     client.create_collection("theirs", vectors)
     for use in (QdrantIndex.open, QdrantIndex.build):
-        with pytest.raises(ValueError, match=r"'theirs' is not made from the store .* build under another name"):
+        with pytest.raises(ValueError, match=r"'theirs' was not built from the store .* build under another name"):
             use(store, client, "theirs")
     with pytest.raises(ValueError, match=r"no collection 'none': build it with QdrantIndex\.build"):
         QdrantIndex.open(store, client, "none")

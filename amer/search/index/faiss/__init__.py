@@ -1,1 +1,1 @@
-"""A FAISS index in a folder, built for the recall that the user names."""
+"""A FAISS index in a folder, built and tuned for a given recall."""

@@ -1,4 +1,4 @@
-"""Build an index of FAISS in a folder: train, fill, and go on where it broke off."""
+"""Build a FAISS index in a folder: train it, add the documents, and resume interrupted builds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from amer.search.index.exact import READ_ROWS
 from amer.search.index.faiss.library import import_faiss, make_index, read_index, reason_of, write_index
 
 INDEX_FILE, TRAINED_FILE, INFO_FILE = "index.faiss", "trained.faiss", "index.json"
-TRAINED_OF_A_LIST = 40  # documents that FAISS wants at least to find a list's centre
+TRAINED_OF_A_LIST = 40  # least number of documents per list that FAISS wants for training
 LEAST_TRAINED = 65_536
-MOST_TRAINED_BYTES = 2**32  # of the sample, float32
+MOST_TRAINED_BYTES = 2**32  # size of the training sample, float32
 
 
 class Asked(TypedDict):
-    """What an index that is finished or begun says of its kind."""
+    """The kind of a finished or unfinished index, as its folder records it."""
 
     index: NotRequired[str]
     factory: NotRequired[str]
 
 
 class IndexInfo(TypedDict):
-    """What `index.json` says that is read again."""
+    """Fields of `index.json` that are read back."""
 
     store: str
     factory: str
@@ -46,16 +46,16 @@ class IndexInfo(TypedDict):
 def build_file(
     store: DocumentStore, directory: Path, factory: str, train_size: int | None, seed: int, show_progress_bar: bool
 ) -> None:
-    """Write `index.faiss` into a shared folder, unless it is there; a trained index that was not filled is kept.
+    """Write `index.faiss` into a shared folder, unless it exists. A resumed build uses the saved trained index.
 
     Raises:
-        OSError: the disk is full; another process is at it.
+        OSError: The disk is full, or another process is building the index.
         ValueError: FAISS does not know the index or cannot train it.
     """
     file, trained_file = directory / INDEX_FILE, directory / TRAINED_FILE
     with try_lock(file) as free:
         if not free:
-            raise BlockingIOError(f"another process is building {file}: wait for it, and build again")
+            raise BlockingIOError(f"another process is building {file}: wait until it ends, then build again")
         if not file.is_file():
             trained = trained_file.is_file()
             index = read_index(trained_file, mapped=False) if trained else make_index(factory, store.dim)
@@ -68,16 +68,16 @@ def build_file(
 
 
 def train(index: Any, store: DocumentStore, train_size: int | None, seed: int) -> None:
-    """Train on a random sample of the store.
+    """Train an index on a random sample of the store.
 
     Args:
-        index: empty.
-        store: what it will hold.
-        train_size: documents; by default 65,536, or 40 for every list if that is more, but no more than 4 GiB of them.
-        seed: of the sample.
+        index: An empty index.
+        store: The store that the index will hold.
+        train_size: Size of the sample. Default: 65,536, or 40 per list if that is more, but at most 4 GiB of vectors.
+        seed: Seed of the sample.
 
     Raises:
-        ValueError: the sample is too small.
+        ValueError: The sample is too small.
     """
     ivf = import_faiss().try_extract_index_ivf(index)
     wanted = max(LEAST_TRAINED, TRAINED_OF_A_LIST * (0 if ivf is None else ivf.nlist))
@@ -90,7 +90,7 @@ def train(index: Any, store: DocumentStore, train_size: int | None, seed: int) -
 
 
 def add(index: Any, store: DocumentStore, show_progress_bar: bool) -> None:
-    """Add the whole store, block by block; row numbers are the ids."""
+    """Add the whole store, block by block. The IDs are the row numbers."""
     with tqdm(total=len(store), desc="Indexing", unit="document", disable=not show_progress_bar) as progress:
         for _, block in store.blocks(READ_ROWS):
             index.add(block.astype(np.float32, copy=False))
@@ -98,10 +98,10 @@ def add(index: Any, store: DocumentStore, show_progress_bar: bool) -> None:
 
 
 def sample_rows(store: DocumentStore, size: int, seed: int) -> np.ndarray:
-    """Random rows of a store, ascending, each once; all of them if there are no more.
+    """Draw random rows of a store, ascending and without repeats; all rows if the store has no more than `size`.
 
     Raises:
-        ValueError: fewer than one wanted.
+        ValueError: `size` is below 1.
     """
     if size < 1:
         raise ValueError(f"a sample must have at least 1 document, got {size}")
@@ -110,7 +110,7 @@ def sample_rows(store: DocumentStore, size: int, seed: int) -> np.ndarray:
 
 
 def recorded_factory(directory: Path, index: str) -> str | None:
-    """What a preset was taken to be when this folder was begun: the memory available may be another by now."""
+    """Return the factory string that a preset stood for when the build began. Available memory may have changed."""
     for name in (INFO_FILE, RUN_FILE):
         if (directory / name).is_file():
             recorded = read_manifest(directory / name, Asked)
@@ -119,23 +119,23 @@ def recorded_factory(directory: Path, index: str) -> str | None:
 
 
 def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
-    """`index.json` of a folder, after a look at the checksum of the index beside it (`check_index`).
+    """Read `index.json` of a folder, and compare the checksum of the index (`check_index`).
 
     Raises:
-        FileNotFoundError: there is none: the index has not been finished.
-        OSError: the index beside it has another length or checksum.
-        ValueError: it is of another store, or does not describe an index.
+        FileNotFoundError: There is no `index.json`: the index is not finished.
+        OSError: The index has another size or checksum.
+        ValueError: The index belongs to another store, or `index.json` is invalid.
     """
     if not (directory / INFO_FILE).is_file():
         raise FileNotFoundError(
             f"{directory} has no {INFO_FILE}, so it holds no finished index: run FaissIndex.build with the same "
-            "arguments, it goes on where it stopped"
+            "arguments to resume"
         )
     info = {**read_manifest(directory / INFO_FILE, IndexInfo)}
     if info["store"] != store.identity:
         raise ValueError(
-            f"{directory} is an index of another store than {store.path}, or of what that was before it was encoded "
-            "again: build one in another folder"
+            f"{directory} holds the index of another store than {store.path}, or of that store before it was encoded "
+            "again: build an index in another folder"
         )
     file = directory / INDEX_FILE
     if file.is_file() and file.stat().st_size != info["bytes"]:
@@ -147,21 +147,21 @@ def checked_info(store: DocumentStore, directory: Path) -> dict[str, Any]:
 
 
 def check_index(directory: Path, info: Mapping[str, Any]) -> None:
-    """Compare `index.faiss` with the checksum that `index.json` holds; more than 256 MB once (see `check_once`).
+    """Compare `index.faiss` with its checksum in `index.json`; above 256 MB only once (see `check_once`).
 
     Raises:
-        OSError: it is damaged.
+        OSError: The file is damaged.
     """
     file, recorded = directory / INDEX_FILE, info.get("sha256")
-    if recorded is not None and file.is_file():  # indexes of 0.1.0 have none
+    if recorded is not None and file.is_file():  # version 0.1.0 recorded none
         check_once([file], str(recorded), lambda: check_sha256(file, recorded, "delete it and build the index again"))
 
 
 def recorded_checksum(directory: Path) -> dict[str, str]:
-    """The checksum of a finished `index.faiss`; of one that was finished before, after comparing it with that.
+    """Return the checksum of `index.faiss`. If `index.json` already records one, compare it first.
 
     Raises:
-        OSError: it was damaged since.
+        OSError: The file was damaged after it was finished.
     """
     if (directory / INFO_FILE).is_file():
         check_index(directory, read_manifest(directory / INFO_FILE, IndexInfo))

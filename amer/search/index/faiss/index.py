@@ -29,23 +29,23 @@ from amer.search.index.faiss.presets import factory_of
 from amer.search.index.faiss.rescoring import Rescorer
 from amer.search.index.faiss.tuning import EXACT, Setting, Tuned, exact_truth, recall_of, tune
 
-MOST_LISTED = 2**22  # candidates of one call, 12 bytes each
-FEW = 2**14  # documents that are read from the store in some 20 ms
-CANDIDATE_COST = 128  # documents whose codes are compared while the vector of one candidate is
+MOST_LISTED = 2**22  # candidates per call, 12 bytes each
+FEW = 2**14  # documents that the store reads in about 20 ms
+CANDIDATE_COST = 128  # re-scoring one candidate takes as long as comparing the codes of so many documents
 
 
 class FaissIndex:
-    """A store in an index of FAISS: in a folder and mapped into memory, or flat and made in memory.
+    """A store in a FAISS index: memory-mapped from a folder, or a flat index in memory.
 
-    Where codes stand for the vectors, candidates are re-scored from the store, so that scores are inner products of
-    whatever index. Lists longer than it was tuned for are searched wider in proportion. Where an index still lists
-    fewer documents than there are, the store is searched exactly.
+    Scores are always exact inner products: an index of codes re-scores its candidates from the store. A search for
+    longer lists than the index was tuned for is proportionally wider. If the index still lists fewer documents than
+    exist, the store is searched exactly.
 
     Attributes:
-        store: what is searched.
-        setting: how.
-        recall: of the k documents it was tuned for, against exact search, measured when it was built.
-        info: all of `index.json`; empty for an index made in memory.
+        store: The store that the index searches.
+        setting: Search setting.
+        recall: Recall of the nearest k documents against exact search, measured when the index was built.
+        info: Contents of `index.json`. Empty for an index in memory.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class FaissIndex:
         tuned: Tuned = EXACT,
         info: dict[str, Any] | None = None,
     ) -> None:
-        """Copy the store's vectors into a flat index in memory, `4 * n * dim` bytes; for others see `build`.
+        """Copy the store's vectors into a flat index in memory (`4 * n * dim` bytes). For other indexes see `build`.
 
         Raises:
             ImportError: FAISS is not installed.
-            ValueError: `tuned` has a width, and the index has none.
+            ValueError: `tuned` has a width, but the index has none.
         """
         self.store = store
         self.setting, self.recall = tuned
@@ -71,7 +71,7 @@ class FaissIndex:
         if self.setting.width is not None:
             widths = library.widths(index, self.info.get("k", 1))
             if widths is None:
-                raise ValueError(f"{self.setting} is of an index with a width, and this one has none: build it anew")
+                raise ValueError(f"{self.setting} has a width, but this index has none: build the index again")
             library.set_width(index, self.setting.width)
             self._widest = widths[1]
         self._index = index
@@ -96,31 +96,32 @@ class FaissIndex:
         seed: int = 0,
         show_progress_bar: bool = True,
     ) -> FaissIndex:
-        """Build and tune an index, or go on where that broke off; with another recall or k, only tune it again.
+        """Build and tune an index, or resume an interrupted build. With another recall or k, only tune it again.
 
-        Building is not held to `memory`: it takes the sample that the index is trained on, `4 * dim` bytes a document,
-        and then the index as it grows.
+        `memory` does not limit the build itself, which needs memory for the training sample (`4 * dim` bytes per
+        document) and then for the growing index.
 
         Args:
-            store: what to search.
-            path: a folder: new, empty, or of an index of the same kind.
+            store: The store to search.
+            path: A folder: new, empty, or with an index of the same kind.
             index: "auto", "flat", "ivfpq", "hnsw" (see `presets`) or a `faiss.index_factory` string.
-            recall: the share of the k nearest documents to be found, of the sample it is tuned with.
-            k: length of the lists that it is tuned for.
-            memory: bytes the finished index may take, which chooses among presets; what is available by default.
-            queries: `(n, dim)` to tune with; by default the vectors of random documents, which do not find themselves.
-            train_size: documents, chosen at random, that lists and codes are fitted to; by default 65,536, or 40 for
-                every list if that is more, but no more than 4 GiB of them.
-            seed: of both random samples.
-            show_progress_bar: while documents are added, and while they are searched exactly.
+            recall: Share of the k nearest documents that the index must find, measured on the tuning queries.
+            k: Length of the lists to tune for.
+            memory: Bytes that the finished index may take; decides which preset is built. Default: available memory.
+            queries: `(n, dim)` vectors to tune with. Default: vectors of random documents, each without its own
+                document in the results.
+            train_size: Number of random documents to fit lists and codes to. Default: 65,536, or 40 per list if that
+                is more, but at most 4 GiB of vectors.
+            seed: Seed of both random samples.
+            show_progress_bar: Show the progress of adding documents and of the exact search.
 
         Raises:
             ImportError: FAISS is not installed.
-            OSError: the disk is full; another process is building the same.
-            ValueError: no preset fits the memory; FAISS does not know the index; the recall is out of reach.
+            OSError: The disk is full, or another process is building the same index.
+            ValueError: No preset fits the memory, FAISS does not know the index, or the recall cannot be reached.
         """
         if not 0 < recall <= 1 or k < 1:
-            raise ValueError(f"recall must lie in 0..1 and k must be at least 1, got {recall} and {k}")
+            raise ValueError(f"recall must be above 0 and at most 1, and k at least 1, got {recall} and {k}")
         directory = Path(path)
         factory = recorded_factory(directory, index) or factory_of(index, len(store), store.dim, memory)
         library.make_index(factory, store.dim)
@@ -139,22 +140,22 @@ class FaissIndex:
     def open(
         cls, store: DocumentStore, path: str | os.PathLike[str], device: str | torch.device = "cpu"
     ) -> FaissIndex:
-        """Open an index that has been built: mapped, holding nothing.
+        """Open a finished index, memory-mapped.
 
-        At once, but for the first time on a machine: then an index of more than 256 MB is read through for its
-        checksum, and remembered; a smaller one is so every time.
+        Opening compares the checksum of the index, which reads the whole file. For files above 256 MB it does so only
+        once per machine and remembers the result.
 
         Args:
-            store: what it was built from.
-            path: the folder.
-            device: "cpu", or "cuda" for a copy on all GPUs (see `library.to_gpus`), which searches one call at
-                a time and lists at most 2,048 candidates; filtered searches stay on the CPU, and exact.
+            store: The store that the index was built from.
+            path: Folder of the index.
+            device: "cpu", or "cuda" for a copy on all GPUs (see `library.to_gpus`). The copy searches one call at a
+                time and lists at most 2,048 candidates. Searches with a filter run on the CPU and are exact.
 
         Raises:
             ImportError: FAISS is not installed.
-            OSError: a file is missing or damaged, or the index has not been finished.
-            ValueError: it is of another store, or the store has changed since; FAISS sees no GPU, or it does not fit
-                what GPUs can do.
+            OSError: A file is missing or damaged, or the index is not finished.
+            ValueError: The index belongs to another store or to an earlier version of it, FAISS finds no GPU, or the
+                index is not supported on GPUs.
         """
         info = checked_info(store, Path(path))
         index = library.read_index(Path(path) / INDEX_FILE)
@@ -171,7 +172,7 @@ class FaissIndex:
     def search(
         self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Index.search`."""
+        """Search as in `Index.search`."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k)
         if filter is None:
             width = self._width(k)
@@ -182,7 +183,7 @@ class FaissIndex:
         return rows.numpy().reshape(shape), scores.numpy().reshape(shape)
 
     def _find_allowed(self, queries: torch.Tensor, k: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search the index where that compares fewer documents than are allowed, else those that are."""
+        """Search the index if that compares fewer documents than the filter allows, else the allowed documents."""
         matching = self.store.matching(filter)
         allowed, width = int(matching.sum()), None
         if allowed > FEW:
@@ -193,21 +194,21 @@ class FaissIndex:
         return self._completed(queries, k, width, parameters, matching)
 
     def _worth(self, width: int | None, matching: np.ndarray | None, allowed: int) -> Any | None:
-        """What to search the index with; None where it cannot, or would compare as many documents as are allowed."""
+        """Return search parameters, or None if exact search of the allowed documents is needed or no slower."""
         parameters = library.search_parameters(self._index, width, matching)
         if parameters is None or library.visited(self._index, width) >= allowed:
             return None
         return parameters
 
     def _width(self, k: int, share: float = 1.0) -> int | None:
-        """The width at which as many allowed documents are visited for each of k as it was tuned for, or more."""
+        """Scale the tuned width up for a longer list, or for a filter that allows a share of the documents."""
         if self.setting.width is None:
             return None
         longer = max(1.0, k / self.info.get("k", k))
         return min(math.ceil(self.setting.width * longer / share), self._widest)
 
     def _listed(self, queries: torch.Tensor, k: int, parameters: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the index lists, `(n, k)` scores and rows, some of them perhaps -inf and -1 although there are more."""
+        """Return the index's lists, `(n, k)` scores and rows. They may hold padding although more documents exist."""
         if not self.setting.candidates:
             scores, rows = self._index.search(queries.numpy(), k, params=parameters)
             scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
@@ -223,7 +224,7 @@ class FaissIndex:
     def _completed(
         self, queries: torch.Tensor, k: int, width: int | None, parameters: Any, matching: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search the index; what it lists too few documents for, ever wider; and what is left, exactly."""
+        """Search the index. Repeat short lists with doubled widths, and complete the rest by exact search."""
         allowed = len(self.store) if matching is None else int(matching.sum())
         last = min(k, allowed) - 1
         scores, rows = self._listed(queries, k, parameters)
@@ -251,7 +252,7 @@ def _tuned(
     seed: int,
     show_progress_bar: bool,
 ) -> tuple[Tuned, int]:
-    """The setting and recall of a built index, and the number of queries they were found with (0: it is exact)."""
+    """Return setting and recall of a built index, and the number of tuning queries (0 for an exact index)."""
     if factory == "Flat":
         return EXACT, 0
     index = library.read_index(file)

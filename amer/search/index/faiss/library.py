@@ -1,4 +1,4 @@
-"""What AMER asks of FAISS itself: its files, its search parameters, its GPUs."""
+"""Calls to FAISS: files, search parameters and GPUs."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from amer.files import atomic_write
 
 EF_CONSTRUCTION = 200
 MOST_EF = 2**14
-MOST_ON_GPU = 2048  # candidates of a list, and `nprobe`
+MOST_ON_GPU = 2048  # limit of FAISS for candidates per list and for `nprobe`
 
 
 def import_faiss() -> Any:
-    """The module; ImportError says what to install."""
+    """Import FAISS. An ImportError says what to install."""
     return import_extra("faiss", "cpu", "FaissIndex")
 
 
 def write_index(index: Any, file: Path) -> None:
-    """Write an index, whole or not at all.
+    """Write an index atomically.
 
     Raises:
-        OSError: the disk is full, for example.
+        OSError: For example, the disk is full.
     """
     faiss = import_faiss()
     with atomic_write(file) as temporary:
         try:
             faiss.write_index(index, str(temporary))
-            faiss.read_index(str(temporary), faiss.IO_FLAG_MMAP_IFC)  # FAISS does not notice that its last bytes fail
+            faiss.read_index(str(temporary), faiss.IO_FLAG_MMAP_IFC)  # FAISS does not notice a failed last write
         except RuntimeError as error:
             raise OSError(f"{file} could not be written, is the disk full? ({reason_of(error)})") from error
 
 
 def read_index(file: Path, mapped: bool = True) -> Any:
-    """Read an index: mapped, at once and holding nothing, or into memory, where it can grow.
+    """Open an index: memory-mapped, which is instant, or read into memory, where documents can be added.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is truncated or no index.
+        FileNotFoundError: The file does not exist.
+        OSError: The file is truncated or not an index.
     """
     faiss = import_faiss()
     if not file.is_file():
@@ -54,35 +54,39 @@ def read_index(file: Path, mapped: bool = True) -> Any:
 
 
 def make_index(factory: str, dim: int) -> Any:
-    """An empty inner-product index; graphs are built with care (`EF_CONSTRUCTION`).
+    """Create an empty inner-product index. Graphs get `EF_CONSTRUCTION`, more than FAISS' default.
 
     Raises:
-        ValueError: FAISS knows no such index.
+        ValueError: FAISS does not know the index.
     """
     faiss = import_faiss()
     if wrong := re.search(r"[A-Za-z]0+(?![0-9])|(HNSW|NSG)1(?![0-9])", factory):
-        # FAISS takes them, and ends the process later, or never ends itself.
-        raise ValueError(f"FAISS builds no {factory!r}: {wrong[0]} is too few, give at least 1, to a graph at least 2")
+        # FAISS accepts these numbers, but then crashes or never returns.
+        raise ValueError(
+            f"FAISS cannot build {factory!r}: the number in {wrong[0]} is too small, give at least 1, or 2 for a graph"
+        )
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except MemoryError as error:
-        raise ValueError(f"{factory!r} of {dim} values does not fit into memory: choose smaller numbers") from error
+        raise ValueError(f"{factory!r} for {dim} values does not fit into memory: choose smaller numbers") from error
     except ValueError as error:
-        raise ValueError(f"FAISS builds no {factory!r} ({error}): correct it") from error
+        raise ValueError(f"FAISS cannot build {factory!r} ({error}): correct the factory string") from error
     except RuntimeError as error:
-        raise ValueError(f"FAISS builds no {factory!r} of {dim} values ({reason_of(error)}): correct it") from error
+        raise ValueError(
+            f"FAISS cannot build {factory!r} for {dim} values ({reason_of(error)}): correct the factory string"
+        ) from error
     if isinstance(index, faiss.IndexHNSW):
         index.hnsw.efConstruction = EF_CONSTRUCTION
     return index
 
 
 def holds_vectors(factory: str) -> bool:
-    """Whether an index compares the vectors themselves, so that its scores are the inner products."""
+    """Return whether an index stores whole vectors, so that its scores are exact inner products."""
     return re.fullmatch(r"(IVF\w+,)?Flat|(HNSW|NSG)\d+(,Flat)?", factory) is not None
 
 
 def width_name(index: Any) -> str | None:
-    """The parameter that says how much of the index a search visits; None if there is none."""
+    """Return the name of the parameter that sets how much of the index a search visits, or None."""
     faiss = import_faiss()
     if faiss.try_extract_index_ivf(index) is not None:
         return "nprobe"
@@ -90,7 +94,7 @@ def width_name(index: Any) -> str | None:
 
 
 def widths(index: Any, k: int) -> tuple[int, int] | None:
-    """The least value of that parameter that lists k, and the greatest that is worth a try."""
+    """Return the least width that lists k documents and the greatest that is worth trying, or None."""
     name, ivf = width_name(index), import_faiss().try_extract_index_ivf(index)
     if name is None:
         return None
@@ -98,7 +102,7 @@ def widths(index: Any, k: int) -> tuple[int, int] | None:
 
 
 def visited(index: Any, width: int | None) -> float:
-    """About how many documents a search of that width compares."""
+    """Estimate how many documents a search with this width compares."""
     faiss = import_faiss()
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
@@ -107,20 +111,20 @@ def visited(index: Any, width: int | None) -> float:
 
 
 def set_width(index: Any, width: int) -> None:
-    """Set the parameter, however deep in the index it is."""
+    """Set the width, also inside a nested index."""
     import_faiss().ParameterSpace().set_index_parameter(index, width_name(index), width)
 
 
 def search_parameters(index: Any, width: int | None, allowed: np.ndarray | None = None) -> Any | None:
-    """For one search of another width or of the allowed rows only; None for indexes other than IVF and HNSW.
+    """Return parameters for one search with another width, or only in the allowed rows. None if not IVF or HNSW.
 
-    Not all others can (`IndexPQFastScan`, `IndexNSG`, copies on GPUs), and those that compare every document are no
-    faster than exact search of the allowed ones.
+    Some other indexes do not support this (`IndexPQFastScan`, `IndexNSG`, copies on GPUs). Those that compare every
+    document are no faster than exact search in the allowed rows.
 
     Args:
-        index: of FAISS.
-        width: as `width_name` says; None where there is none.
-        allowed: `(n,)` bool; all by default.
+        index: A FAISS index.
+        width: Value of the parameter `width_name`. None if the index has none.
+        allowed: `(n,)` bool. Default: all rows.
     """
     faiss = import_faiss()
     if width is None:
@@ -137,47 +141,47 @@ def search_parameters(index: Any, width: int | None, allowed: np.ndarray | None 
 
 
 class GpuCopy:
-    """An index on GPUs, which search for one thread at a time and list few candidates."""
+    """An index on GPUs. It searches for one thread at a time and lists a limited number of candidates."""
 
     def __init__(self, index: Any) -> None:
-        """Take an index of FAISS that is there."""
+        """Wrap a FAISS index that is on the GPUs."""
         self._index = index
         self._lock = Lock()
 
     def search(self, queries: np.ndarray, k: int, params: None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As an index of FAISS, without parameters.
+        """Search as a FAISS index does, without parameters.
 
         Raises:
-            ValueError: k is too great.
+            ValueError: k is too large.
         """
         if k > MOST_ON_GPU:
             raise ValueError(
-                f"FAISS lists at most {MOST_ON_GPU:,} candidates on GPUs, this search needs {k:,} (k, times the "
-                'candidates that are re-scored for each): ask for fewer, or open the index with device="cpu"'
+                f"FAISS lists at most {MOST_ON_GPU:,} candidates on GPUs, this search needs {k:,} (k times the "
+                'candidates re-scored per document): use a smaller k, or open the index with device="cpu"'
             )
         with self._lock:
             return self._index.search(queries, k)
 
 
 def to_gpus(index: Any) -> GpuCopy:
-    """A copy in float16, in equal parts on all GPUs; of flat and IVF indexes other than fast-scan ones.
+    """Copy a flat or IVF index (but no fast-scan index) in float16 to all GPUs, in equal parts.
 
-    Written after the documentation of faiss-gpu and tested with a stand-in only: no machine of the project has it.
+    Follows the documentation of faiss-gpu. Tested only with a mock: no machine of the project has faiss-gpu.
 
     Raises:
-        ValueError: FAISS sees no GPU, has no such index there, or visits fewer lists there.
+        ValueError: FAISS finds no GPU, does not support the index on GPUs, or cannot visit as many lists there.
     """
     faiss = import_faiss()
     if not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()):
         raise ValueError(
-            "FAISS sees no GPU: it needs faiss-gpu INSTEAD of faiss-cpu (pip uninstall faiss-cpu; pip install "
-            'faiss-gpu) and a driver; or pass device="cpu"'
+            "FAISS finds no GPU: install faiss-gpu INSTEAD of faiss-cpu (pip uninstall faiss-cpu; pip install "
+            'faiss-gpu) and a GPU driver, or pass device="cpu"'
         )
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None and ivf.nprobe > MOST_ON_GPU:
         raise ValueError(
-            f"the index visits {ivf.nprobe:,} lists, on GPUs FAISS visits at most {MOST_ON_GPU:,}: tune it for less "
-            'recall (FaissIndex.build), or use device="cpu"'
+            f"the index visits {ivf.nprobe:,} lists, on GPUs FAISS visits at most {MOST_ON_GPU:,}: tune it for a "
+            'lower recall (FaissIndex.build), or use device="cpu"'
         )
     options = faiss.GpuMultipleClonerOptions()
     options.shard = options.useFloat16 = options.common_ivf_quantizer = True
@@ -185,10 +189,10 @@ def to_gpus(index: Any) -> GpuCopy:
         return GpuCopy(faiss.index_cpu_to_all_gpus(index, options))
     except RuntimeError as error:
         raise ValueError(
-            f'FAISS has no {type(index).__name__} on GPUs ({reason_of(error)}): use device="cpu"'
+            f'FAISS does not support {type(index).__name__} on GPUs ({reason_of(error)}): use device="cpu"'
         ) from error
 
 
 def reason_of(error: RuntimeError) -> str:
-    """What FAISS says, without where in its source it says so."""
+    """Return FAISS' error message without its source location."""
     return str(error).rsplit("Error: ", 1)[-1].strip()

@@ -1,4 +1,4 @@
-"""Exact inner products of candidates with the vectors of the store."""
+"""Re-score candidates with exact inner products from the store's vectors."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 
 from amer.corpus.store import DocumentStore
 
-MOST_GATHERED = 2**13  # vectors at a time, few enough to stay in the processor's caches
+MOST_GATHERED = 2**13  # vectors at a time; they fit the processor's caches
 MOST_MAPPED = 256  # shards kept mapped; each holds a file descriptor
 
 
 class Rescorer:
-    """Finds the best of some candidates; keeps shards mapped between searches, no vectors."""
+    """Finds the best candidates. Between searches it keeps shards mapped, but no vectors in memory."""
 
     def __init__(self, store: DocumentStore) -> None:
-        """Read nothing yet."""
+        """Remember the store. Reads nothing yet."""
         self._store = store
         self._shard = lru_cache(MOST_MAPPED)(store.shard)
 
     def best(self, queries: torch.Tensor, candidates: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k greatest inner products.
+        """Find the k greatest inner products.
 
         Args:
             queries: `(n, dim)` float32.
-            candidates: `(n, c)` int64 rows of the store, each once in a list; -1 is none.
-            k: length of the lists, at most c.
+            candidates: `(n, c)` int64 rows of the store, without repeats in a list; -1 is padding.
+            k: Length of the lists, at most c.
 
         Returns:
-            scores `(n, k)` float32 and rows `(n, k)`, best first, of equal scores the lower row first.
+            Scores `(n, k)` float32 and rows `(n, k)`, best first. Equal scores are in ascending order of rows.
         """
         scores = torch.empty(candidates.shape)
         step = max(1, MOST_GATHERED // candidates.shape[1])
@@ -46,7 +46,7 @@ class Rescorer:
         return scores, rows.gather(1, order)
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
-        """`(n,)` rows to `(n, dim)` in the store's precision, reading every shard once and in order."""
+        """Gather `(n, dim)` vectors of `(n,)` rows in the store's precision. Reads each shard once, in order."""
         order = np.argsort(rows)
         ordered = rows[order]
         vectors = np.empty((len(rows), self._store.dim), dtype=self._store.dtype)

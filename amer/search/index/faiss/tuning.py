@@ -1,4 +1,4 @@
-"""How wide to search for the recall that is asked for, measured against exact search of the same store."""
+"""Find the cheapest search setting that reaches a recall, measured against exact search of the same store."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from amer.search.index.base import flat_queries
 from amer.search.index.exact import CPU_PACE, nearest
 from amer.search.index.faiss.building import sample_rows
 
-SAMPLE = 500  # queries
-CANDIDATES = (1, 2, 4, 10, 20)  # re-scored, in lists of k
-REFINEMENTS = 3  # halvings of the interval in which the width lies, which itself is a factor of two
+SAMPLE = 500  # random documents whose vectors are the tuning queries
+CANDIDATES = (1, 2, 4, 10, 20)  # numbers of candidates to re-score, as multiples of k
+REFINEMENTS = 3  # bisections of the width, between a value and its double
 
 
 class Setting(NamedTuple):
-    """How an index is searched.
+    """Search setting of an index.
 
     Attributes:
-        width: `nprobe` or `efSearch`; None where an index has neither.
-        candidates: re-scored for a list of k documents, in lists of k; 0 where scores are exact anyway.
+        width: `nprobe` or `efSearch`. None if the index has neither.
+        candidates: Number of candidates to re-score, as a multiple of k. 0 if the index's scores are exact.
     """
 
     width: int | None = None
@@ -32,12 +32,12 @@ class Setting(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Queries and what exact search finds for them.
+    """Queries and the results of exact search.
 
     Attributes:
         queries: `(n, dim)` float32.
-        own: `(n,)` int64: documents whose vectors these are, not to be listed; -1 for none.
-        rows: `(n, k)` int64, -1 where there are fewer documents.
+        own: `(n,)` int64, the document whose vector a query is, which is left out of the results; -1 for none.
+        rows: `(n, k)` int64, padded with -1.
     """
 
     queries: torch.Tensor
@@ -46,7 +46,7 @@ class Truth(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """The cheapest setting that was found, and the recall that was measured with it."""
+    """The cheapest setting found, and its measured recall."""
 
     setting: Setting
     recall: float
@@ -56,10 +56,10 @@ EXACT = Tuned(Setting(), 1.0)
 
 
 def exact_truth(store: DocumentStore, queries: np.ndarray | None, k: int, seed: int, show_progress_bar: bool) -> Truth:
-    """Search exactly for the user's queries, or for a random sample of the documents' own vectors.
+    """Search exactly for the given queries, or for the vectors of random documents.
 
     Raises:
-        ValueError: queries of another shape or dim, or NaN.
+        ValueError: The queries have a wrong shape or dimension, or hold NaN.
     """
     if queries is None:
         rows_of_sample = sample_rows(store, SAMPLE, seed)
@@ -74,13 +74,13 @@ def exact_truth(store: DocumentStore, queries: np.ndarray | None, k: int, seed: 
 
 
 def without(rows: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Lists `(n, k + 1)` without one document each `(n,)`, and cut to k."""
+    """Remove one document `(n,)` from each list `(n, k + 1)`, and cut the lists to k."""
     order = ((rows == own[:, None]) & (rows >= 0)).to(torch.int8).sort(dim=1, stable=True).indices
     return rows.gather(1, order)[:, :-1]
 
 
 def recall_of(found: torch.Tensor, truth: Truth) -> float:
-    """The share of the true neighbours that lists `(n, k + 1)` hold, one's own document left out of both."""
+    """Return the share of the true neighbours in lists `(n, k + 1)`, without each query's own document."""
     wanted = truth.rows >= 0
     listed = (truth.rows[:, :, None] == without(found, truth.own)[:, None, :]).any(dim=2)
     return float((listed & wanted).sum() / wanted.sum().clamp(min=1)) if wanted.any() else 1.0
@@ -93,17 +93,17 @@ def tune(
     widths: tuple[int, int] | None,
     rescored: bool,
 ) -> Tuned:
-    """The cheapest setting that reaches a recall.
+    """Find the cheapest setting that reaches a recall.
 
     Args:
-        measure: the recall of a setting, which does not fall when the setting grows.
-        cost: what it costs, in any unit.
-        recall: to be reached, 0 to 1.
-        widths: the least and the greatest; None where there is no width.
-        rescored: candidates are re-scored, and how many is to be found as well.
+        measure: Returns the recall of a setting. It must not fall when the setting grows.
+        cost: Returns the cost of a setting, in any unit.
+        recall: Recall to reach, 0 to 1.
+        widths: The least and the greatest width. None if the index has no width.
+        rescored: Whether candidates are re-scored, so that their number must be found too.
 
     Raises:
-        ValueError: none does; says the best and what to change.
+        ValueError: No setting reaches the recall. The message gives the best recall and what to change.
     """
     best, reached = None, 0.0
     for candidates in CANDIDATES if rescored else (0,):
@@ -120,14 +120,14 @@ def tune(
             failed = width or 0
     if best is None:
         raise ValueError(
-            f"recall {recall} is out of reach, the index comes to {reached:.4f}: ask for less, or build one with "
-            'longer codes or whole vectors elsewhere, such as "hnsw" or "flat"; what was built is kept'
+            f"recall {recall} is out of reach, the index reaches {reached:.4f}: ask for a lower recall, or build an "
+            'index with longer codes or whole vectors, such as "hnsw" or "flat", in another folder; this one is kept'
         )
     return best
 
 
 def _doubled(widths: tuple[int, int] | None) -> Iterator[int | None]:
-    """From the least to the greatest, each twice the one before."""
+    """Yield widths from the least to the greatest, each twice the previous one."""
     if widths is None:
         yield None
         return
@@ -139,7 +139,7 @@ def _doubled(widths: tuple[int, int] | None) -> Iterator[int | None]:
 
 
 def _refined(measure: Callable[[Setting], float], recall: float, failed: int, found: Tuned) -> Tuned:
-    """Halve the interval between a width that failed and one, `found`, that did not."""
+    """Bisect between a width that failed and the width of `found`, which reached the recall."""
     enough = found.setting.width or 0
     for _ in range(REFINEMENTS):
         width = (failed + enough) // 2

@@ -1,1 +1,1 @@
-"""A collection in Milvus: a file, a server or a cluster."""
+"""Search in Milvus: a file, a server or a cluster."""

@@ -1,4 +1,4 @@
-"""One collection of Milvus: its fields, what is in it, whose it is."""
+"""One Milvus collection: its fields, its contents, and the store it belongs to."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from amer.corpus.store import DOCUMENTS_FILE, DocumentStore
 from amer.files import parquet_batches
 from amer.search.index.milvus.connection import MilvusConnection
 
-LONGEST_STRING = 65_535  # bytes; what Milvus allows
-STORE_PROPERTY = "amer.store"  # of the collection: JSON of the store it is made from
-FINISHED_SUFFIX = "_finished"  # of the alias a collection gets when every row has been seen to be there once
+LONGEST_STRING = 65_535  # bytes; limit of Milvus
+STORE_PROPERTY = "amer.store"  # property of the collection: JSON about the store it was built from
+FINISHED_SUFFIX = "_finished"  # of the alias that marks a collection after all its rows were verified
 
 
 class MilvusCollection:
-    """A collection, by name, on a connection. Its calls may be repeated, so a lost answer does no harm.
+    """A named collection on a connection. All calls are idempotent, so they can be retried after a lost answer.
 
-    The field `row`, the primary key, is a document's row in the store, `vector` its embedding; the store's metadata
-    are fields of their names. Texts stay in the store.
+    The primary key `row` is a document's row in the store, and `vector` is its embedding. Each metadata column of the
+    store is a field with the same name. Texts stay in the store.
 
     Attributes:
-        connection: to the server.
-        name: of the collection.
+        connection: Connection to the server.
+        name: Name of the collection.
     """
 
     def __init__(self, connection: MilvusConnection, name: str) -> None:
-        """Name a collection, which need not exist."""
+        """Refer to a collection, which need not exist yet."""
         self.connection = connection
         self.name = name
 
     def exists(self) -> bool:
-        """Whether there is one."""
+        """Return whether the collection exists."""
         return self._call("look for", lambda client, s: client.has_collection(self.name, timeout=s))
 
     def check_store(self, store: DocumentStore) -> None:
-        """ValueError if it is made from another store."""
+        """Raise ValueError if the collection was built from another store."""
         described = self._call("read", lambda client, s: client.describe_collection(self.name, timeout=s))
         written = described["properties"].get(STORE_PROPERTY)
         if written is None or json.loads(written)["identity"] != store.identity:
-            origin = "" if written is None else f" It was made with the encoder {json.loads(written)['encoder']}."
+            origin = "" if written is None else f" It was built with the encoder {json.loads(written)['encoder']}."
             raise ValueError(
-                f"the collection {self.name!r} of {self.connection.uri} is not made from {store.path} as it is now, "
+                f"the collection {self.name!r} of {self.connection.uri} was not built from {store.path} as it is now, "
                 f"encoded by {store.encoder['name']}.{origin} Build under another name, or drop the collection first"
             )
 
     def finished(self, count: int) -> bool:
-        """Whether it is marked as finished, and holds as many entities as that; loads it."""
+        """Return whether the collection is marked as finished and holds `count` entities. Loads it."""
         if self.name + FINISHED_SUFFIX not in self._aliases():
             return False
         self.load()
         return self.count(0, count) == count
 
     def create(self, store: DocumentStore, longest: Mapping[str, int]) -> None:
-        """Make it, for a store, unless it exists; `longest` as `longest_strings` says."""
+        """Create the collection for a store, unless it exists; `longest` is from `longest_strings`."""
         properties = {STORE_PROPERTY: json.dumps({"identity": store.identity, "encoder": store.encoder["name"]})}
 
         def request(client: Any, seconds: float) -> None:
@@ -71,12 +71,12 @@ class MilvusCollection:
         self._call("create", request)
 
     def create_index(self, index_type: str, params: Mapping[str, Any]) -> None:
-        """Let the vectors be indexed by inner product, unless they are; ValueError if they are otherwise."""
+        """Index the vectors by inner product, unless done. Raises ValueError if another index exists."""
 
         def request(client: Any, seconds: float) -> None:
             if not client.list_indexes(self.name, "vector", timeout=seconds):
                 index = client.prepare_index_params()
-                # Parameters in parameters: a server reads them either way, Milvus Lite drops those beside the type.
+                # Nested parameters: Milvus Lite drops parameters beside the type; a server reads both forms.
                 index.add_index("vector", index_type=index_type, metric_type="IP", params={"params": dict(params)})
                 client.create_index(self.name, index, timeout=seconds)
 
@@ -86,53 +86,53 @@ class MilvusCollection:
         if built["index_type"] != index_type or differing:
             described = ", ".join([built["index_type"], *(f"{key} {built.get(key)}" for key in params)])
             raise ValueError(
-                f"the collection {self.name!r} is indexed otherwise ({described}) than asked ({index_type}, "
+                f"the collection {self.name!r} already has another index ({described}) than requested ({index_type}, "
                 f"{dict(params)}): open it as it is, or build under another name"
             )
 
     def index(self) -> dict[str, Any]:
-        """The index of the vectors: its type, parameters and progress; empty where there is none."""
+        """Return type, parameters and progress of the vector index. Empty if there is none."""
         found = self._call(
             "read the index of", lambda client, s: client.describe_index(self.name, "vector", timeout=s)
         )
         return {**found.pop("params", {}), **found} if found else {}
 
     def load(self) -> None:
-        """Bring it into the memory of the server, where it can be searched."""
+        """Load the collection into the server's memory, so that it can be searched."""
         self._call("load", lambda client, s: client.load_collection(self.name, timeout=s))
 
     def count(self, start: int, stop: int) -> int:
-        """Entities with rows from `start` to before `stop`; one that is there twice counts twice."""
+        """Count the entities with rows in [start, stop). Duplicates count."""
         (found,) = self._query(f"row >= {start} and row < {stop}", ["count(*)"])
         return found["count(*)"]
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """The distinct rows from `start` to before `stop` that are there, ascending; at most 16,384."""
+        """Return the distinct rows in [start, stop) that the collection holds, ascending; at most 16,384."""
         found = self._query(f"row >= {start} and row < {stop}", ["row"], limit=stop - start)
         return np.unique(np.array([entity["row"] for entity in found], dtype=np.int64))
 
     def write(self, entities: list[dict[str, Any]]) -> None:
-        """Put entities in the place of those with the same rows, if any."""
+        """Upsert entities: replace those with the same rows."""
         self._call("write to", lambda client, s: client.upsert(self.name, entities, timeout=s))
 
     def flush(self) -> None:
-        """Have everything written to disk, and what is large enough indexed."""
+        """Write everything to disk, and index segments that are large enough."""
         self._call("flush", lambda client, s: client.flush(self.name, timeout=s))
 
     def finish(self) -> None:
-        """Mark it: by an alias, because Milvus 2.3 forgets altered properties when it is restarted."""
+        """Mark the collection as finished. An alias does this: Milvus 2.3 loses changed properties on a restart."""
         alias = self.name + FINISHED_SUFFIX
         try:
             self._call("finish", lambda client, s: client.create_alias(self.name, alias, timeout=s))
         except ValueError:
-            if alias not in self._aliases():  # as it is when the answer was lost, or another process was faster
+            if alias not in self._aliases():  # it exists if the answer was lost or another process was faster
                 raise
 
     def search(self, vectors: np.ndarray, k: int, params: Mapping[str, Any], filter: str) -> list[Any]:
-        """The `ids` and `distances` of the nearest for each of `(n, dim)` vectors.
+        """Return the `ids` and `distances` of the nearest entities for each of `(n, dim)` vectors.
 
-        Consistency is bounded: what was written five seconds ago is found, and no search waits for later writes. An
-        index is verified (at strong consistency) before it is searched, and then nobody writes to it.
+        Consistency is bounded: the search finds writes older than five seconds and waits for no later ones. This is
+        enough, since an index is verified (with strong consistency) before it is searched and not written afterwards.
         """
         return self._call(
             "search",
@@ -143,7 +143,7 @@ class MilvusCollection:
                 limit=k,
                 filter=filter,
                 search_params={"metric_type": "IP", "params": dict(params)},
-                output_fields=["row"],  # nothing else: Milvus Lite would send the vectors too
+                output_fields=["row"],  # otherwise Milvus Lite sends the vectors too
                 consistency_level="Bounded",
                 timeout=s,
             ),
@@ -165,10 +165,10 @@ class MilvusCollection:
 
 
 def longest_strings(store: DocumentStore) -> dict[str, int]:
-    """Bytes of the longest string of each metadata field that holds strings.
+    """Return the length in bytes of the longest string in each string field of the metadata.
 
     Raises:
-        ValueError: one is too long for Milvus.
+        ValueError: A string is too long for Milvus.
     """
     longest = {name: 1 for name, kind in store.metadata.items() if pa.types.is_string(kind)}
     if longest:

@@ -1,4 +1,4 @@
-"""A connection to Milvus that waits for a server that is away, and says what was being done when it stays away."""
+"""A connection to Milvus that retries while the server is unavailable, and reports which request failed."""
 
 from __future__ import annotations
 
@@ -18,46 +18,45 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds between attempts
-CONNECT_SECONDS = 10.0  # longest that one attempt to connect takes
-# What passes by itself, by the codes of Milvus 2.3: a server that is unavailable (2, also pymilvus' if it cannot
-# connect) or overloaded (4, 8); collections and partitions not loaded yet (101, 103, 201, 202), as after a restart;
-# channels, segments and nodes that are being replaced (501, 503, 601, 602, 901 to 905). Every other answer is final.
+CONNECT_SECONDS = 10.0  # most that one attempt to connect may take
+# Error codes of Milvus 2.3 that are worth a retry: the server is unavailable (2, also pymilvus' code if it cannot
+# connect) or overloaded (4, 8); collections and partitions are not loaded yet, as after a restart (101, 103, 201,
+# 202); channels, segments or nodes are being replaced (501, 503, 601, 602, 901 to 905). All other errors are final.
 PASSING_CODES = {2, 4, 8, 101, 103, 201, 202, 501, 503, 601, 602, *range(901, 906)}
-# These say "unexpected", of a starting server as of a bad filter, so the words tell: those of coordinators that start,
-# and pymilvus' own for a time-out and for a channel that another thread, which connects anew, has closed.
+# These codes mean "unexpected error", both for a starting server and for a bad filter. So the message decides: retry
+# for coordinators that are starting, a time-out in pymilvus, or a channel that a reconnecting thread has closed.
 UNSPECIFIC_CODES = {1, 65535}
 PASSING_WORDS = re.compile("service not ready|find no available|timeout|closed channel|channel closed", re.IGNORECASE)
 
 
 class MilvusConnection:
-    """A client of Milvus whose calls are repeated, ever more slowly, until they are answered or their time is over.
+    """A Milvus client that retries calls with increasing pauses until they succeed or time out.
 
-    Safe to use from several threads. A call may have been carried out although its answer was lost, and is then
-    carried out twice: only calls that may be repeated belong here.
+    Thread-safe. If the answer to a call is lost, the call runs twice. So make only idempotent calls here.
 
     Attributes:
-        uri: a file that ends in ".db" (Milvus Lite, in this process) or the address of a server or cluster.
-        timeout: seconds for every call with all its repetitions.
-        lite: whether this is Milvus Lite.
+        uri: A file that ends in ".db" (Milvus Lite, in this process) or the address of a server or cluster.
+        timeout: Seconds that a call may take, including retries.
+        lite: Whether this is Milvus Lite.
     """
 
     def __init__(self, uri: str, token: str = "", timeout: float = 60.0) -> None:
         """Connect.
 
         Args:
-            uri: see above.
-            token: "user:password" or an API key, where the server asks for one.
-            timeout: see above.
+            uri: See above.
+            token: "user:password" or an API key, if the server requires one.
+            timeout: See above.
 
         Raises:
             ImportError: pymilvus or, for a file, milvus-lite is not installed.
-            OSError: nobody answers, or another process has the file open.
-            ValueError: neither a file nor an address, a timeout that is not positive.
+            OSError: The server does not answer, or another process has the file open.
+            ValueError: `uri` is neither a `.db` file nor an address, or `timeout` is not positive.
         """
         self.lite = "://" not in uri
         if self.lite and not uri.endswith(".db"):
             raise ValueError(
-                f"Milvus is at a file that ends in .db or at an address like http://host:19530, got {uri!r}"
+                f"give a Milvus file that ends in .db or an address such as http://host:19530, got {uri!r}"
             )
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
@@ -71,17 +70,17 @@ class MilvusConnection:
         self.call("connect", lambda client, seconds: client.get_server_version(timeout=seconds))
 
     def call(self, doing: str, request: Callable[[MilvusClient, float], Answer]) -> Answer:
-        """Ask until there is an answer.
+        """Make a request and retry until it succeeds.
 
         Args:
-            doing: what the request does, for messages: "connect".
-            request: given the client and the seconds left.
+            doing: What the request does, for messages: "connect".
+            request: Called with the client and the seconds left.
 
         Raises:
-            ConnectionError: the server cannot be reached or is not ready, and the time is over.
-            TimeoutError: it has not answered in time.
-            PermissionError: it asks for another token.
-            ValueError: it refuses the request.
+            ConnectionError: The server could not be reached, or was not ready, within the timeout.
+            TimeoutError: The server did not answer within the timeout.
+            PermissionError: The server does not accept the token.
+            ValueError: The server rejects the request.
         """
         import grpc
         from pymilvus.exceptions import MilvusException
@@ -99,7 +98,7 @@ class MilvusConnection:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def close(self) -> None:
-        """Close the connection; another call would open it again."""
+        """Close the connection. The next call opens it again."""
         with self._connecting:
             client, self._client = self._client, None
         if client is not None:
@@ -113,18 +112,18 @@ class MilvusConnection:
             if self._client is None:
                 try:
                     limit = min(seconds, CONNECT_SECONDS)
-                    # A connection of its own: pymilvus would hand a broken one to everybody who asks for the address.
+                    # A dedicated connection: otherwise pymilvus shares one, even a broken one, per address.
                     self._client = MilvusClient(self.uri, token=self._token, timeout=limit, dedicated=True)
                 except ConnectionConfigException as error:
                     if not self.lite:
-                        raise ValueError(f"{self.uri!r} is no address of Milvus: {error.message}") from error
+                        raise ValueError(f"{self.uri!r} is not an address of Milvus: {error.message}") from error
                     raise OSError(
                         f"{self.uri} cannot be opened ({error.message}): another process has it open, or it is damaged"
                     ) from error
             return self._client
 
     def _refuse(self, doing: str, error: Any) -> None:
-        """Raise if asking again would not help."""
+        """Raise if a retry would not help."""
         import grpc
 
         if _status(error) in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
@@ -137,8 +136,8 @@ class MilvusConnection:
 
         kind = TimeoutError if _status(error) == grpc.StatusCode.DEADLINE_EXCEEDED else ConnectionError
         return kind(
-            f"could not {doing}: {self.uri} was asked again and again for {self.timeout:g} s, and at last: "
-            f"{_words(error)}. Is the server running, and is timeout= long enough for it?"
+            f"could not {doing}: retried {self.uri} for {self.timeout:g} s, last error: "
+            f"{_words(error)}. Check that the server is running, or give a longer timeout="
         )
 
 
@@ -146,13 +145,13 @@ def _import_pymilvus(lite: bool) -> None:
     import_extra("pymilvus", "milvus", "MilvusIndex")
     if lite:
         import_extra("milvus_lite", "milvus-lite", "Milvus in a file")
-    # It logs a traceback of every failed attempt, also of those that are repeated; the last one is raised.
+    # pymilvus logs a traceback of every failed attempt, even before a retry. The last error is raised anyway.
     logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
     logging.getLogger("pymilvus.client.connection_manager").setLevel(logging.CRITICAL)
 
 
 def _passes(error: Any) -> bool:
-    """Whether a failure is of those that pass by themselves."""
+    """Return whether an error is temporary."""
     import grpc
 
     status = _status(error)
@@ -163,17 +162,17 @@ def _passes(error: Any) -> bool:
 
 
 def _status(error: Any) -> Any:
-    """The gRPC status of a failure, None where the server itself answered."""
+    """Return the gRPC status of an error, or None if the server itself answered."""
     import grpc
 
     while error is not None and not isinstance(error, grpc.RpcError):
-        if isinstance(getattr(error, "code", None), grpc.StatusCode):  # of an attempt that pymilvus gave up repeating
+        if isinstance(getattr(error, "code", None), grpc.StatusCode):  # pymilvus has given up retrying
             return error.code
-        error = None if error.__cause__ is error else error.__cause__  # pymilvus raises errors from themselves
+        error = None if error.__cause__ is error else error.__cause__  # pymilvus may set an error as its own cause
     return None if error is None else error.code()
 
 
 def _words(error: Any) -> str:
-    """What an error says, in a line."""
+    """Return the message of an error on one line."""
     words = getattr(error, "message", None) or (error.details() if hasattr(error, "details") else str(error))
     return " ".join(str(words).split())[:500]

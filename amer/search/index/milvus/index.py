@@ -1,4 +1,4 @@
-"""Search in Milvus: in a file by Milvus Lite, on a server, on a cluster, by the same lines."""
+"""Search in Milvus with the same code for a file (Milvus Lite), a server or a cluster."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from amer.search.index.milvus.connection import MilvusConnection
 from amer.search.index.milvus.loading import MOST_ROWS, fill, rows_of_a_batch, wait_for_index
 from amer.search.index.milvus.parameters import check_type, default_index_params, default_search_params
 
-MOST_FOUND = 16_384  # what Milvus lists for a vector
-MOST_VECTORS = 1_000  # of a call: even Milvus Lite, at 20 ms each, answers in less than the usual time-out
-MOST_HITS = 2**22  # of an answer, 12 bytes each
+MOST_FOUND = 16_384  # entities that Milvus lists for one vector, at most
+MOST_VECTORS = 1_000  # per call: Milvus Lite needs 20 ms for each, so it answers within the default time-out
+MOST_HITS = 2**22  # per answer, 12 bytes each
 
 
 class MilvusIndex:
-    """A store in a collection of Milvus; built once, opened wherever the store and the server can be reached.
+    """A store in a Milvus collection. Build it once, then open it wherever the store and the server are reachable.
 
-    The collection holds the embeddings and the metadata, so that Milvus filters; texts stay in the store. Where an
-    approximate index lists fewer documents than there are, because a filter leaves few, the store is searched exactly.
+    The collection holds the embeddings and the metadata, and Milvus applies the filters. Texts stay in the store. If
+    the index lists fewer documents than exist, as after a strict filter, the store is searched exactly.
 
     Attributes:
-        store: what is searched.
-        index_type: FLAT (exact), HNSW, IVF_SQ8, DISKANN, ...
-        index_params: what Milvus says of the index.
-        search_params: what it is searched with; by default as `default_search_params` says.
+        store: The store that the index searches.
+        index_type: Such as FLAT (exact), HNSW, IVF_SQ8 or DISKANN.
+        index_params: Description of the index from Milvus.
+        search_params: Search parameters. None: those of `default_search_params`.
     """
 
     def __init__(
@@ -60,23 +60,24 @@ class MilvusIndex:
         timeout: float = 60.0,
         show_progress_bar: bool = True,
     ) -> MilvusIndex:
-        """Fill a collection and index it, or go on where that broke off; several processes may do so at once.
+        """Fill and index a collection, or resume an interrupted build. Several processes may build at once.
 
         Args:
-            store: what to search.
-            uri: a file that ends in ".db" (Milvus Lite, in this process) or an address, `http://host:19530`.
-            collection: its name.
-            index_type: any type the server knows: HNSW by default, FLAT is exact.
-            index_params: of that type; by default as `default_index_params` says.
-            batch_rows: rows written at a time, at most 5,000, and fewer where they are long.
-            token: "user:password" or an API key, where the server asks for one.
-            timeout: seconds for every call to the server with all its repetitions.
-            show_progress_bar: of the insertion and of the indexing.
+            store: The store to search.
+            uri: A file that ends in ".db" (Milvus Lite, in this process) or an address such as `http://host:19530`.
+            collection: Name of the collection.
+            index_type: Any index type that the server supports. FLAT is exact.
+            index_params: Parameters of the index type. Default: those of `default_index_params`.
+            batch_rows: Rows to write at a time: at most 5,000, and fewer if the rows are large.
+            token: "user:password" or an API key, if the server requires one.
+            timeout: Seconds that each call to the server may take, including retries.
+            show_progress_bar: Show the progress of insertion and indexing.
 
         Raises:
-            ImportError: pymilvus, or for a file milvus-lite, is not installed.
-            OSError: the server stays away: build again, what has been inserted is kept.
-            ValueError: the collection is of another store or has another index; Milvus refuses the index or a field.
+            ImportError: pymilvus or, for a file, milvus-lite is not installed.
+            OSError: The server is unavailable. Inserted rows are kept: build again to resume.
+            ValueError: The collection belongs to another store or has another index, or Milvus rejects the index or a
+                field.
         """
         longest = longest_strings(store)
         batch_rows = rows_of_a_batch(store, longest, batch_rows)
@@ -89,7 +90,7 @@ class MilvusIndex:
             try:
                 _finish(target, store, batch_rows, show_progress_bar)
             except OSError as error:
-                hint = "what has been inserted is kept: build again with the same arguments to go on"
+                hint = "inserted rows are kept: build again with the same arguments to resume"
                 raise type(error)(f"{error}; {hint}") from error
             return cls(store, target)
 
@@ -103,20 +104,20 @@ class MilvusIndex:
         token: str = "",
         timeout: float = 60.0,
     ) -> MilvusIndex:
-        """Open a collection that has been built.
+        """Open a finished collection.
 
         Args:
-            store: what it was built from.
-            uri: where it is, see `build`.
-            collection: its name.
-            search_params: `{"ef": 400}` for HNSW, `{"nprobe": 64}` for IVF; see `default_search_params`.
-            token: as in `build`.
-            timeout: as in `build`.
+            store: The store that the collection was built from.
+            uri: Location of the collection, see `build`.
+            collection: Name of the collection.
+            search_params: Such as `{"ef": 400}` for HNSW or `{"nprobe": 64}` for IVF; see `default_search_params`.
+            token: As in `build`.
+            timeout: As in `build`.
 
         Raises:
-            ImportError: pymilvus, or for a file milvus-lite, is not installed.
-            OSError: the server stays away; there is no such file, or another process uses it.
-            ValueError: there is no such collection, it is of another store, or its insertion has not finished.
+            ImportError: pymilvus or, for a file, milvus-lite is not installed.
+            OSError: The server is unavailable, the file does not exist, or another process uses it.
+            ValueError: The collection does not exist, belongs to another store, or is not finished.
         """
         if "://" not in uri and uri.endswith(".db") and not Path(uri).exists():
             raise FileNotFoundError(f"{uri} does not exist: build the index there with MilvusIndex.build")
@@ -127,18 +128,18 @@ class MilvusIndex:
             if not target.finished(len(store)):
                 raise ValueError(
                     f"the insertion into the collection {collection!r} of {uri} has not finished: run "
-                    "MilvusIndex.build again with the same arguments, it goes on where it stopped"
+                    "MilvusIndex.build again with the same arguments to resume"
                 )
             return cls(store, target, search_params)
 
     def search(
         self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Index.search`; of equal scores the lower row first.
+        """Search as in `Index.search`. Equal scores are in ascending order of rows.
 
         Raises:
-            OSError: the server does not answer in time.
-            ValueError: as `Index.search`; k beyond the 16,384 that Milvus lists.
+            OSError: The server does not answer in time.
+            ValueError: As `Index.search`, or k is above 16,384, the limit of Milvus.
         """
         shape, queries = flat_queries(query_embeddings, self.store.dim, k)
         if k > MOST_FOUND:
@@ -151,13 +152,13 @@ class MilvusIndex:
         return rows.reshape(shape), scores.reshape(shape)
 
     def close(self) -> None:
-        """Close the connection; a file stays this process's own until it ends."""
+        """Close the connection. A Milvus Lite file stays locked until this process ends."""
         self._collection.connection.close()
 
     def _listed(
         self, vectors: np.ndarray, k: int, expression: str, questions_of: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What Milvus lists for `(n, dim)` vectors, `(n, k)` rows and scores; those of a question go together."""
+        """Return Milvus' lists for `(n, dim)` vectors: `(n, k)` rows and scores. A question's vectors share a call."""
         params = self.search_params
         if params is None:
             params = default_search_params(self.index_type, self.index_params, k)
@@ -175,7 +176,7 @@ class MilvusIndex:
 
 @contextmanager
 def _connected(uri: str, token: str, timeout: float, name: str) -> Iterator[MilvusCollection]:
-    """A collection whose connection is closed if what is done with it fails."""
+    """Open a collection, and close its connection if the body fails."""
     connection = MilvusConnection(uri, token, timeout)
     try:
         yield MilvusCollection(connection, name)

@@ -1,4 +1,4 @@
-"""Bring a store into a collection of Milvus: in batches, again from where it broke off, and verified."""
+"""Insert a store into a Milvus collection in batches, resume interrupted insertions, and verify the rows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tqdm.auto import tqdm
 from amer.corpus.store import DocumentStore
 from amer.search.index.milvus.collection import MilvusCollection
 
-MOST_ROWS = 5_000  # of a batch
-MESSAGE_BYTES = 2**24  # of a batch; servers refuse messages beyond 64 MiB
-ROWS_SEEN = 16_384  # entities that Milvus lists in one answer
+MOST_ROWS = 5_000  # per batch
+MESSAGE_BYTES = 2**24  # per batch; servers reject messages above 64 MiB
+ROWS_SEEN = 16_384  # entities that Milvus lists in one answer, at most
 ROUNDS = 3  # of verification and repair
 POLL_SECONDS = 1.0
 
 
 def fill(collection: MilvusCollection, store: DocumentStore, batch_rows: int, show_progress_bar: bool) -> None:
-    """Write what is missing of a store, and see that every row is there once.
+    """Write the missing rows of a store, and verify that each row is present exactly once.
 
-    Every batch is an upsert, which puts entities in the place of those with the same rows. So a batch may be sent
-    again when its answer was lost, when this process was killed, or by another process that fills the collection.
+    Every batch is an upsert: it replaces entities with the same rows. So a batch may be sent again after a lost answer
+    or a killed process, or by another process that fills the same collection.
 
     Raises:
-        OSError: the server stays away; or rows keep disappearing.
+        OSError: The server is unavailable, or rows keep disappearing.
     """
     ranges = list(missing(collection, 0, len(store), batch_rows))
     for _ in range(ROUNDS):
@@ -37,13 +37,13 @@ def fill(collection: MilvusCollection, store: DocumentStore, batch_rows: int, sh
         if not ranges:
             return
     raise OSError(
-        f"the collection {collection.name!r} does not hold each row once, among others {ranges[0][0]} to "
-        f"{ranges[0][1] - 1}, although they were written: does something else write to it?"
+        f"the collection {collection.name!r} does not hold each row exactly once, for example rows {ranges[0][0]} to "
+        f"{ranges[0][1] - 1}, although they were written: check that nothing else writes to the collection"
     )
 
 
 def missing(collection: MilvusCollection, start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `size` rows, ascending, that are not there or not whole, found by halving."""
+    """Yield the incomplete ranges, ascending, each of at most `size` rows. Finds them by halving."""
     found = collection.count(start, stop)
     if found == stop - start:
         return
@@ -56,7 +56,7 @@ def missing(collection: MilvusCollection, start: int, stop: int, size: int) -> I
 
 
 def broken(collection: MilvusCollection, count: int) -> list[tuple[int, int]]:
-    """Ranges in which not every row from 0 to before `count` is there, and once."""
+    """Return the ranges of rows in [0, count) that do not hold every row exactly once."""
     return [
         (start, stop)
         for start, stop in _cut(0, count, ROWS_SEEN)
@@ -65,10 +65,10 @@ def broken(collection: MilvusCollection, count: int) -> list[tuple[int, int]]:
 
 
 def wait_for_index(collection: MilvusCollection, count: int, show_progress_bar: bool) -> None:
-    """Wait until the server has indexed what it was given.
+    """Wait until the server has indexed all rows.
 
     Raises:
-        OSError: it failed to.
+        OSError: Indexing failed.
     """
     with tqdm(total=count, unit="row", desc="indexing", disable=not show_progress_bar) as bar:
         while True:
@@ -83,10 +83,10 @@ def wait_for_index(collection: MilvusCollection, count: int, show_progress_bar: 
 
 
 def rows_of_a_batch(store: DocumentStore, longest: dict[str, int], wanted: int) -> int:
-    """How many rows a batch may have, whatever they hold.
+    """Return how many rows a batch may have, even if all strings are as long as the longest.
 
     Raises:
-        ValueError: fewer than one wanted.
+        ValueError: `wanted` is below 1.
     """
     if wanted < 1:
         raise ValueError(f"batch_rows must be at least 1, got {wanted}")

@@ -1,4 +1,4 @@
-"""What an index of Milvus is built and searched with where nothing is said."""
+"""Default parameters for building and searching a Milvus index."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# Milvus Lite takes any type and serves those it does not know by brute force.
+# Milvus Lite accepts any index type. It searches types that it does not know by brute force.
 LITE_TYPES = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8")
 
 
 def default_index_params(index_type: str, count: int) -> dict[str, Any]:
-    """For HNSW a graph of degree 32, for IVF `4 sqrt(count)` lists, for other types what the server thinks right."""
+    """Return a graph of degree 32 for HNSW, `4 sqrt(count)` lists for IVF, the server's defaults for other types."""
     if index_type.startswith("HNSW"):
         return {"M": 32, "efConstruction": 200}
     if index_type.startswith("IVF"):
@@ -20,7 +20,7 @@ def default_index_params(index_type: str, count: int) -> dict[str, Any]:
 
 
 def default_search_params(index_type: str, index_params: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """Twice k candidates of a graph, at least 200; a quarter of the lists of IVF. Measure recall on your corpus."""
+    """Return 2k graph candidates (at least 200) for HNSW, a quarter of the lists for IVF. Measure your recall."""
     if index_type.startswith("HNSW"):
         return {"ef": min(max(200, 2 * k), 32_768)}
     if index_type.startswith("IVF"):
@@ -31,6 +31,8 @@ def default_search_params(index_type: str, index_params: Mapping[str, Any], k: i
 
 
 def check_type(index_type: str, uri: str) -> None:
-    """ValueError for what Milvus Lite, in a file, does not build; a server refuses what it does not know itself."""
+    """Raise ValueError for a type that Milvus Lite cannot build. A server checks the type itself."""
     if "://" not in uri and index_type not in LITE_TYPES:
-        raise ValueError(f"Milvus Lite builds {', '.join(LITE_TYPES)}, got {index_type!r}: use a server for others")
+        raise ValueError(
+            f"Milvus Lite builds {', '.join(LITE_TYPES)}, got {index_type!r}: use a server for other types"
+        )

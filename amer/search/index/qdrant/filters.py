@@ -1,4 +1,4 @@
-"""Filters in the words of Qdrant."""
+"""Translate filters into Qdrant's form."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ with needs_extra("qdrant", "QdrantIndex"):
     from qdrant_client import models
 
 RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
-EXACT_INTEGERS = range(-(2**53) + 1, 2**53)  # Qdrant compares the order of numbers as float64
+EXACT_INTEGERS = range(-(2**53) + 1, 2**53)  # Qdrant orders numbers as float64
 
 
 def translated(filter: Filter) -> models.Filter:
-    """A filter in the words of Qdrant.
+    """Translate a filter into Qdrant's form.
 
     Raises:
-        ValueError: it compares the order of strings, or of integers beyond 2**53.
+        ValueError: The filter orders strings, or integers beyond 2**53.
     """
     return _translated(filter.tree, filter.expression)
 
@@ -40,13 +40,13 @@ def _translated(tree: tuple[Any, ...], expression: str) -> models.Filter:
         return models.Filter(must=[same]) if operator == "==" else models.Filter(must_not=[same])
     if isinstance(value, str) or (isinstance(value, int) and value not in EXACT_INTEGERS):
         raise ValueError(
-            f"filter {expression[:200]!r}: Qdrant cannot compare {field} {operator} {value!r:.60}, only the order of "
-            "numbers up to 2**53: leave that out, or search with another index"
+            f"filter {expression[:200]!r}: Qdrant cannot compare {field} {operator} {value!r:.60}. It orders only "
+            "numbers up to 2**53: drop this comparison, or search with another index"
         )
     return models.Filter(must=[models.FieldCondition(key=field, range=models.Range(**{RANGES[operator]: value}))])
 
 
 def _equal(field: str, value: Any) -> models.FieldCondition:
-    if isinstance(value, float):  # Qdrant matches no fractions, but a range can hold a single one
+    if isinstance(value, float):  # Qdrant cannot match a float, so use a range of one value
         return models.FieldCondition(key=field, range=models.Range(gte=value, lte=value))
     return models.FieldCondition(key=field, match=models.MatchValue(value=value))

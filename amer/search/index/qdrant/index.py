@@ -16,19 +16,19 @@ from amer.search.index.qdrant.filters import translated
 with needs_extra("qdrant", "QdrantIndex"):
     from qdrant_client import QdrantClient, models
 
-STORE_KEY = "amer.store"  # of the collection's metadata: the identity of the store it is made from
-BATCH_ROWS = 512  # of an upload
-MOST_VECTORS = 256  # of a call
+STORE_KEY = "amer.store"  # metadata of the collection: identity of the store it was built from
+BATCH_ROWS = 512  # per upload
+MOST_VECTORS = 256  # per call
 
 
 class QdrantIndex:
-    """A store in a collection of Qdrant, which holds the embeddings and the metadata; texts stay in the store.
+    """A store in a Qdrant collection. The collection holds embeddings and metadata; texts stay in the store.
 
     index = QdrantIndex.build(store, QdrantClient("http://localhost:6333"), "passages")
     searcher = Searcher.from_pretrained(model, store, index)
 
-    All query vectors of a call go in one batch. Qdrant cannot compare the order of strings, nor that of integers
-    beyond 2**53: such filters are refused.
+    All query vectors of a call go in one batch. Qdrant cannot order strings or integers beyond 2**53, so filters that
+    do are refused.
     """
 
     def __init__(self, store: DocumentStore, client: QdrantClient, collection: str) -> None:
@@ -41,16 +41,16 @@ class QdrantIndex:
     def build(
         cls, store: DocumentStore, client: QdrantClient, collection: str, show_progress_bar: bool = True
     ) -> QdrantIndex:
-        """Fill a collection; after an interruption, call it again.
+        """Fill a collection. After an interruption, call it again.
 
         Args:
-            store: what to search.
-            client: of the server, or of a folder: `QdrantClient(path=...)`.
-            collection: its name. It is created, unless an interrupted call has done so.
-            show_progress_bar: of the upload.
+            store: The store to search.
+            client: Client of a server, or of a folder: `QdrantClient(path=...)`.
+            collection: Name of the collection. Created if it does not exist.
+            show_progress_bar: Show the progress of the upload.
 
         Raises:
-            ValueError: the collection is of another store.
+            ValueError: The collection belongs to another store.
         """
         if not client.collection_exists(collection):
             vectors = models.VectorParams(size=store.dim, distance=models.Distance.DOT)
@@ -68,10 +68,10 @@ class QdrantIndex:
 
     @classmethod
     def open(cls, store: DocumentStore, client: QdrantClient, collection: str) -> QdrantIndex:
-        """Open a collection that has been built.
+        """Open a finished collection.
 
         Raises:
-            ValueError: there is none, it is of another store, or its upload has not finished.
+            ValueError: The collection does not exist, belongs to another store, or is not finished.
         """
         if not client.collection_exists(collection):
             raise ValueError(f"Qdrant has no collection {collection!r}: build it with QdrantIndex.build")
@@ -86,7 +86,7 @@ class QdrantIndex:
     def search(
         self, query_embeddings: np.ndarray | torch.Tensor, k: int, filter: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Index.search`; of equal scores the lower row first."""
+        """Search as in `Index.search`. Equal scores are in ascending order of rows."""
         shape, queries = flat_queries(query_embeddings, self.store.dim, k)
         allowed = None if filter is None else translated(Filter(filter, self.store.metadata))
         rows: np.ndarray = np.full((len(queries), k), -1, dtype=np.int64)
@@ -107,6 +107,6 @@ def _check_store(store: DocumentStore, client: QdrantClient, collection: str) ->
     written = (client.get_collection(collection).config.metadata or {}).get(STORE_KEY)
     if written != store.identity:
         raise ValueError(
-            f"the collection {collection!r} is not made from the store {store.path} as it is now: build under another "
-            "name, or delete the collection first"
+            f"the collection {collection!r} was not built from the store {store.path} as it is now: build under "
+            "another name, or delete the collection first"
         )

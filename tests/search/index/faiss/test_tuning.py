@@ -40,7 +40,7 @@ def test_an_index_without_width_is_tuned_by_candidates_alone():
 
 
 def test_a_recall_out_of_reach_says_how_far_it_came():
-    with pytest.raises(ValueError, match=r"recall 0\.9 is out of reach, the index comes to 0\.6400"):
+    with pytest.raises(ValueError, match=r"recall 0\.9 is out of reach, the index reaches 0\.6400"):
         tune(lambda setting: setting.width / 100, lambda setting: setting.width, 0.9, (1, 64), rescored=False)
 
 

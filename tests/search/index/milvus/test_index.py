@@ -62,10 +62,10 @@ def test_an_index_that_stands_is_opened_and_not_written_again(corpus, uri, index
 
 
 def test_another_index_or_store_under_the_same_name_is_refused(corpus, uri, index, tmp_path):
-    with pytest.raises(ValueError, match=r"indexed otherwise \(FLAT, M None.*build under another name"):
+    with pytest.raises(ValueError, match=r"another index \(FLAT, M None.*build under another name"):
         MilvusIndex.build(corpus, uri, "flat", "HNSW", {"M": 8}, show_progress_bar=False)
     another = make_corpus(tmp_path / "store", encoder="another")
-    with pytest.raises(ValueError, match="made with the encoder toy"):
+    with pytest.raises(ValueError, match="built with the encoder toy"):
         MilvusIndex.build(another, uri, "flat", "FLAT", show_progress_bar=False)
 
 
