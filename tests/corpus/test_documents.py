@@ -222,7 +222,7 @@ print({os.WEXITSTATUS(end) if os.WIFEXITED(end) else "killed" for end in ends})
 """
 
 
-def ends_of_flips(file: Path, copy: Path, opened: Path, flips: int = 300) -> str:
+def ends_of_flips(file: Path, copy: Path, opened: Path, flips: int = 100) -> str:
     """How the processes ended that opened a corpus with a flipped bit: 0 read it, 1 refused the file by its name."""
     command = [sys.executable, "-c", FLIPS, str(file), str(copy), str(flips), str(opened)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

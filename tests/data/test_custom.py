@@ -229,7 +229,7 @@ def test_no_more_than_twenty_problems_are_told(build, tmp_path):
         build(write_jsonl(tmp_path / "q.jsonl", [{"query": "q"}] * 50))
     lines = str(caught.value).splitlines()
     assert len(lines) == 21
-    assert "line 20: neither" in lines[19]
+    assert "line 20: give positives" in lines[19]
     assert lines[20] == "... the first twenty"
 
 

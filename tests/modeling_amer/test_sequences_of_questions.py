@@ -42,12 +42,12 @@ def test_a_series_gives_the_vectors_of_its_list(llama):
         (["a", None], "Question 1 is a NoneType"),
         (pd.Series(["a", None, "b"]), "Question 1 is a (NoneType|float)"),
         (np.array([1, 2]), "Question 0 is a int64"),
-        (b"bank", "not bytes"),
-        ({"bank": 1}, "not dict"),
-        ({"bank"}, "not set"),
-        (7, "not int"),
-        (pd.DataFrame({"query": ["a"]}), "not DataFrame of 2 dimensions"),
-        (np.array("bank"), "not ndarray of 0 dimensions"),
+        (b"bank", "got bytes"),
+        ({"bank": 1}, "got dict"),
+        ({"bank"}, "got set"),
+        (7, "got int"),
+        (pd.DataFrame({"query": ["a"]}), "got DataFrame of 2 dimensions"),
+        (np.array("bank"), "got ndarray of 0 dimensions"),
     ],
 )
 def test_what_is_no_sequence_of_texts_is_refused_by_type_and_position(llama, texts, message):

@@ -305,7 +305,7 @@ def test_each_question_weighs_as_much_as_it_has_parts():
 
 
 def test_a_model_learns_to_split_and_searches_each_part(spanned, tmp_path):
-    options = {"max_steps": 300, "span_weight": 5.0, "learning_rate": 1e-2}
+    options = {"max_steps": 120, "span_weight": 5.0, "learning_rate": 1e-2}
     trainer, model, before = train(spanned, tmp_path, model=build_splitting(spanned.encoder), **options)
     still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
     assert still == {"backbone.embed_tokens.weight", "part_labeller.backbone.embed_tokens.weight"}

@@ -293,7 +293,7 @@ def test_questions_are_dealt_by_length_when_asked(llama, world, tmp_path):
 
 
 def test_metrics_of_another_dataset_are_refused(llama, world, tmp_path):
-    with pytest.raises(ValueError, match="another"):
+    with pytest.raises(ValueError, match="for the dataset that is evaluated"):
         make_trainer(build(llama), world, tmp_path).evaluate(world.dataset.select(range(5)))
 
 
