@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +70,7 @@ class QuestionEncoder:
         self.pooling = pooling
         self.max_length = max_length
         self.prompt = prompt
+        self._lock = Lock()  # transformers changes the layers while it collects their states
 
     @classmethod
     def from_identity(
@@ -172,11 +174,13 @@ class QuestionEncoder:
             last = len(output.hidden_states) - 1
             chosen = [output.hidden_states[round(last * depth / (DEPTHS - 1))].float() for depth in range(DEPTHS)]
             states = torch.cat([layer_norm(layer, layer.shape[-1:]) for layer in chosen], dim=-1).cpu()
+            vectors = self._pool(output.last_hidden_state.float(), mask)
+            del output, chosen  # all layers are held: they must not outlast the pass
             tokens = []
             for own, row in zip(states, rows, strict=True):
                 offsets, words = self._places(encoded, row)
                 tokens.append(TokenVectors(own[: len(words)], offsets, words))
-            yield rows, tokens, self._pool(output.last_hidden_state.float(), mask)
+            yield rows, tokens, vectors
 
     @torch.no_grad()
     def _batches(self, texts: Sequence[str], batch_size: int, **options: Any) -> Any:
@@ -192,7 +196,9 @@ class QuestionEncoder:
                 )
                 for name in names
             }
-            yield rows, self.model(**inputs, **options), inputs["attention_mask"], encoded
+            with self._lock:
+                output = self.model(**inputs, **options)
+            yield rows, output, inputs["attention_mask"], encoded
 
     def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Last states `(batch, length, dim)` -> unit vectors `(batch, dim)` on the CPU."""

@@ -38,7 +38,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
     def document_encoder(self) -> QuestionEncoder:
         """The frozen document encoder that the configuration names, on the model's device. Loaded on first use.
 
-        In a bfloat16 model, the encoder's transformer also computes in bfloat16.
+        Its transformer computes in `document_encoder_dtype`, or in bfloat16 in a bfloat16 model.
 
         Raises:
             OSError: the encoder cannot be loaded.
@@ -48,7 +48,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
             identity = self.config.document_encoder
             if not identity:
                 raise ValueError("The configuration names no document encoder: pass input_vectors.")
-            dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else None
+            dtype = self.document_encoder_dtype or (torch.bfloat16 if self.dtype == torch.bfloat16 else None)
             self._encoder = QuestionEncoder.from_identity(
                 identity, self.document_encoder_path, dtype, **self._encoder_options
             )
@@ -160,14 +160,15 @@ class AMERQueryEncoder(AMERPreTrainedModel):
 
         Raises:
             OSError: the document encoder cannot be loaded.
-            ValueError: there are no questions, a question is empty, or the model does not split questions.
+            ValueError: there are no questions, a question is empty, most < 1, or the model does not split questions.
         """
         if not self.config.splits_questions:
             raise ValueError("This model does not split questions: use one trained with splits_questions=True.")
         texts = as_questions(texts)
         _checked_questions(texts, None, batch_size, True)
+        most = _checked_most(self.config.max_query_vectors if most is None else most)
         with self._evaluating():
-            return split(self, texts, most or self.config.max_query_vectors, batch_size)
+            return split(self, texts, most, batch_size)
 
     def _encode_parts(
         self,
@@ -186,13 +187,12 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         auto = num_query_vectors == "auto"
         most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
         most = self.config.max_query_vectors if auto else most
-        if not isinstance(most, Integral) or most < 1:
-            raise ValueError(f'num_query_vectors must be an integer of at least 1 or "auto", got {most!r}.')
+        most = _checked_most(most)
         with self._evaluating():
-            _, vectors = encode_parts(self, list(texts), int(most), batch_size, show_progress_bar)
+            _, vectors = encode_parts(self, list(texts), most, batch_size, show_progress_bar)
         query_embeddings = pad_sequence(vectors, batch_first=True)
         if not auto:
-            return nn.functional.pad(query_embeddings, (0, 0, 0, int(most) - query_embeddings.shape[1]))
+            return nn.functional.pad(query_embeddings, (0, 0, 0, most - query_embeddings.shape[1]))
         lengths = torch.tensor([len(own) for own in vectors])
         return QueryEmbeddings(query_embeddings, torch.arange(query_embeddings.shape[1]) < lengths[:, None])
 
@@ -214,8 +214,9 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         """
         if self.config.splits_questions:
             _checked_questions([question], None, 1, True)
+            most = _checked_most(self.config.max_query_vectors if num_query_vectors is None else num_query_vectors)
             with self._evaluating():
-                return attribute_parts(self, question, num_query_vectors or self.config.max_query_vectors)
+                return attribute_parts(self, question, most)
         if self.config.anchor != "tokens":
             raise ValueError(
                 'attribute needs a model with anchor="tokens" or one that splits questions; this one has '
@@ -298,6 +299,13 @@ def _emitted(output: Any) -> torch.Tensor:
     if output.stop_logits is None:
         return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)
     return emitted(output.stop_logits)
+
+
+def _checked_most(most: Any) -> int:
+    """The maximum number of parts, if it is one."""
+    if not isinstance(most, Integral) or most < 1:
+        raise ValueError(f'The number of query vectors must be an integer of at least 1 or "auto", got {most!r}.')
+    return int(most)
 
 
 def _checked_questions(

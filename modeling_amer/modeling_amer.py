@@ -137,6 +137,8 @@ class AMERModel(AMERQueryEncoder):
     Attributes:
         document_encoder_path: folder of the document encoder's weights, used in place of the Hub. Set it before the
             first question.
+        document_encoder_dtype: precision that the document encoder computes in. Default: that of its saved weights.
+            Set it before the first question.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class AMERModel(AMERQueryEncoder):
         self._prompt_cache = PromptCache()
         self._feeds_back = False  # True while a training step makes the vectors to feed back
         self.document_encoder_path: str | None = None
+        self.document_encoder_dtype: torch.dtype | None = None
         self._encoder: QuestionEncoder | None = None  # not a module: neither trained nor saved
         self._encoder_options: dict[str, Any] = {}
         self.post_init()
@@ -536,6 +539,10 @@ class AMERModel(AMERQueryEncoder):
         if appended is not None:
             parts.append(appended)
         return self._read(torch.cat(parts, dim=1), mask, None)[:, -inputs.shape[1] - count :]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling: without the document encoder, which loads again. transformers leaves local functions in it."""
+        return {**self.__dict__, "_encoder": None}
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode. Training drops the cached prompt, because the weights will change."""

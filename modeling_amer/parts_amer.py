@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from math import inf
 from typing import Any, NamedTuple, Protocol
+from unicodedata import category
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from .encoder_amer import DEPTHS, QuestionEncoder, TokenVectors, like_lengths, p
 
 GROUP = 4096  # number of questions whose parts are read together
 WORD_DROPOUT = 0.1  # share of words hidden from the labeller in training
+PUNCTUATION = frozenset("PS")  # the first letters of the Unicode categories of punctuation and symbols
 NUM_LABELS = 3
 OUTSIDE, BEGINS, INSIDE = range(NUM_LABELS)
 """The labels of a token: the classes of `part_logits`."""
@@ -61,7 +63,7 @@ class PartLabeller(nn.Module):
         if words.shape[-1] != self.input_projection.in_features:
             raise ValueError(
                 f"The words have {words.shape[-1]} entries each, expected {self.input_projection.in_features}: pass "
-                "the states from QuestionEncoder.encode_depths."
+                "the states from QuestionEncoder.encode_depths, of the encoder that the model was trained with."
             )
         mask = torch.ones_like(words[..., 0], dtype=torch.long) if mask is None else mask
         inputs = self.input_projection(self.word_dropout(words.to(self.input_projection.weight.dtype)))
@@ -156,7 +158,8 @@ def _words_and_marks(question: str, offsets: list[list[int]], words: list[int]) 
     word_before = -1
     for token, ((start, end), word) in enumerate(zip(offsets, words, strict=True)):
         if word >= 0:
-            if word == word_before and question[start - 1 : start + 1].isalnum():
+            beside = {category(character)[0] for character in question[max(start - 1, 0) : start + 1]}
+            if word == word_before and not beside & PUNCTUATION:
                 found[-1] = (*found[-1][:2], end)
             else:
                 found.append((token, start, end))

@@ -97,6 +97,7 @@ class AMERPreTrainedModel(PreTrainedModel):
     output_projection: nn.Linear
     tokenizer: PreTrainedTokenizerBase | None
     document_encoder_path: str | None
+    document_encoder_dtype: torch.dtype | None
     encode_query: Callable[..., Any]
     _encoder_options: dict[str, Any]
 
@@ -785,7 +786,11 @@ def _refuse(
 ) -> None:
     """Raise an error for weights that do not fit, because a model with random weights looks like a working one."""
     if missing or unexpected or mismatched:
+        shapes = sorted(map(str, mismatched))
+        hint = " An earlier version trained its part labeller: train the model again." * (
+            "part_labeller" in str(shapes)
+        )
         raise ValueError(
             f"The weights in {where} do not fit this model: missing {sorted(missing)[:5]}, "
-            f"unexpected {sorted(unexpected)[:5]}, of another shape {sorted(map(str, mismatched))[:5]}."
+            f"unexpected {sorted(unexpected)[:5]}, of another shape {shapes[:5]}.{hint}"
         )

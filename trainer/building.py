@@ -14,7 +14,7 @@ from amer.trainer.arguments import AMERTrainingArguments, ModelArguments
 from amer.trainer.collator import AMERCollator
 from amer.trainer.metrics import RetrievalMetrics
 from amer.trainer.trainer import AMERTrainer
-from modeling_amer import AMERModel, QuestionEncoder
+from modeling_amer import AMERModel
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
@@ -62,15 +62,18 @@ def build_trainer(
     validation = splits.get("validation")
     if validation is not None:
         validation = validation.select(range(len(validation))[:max_eval_queries]).link(store)
-    encoder = _question_encoder(model, splits["train"], args)
-    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed, encoder)
+    reads_tokens = splits["train"].queries is not None and model.config.token_vectors
+    if reads_tokens:
+        model.document_encoder_dtype = chosen_dtype("auto", args.device)
+    collator = AMERCollator(model, store, args.num_random_negatives, args.max_targets, args.seed)
     metrics = None
     if validation is not None:
         metrics = RetrievalMetrics(validation, ExactIndex(store, eval_search_device or args.device), args, eval_ks)
 
     def with_tokens(split: RetrievalDataset) -> RetrievalDataset | TokenDataset:
-        if token_cache is None or encoder is None:
+        if token_cache is None or not reads_tokens:
             return split
+        encoder = model.document_encoder.to(args.device)
         with args.main_process_first():
             return TokenDataset.build(token_cache, split, encoder, model.config.splits_questions)
 
@@ -82,13 +85,3 @@ def build_trainer(
         data_collator=collator,
         compute_metrics=metrics,
     )
-
-
-def _question_encoder(
-    model: AMERModel, split: RetrievalDataset, args: AMERTrainingArguments
-) -> QuestionEncoder | None:
-    """The encoder for a model that reads token vectors of texts, in the precision that is fast here; else None."""
-    if split.queries is None or not model.config.token_vectors:
-        return None
-    identity, where = model.config.document_encoder or {}, model.document_encoder_path
-    return QuestionEncoder.from_identity(identity, where, chosen_dtype("auto", args.device)).to(args.device)

@@ -14,7 +14,6 @@ from amer.corpus.store import DocumentStore
 from amer.trainer.losses import NO_LABEL
 from modeling_amer import (
     AMERModel,
-    QuestionEncoder,
     TokenVectors,
     longest_question,
     pad_tokens,
@@ -65,7 +64,6 @@ class AMERCollator:
         num_random_negatives: documents of the whole store to draw per question; all questions share them.
         max_targets: maximum number of targets per row, drawn for each use. 1: Single-Query baseline (paper §5.2).
         seed: seed of all draws.
-        encoder: encoder that reads the questions for a model of token vectors. Default: the model's own.
 
     Raises:
         ValueError: the store has another encoder or vector size than the model, or fewer documents than
@@ -79,7 +77,6 @@ class AMERCollator:
         num_random_negatives: int,
         max_targets: int | None = None,
         seed: int = 0,
-        encoder: QuestionEncoder | None = None,
     ) -> None:
         config = model.config
         if config.document_dim != store.dim:
@@ -108,16 +105,10 @@ class AMERCollator:
         self.reads_vectors = config.reads_vectors
         self.splits_questions = config.splits_questions
         self.model: Any = model if config.token_vectors else None  # its encoder
-        self.own_encoder = encoder
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets
         self.seed = seed
-
-    @property
-    def encoder(self) -> QuestionEncoder:
-        """The encoder that reads the questions for a model of token vectors. The model's own loads on first use."""
-        return self.own_encoder or self.model.document_encoder
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         draws = [self._draw(example) for example in examples]
@@ -178,7 +169,7 @@ class AMERCollator:
         """The encoder's states of each whole question, from which the model finds the parts."""
         found = {
             row: own
-            for rows, tokens, _ in self.encoder.encode_depths(questions, len(questions))
+            for rows, tokens, _ in self.model.document_encoder.encode_depths(questions)
             for row, own in zip(rows, tokens, strict=True)
         }
         return [found[row] for row in range(len(questions))]
@@ -198,7 +189,7 @@ class AMERCollator:
                 "The model reads token vectors of texts, but the dataset's queries are vectors only: use a dataset "
                 "with texts."
             )
-        return self.encoder.encode_tokens([example["query"] for example in examples], len(examples))
+        return self.model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """Draw one question's targets in random order, its random negatives, and its random numbers."""

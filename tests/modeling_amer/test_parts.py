@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -87,6 +88,17 @@ def test_a_mark_that_the_tokenizer_joins_to_its_word_parts_two_parts():
     offsets, words = torch.tensor([[0, 2], [2, 3], [4, 6]]), torch.tensor([0, 0, 1])
     logits = 9.0 * torch.tensor([[0, 1, 0], [1, 0, 0], [0, 1, 0]])
     assert [part.text for part in find_parts("ab, cd", logits, offsets, words, 9)] == ["ab", "cd"]
+
+
+@pytest.mark.parametrize("question", ["सूची को कैसे", "عَرَبِيّ لغة"])
+def test_no_word_is_cut_at_its_vowel_signs(question):
+    """Each character is a token; those of the first word say by turns that a part begins and that it ends."""
+    words = torch.tensor([-1 if c == " " else question[:i].count(" ") for i, c in enumerate(question)])
+    offsets = torch.tensor([[i, i + 1] for i in range(len(question))])
+    labels = torch.full((len(question),), OUTSIDE)
+    labels[: question.index(" ") : 2] = BEGINS
+    logits = 9.0 * torch.nn.functional.one_hot(labels, 3)
+    assert [part.text for part in find_parts(question, logits, offsets, words, 9)] == [question.split()[0]]
 
 
 def test_the_likeliest_labels_are_those_of_every_allowed_sequence():
@@ -217,6 +229,28 @@ def test_words_are_those_of_the_part(model):
     assert model.find_parts(QUESTIONS[:1], most=2)[0][1] == Part("bank, and spring", 7, 23)
 
 
+def test_a_model_that_was_asked_goes_to_another_process(model):
+    expected = model.encode_query(QUESTIONS[:2])
+    again = ForkingPickler.loads(ForkingPickler.dumps(model))
+    torch.testing.assert_close(again.encode_query(QUESTIONS[:2]), expected)
+
+
+def test_the_document_encoder_has_the_precision_that_is_set(tiny_encoder):
+    model = build_mini(tiny_encoder, **SPLITS)
+    model.document_encoder_dtype = torch.bfloat16
+    assert model.document_encoder.model.dtype == torch.bfloat16 and model.dtype == torch.float32
+    assert model.encode_query(QUESTIONS[:2]).dtype == torch.float32
+
+
+def test_a_model_with_the_labeller_of_an_earlier_version_is_refused_with_what_to_do(tiny_encoder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("encoder_amer", "parts_amer"):
+            patch.setattr(f"modeling_amer.{module}.DEPTHS", 2)
+        build_mini(tiny_encoder, **SPLITS).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="An earlier version trained its part labeller: train the model again"):
+        AMERModel.from_pretrained(tmp_path)
+
+
 def test_a_saved_model_splits_in_a_process_without_the_project(model, tiny_encoder, tmp_path):
     model.save_pretrained(tmp_path / "model")
     command = [sys.executable, "-c", FRESH_PROCESS, tmp_path / "model", tiny_encoder, tmp_path / "out"]
@@ -260,6 +294,9 @@ def test_bad_input_is_refused(model, tiny_encoder):
         model(input_vectors=tokens.vectors[None], num_query_vectors=2)
     with pytest.raises(ValueError, match='at least 1 or "auto", got 0'):
         model.encode_query(["river"], 0)
+    for most in (0, -1, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"at least 1 or .auto., got {most!r}"):
+            model.find_parts(["river"], most)
     with pytest.raises(ValueError, match="does not split questions"):
         build_mini(tiny_encoder).find_parts(["river"])
     with pytest.raises(ValueError, match="takes no input_words"):
