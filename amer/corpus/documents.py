@@ -147,8 +147,9 @@ def map_arrow(file: Path) -> pa.Table:
         FileNotFoundError: The file does not exist.
         OSError: The file is truncated or of another format.
     """
-    with damage_named(file, "Arrow"):
-        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    # Closed here, not when Arrow's threads let go of it. The mapping stays as long as the table.
+    with damage_named(file, "Arrow"), pa.memory_map(str(file)) as source:
+        table = pa.ipc.open_file(source).read_all()
         table.column_names  # noqa: B018  (decodes the names)
         return table
 
