@@ -166,7 +166,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
             raise ValueError("This model does not split questions: use one trained with splits_questions=True.")
         texts = as_questions(texts)
         _checked_questions(texts, None, batch_size, True)
-        most = _checked_most(self.config.max_query_vectors if most is None else most)
+        most = _checked_most(self.config.max_query_vectors if most is None else most, "most")
         with self._evaluating():
             return split(self, texts, most, batch_size)
 
@@ -186,8 +186,7 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         _checked_questions(texts, None, batch_size, True)
         auto = num_query_vectors == "auto"
         most = self.config.num_query_vectors if num_query_vectors is None else num_query_vectors
-        most = self.config.max_query_vectors if auto else most
-        most = _checked_most(most)
+        most = _checked_most(self.config.max_query_vectors if auto else most, "num_query_vectors", ' or "auto"')
         with self._evaluating():
             _, vectors = encode_parts(self, list(texts), most, batch_size, show_progress_bar)
         query_embeddings = pad_sequence(vectors, batch_first=True)
@@ -214,7 +213,8 @@ class AMERQueryEncoder(AMERPreTrainedModel):
         """
         if self.config.splits_questions:
             _checked_questions([question], None, 1, True)
-            most = _checked_most(self.config.max_query_vectors if num_query_vectors is None else num_query_vectors)
+            most = self.config.max_query_vectors if num_query_vectors is None else num_query_vectors
+            most = _checked_most(most, "num_query_vectors")
             with self._evaluating():
                 return attribute_parts(self, question, most)
         if self.config.anchor != "tokens":
@@ -301,10 +301,10 @@ def _emitted(output: Any) -> torch.Tensor:
     return emitted(output.stop_logits)
 
 
-def _checked_most(most: Any) -> int:
-    """The maximum number of parts, if it is one."""
+def _checked_most(most: Any, name: str, otherwise: str = "") -> int:
+    """The maximum number of parts, if it is one; the message gives the argument's name and what else it may be."""
     if not isinstance(most, Integral) or most < 1:
-        raise ValueError(f'The number of query vectors must be an integer of at least 1 or "auto", got {most!r}.')
+        raise ValueError(f"{name} must be an integer of at least 1{otherwise}, got {most!r}.")
     return int(most)
 
 

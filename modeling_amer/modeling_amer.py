@@ -244,8 +244,12 @@ class AMERModel(AMERQueryEncoder):
         source = self._source(input_vectors, input_mask)
         inputs, mask = self._embed(questions["input_ids"], questions["attention_mask"], input_vectors, input_mask)
         teacher = _Teacher(teacher_vectors, teacher_mask)
-        emit = self._emit_at_once if self.config.emission == "one_pass" else self._autoregress
-        question, hidden = emit(num_query_vectors, inputs, mask, source, teacher, questions)
+        if self.config.emission == "one_pass":
+            if teacher_vectors is not None:
+                raise ValueError("A model that emits in one pass feeds no vectors back: leave out teacher_vectors.")
+            question, hidden = self._emit_at_once(num_query_vectors, questions["prefix_ids"], inputs, mask)
+        else:
+            question, hidden = self._autoregress(num_query_vectors, inputs, mask, source, teacher, questions)
         query_embeddings, attention = self._emit(hidden, source and source.at(question))
         query_embeddings = self._with_encoder_share(query_embeddings, source)
         if self.training and input_vectors is None and (num_query_vectors == 1 or hasattr(self, "query_tokens")):
@@ -279,19 +283,11 @@ class AMERModel(AMERQueryEncoder):
         return normalize(query_embeddings + self.config.encoder_weight * source.encoder_vector(), dim=-1)
 
     def _emit_at_once(
-        self,
-        count: int,
-        inputs: torch.Tensor,
-        mask: torch.Tensor,
-        source: _Source | None,
-        teacher: _Teacher,
-        questions: _Questions,
+        self, count: int, prefix_ids: torch.Tensor | None, inputs: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Like `_autoregress`, but learned query tokens follow the question in place of fed-back vectors."""
-        if teacher.vectors is not None:
-            raise ValueError("A model that emits in one pass feeds no vectors back: leave out teacher_vectors.")
         tokens = self.query_tokens.weight[:count].to(inputs.dtype).expand(len(inputs), -1, -1)
-        states = self._read_at_once(questions["prefix_ids"], inputs, mask, tokens)
+        states = self._read_at_once(prefix_ids, inputs, mask, tokens)
         return states[:, :-count], states[:, -count:]
 
     def _autoregress(

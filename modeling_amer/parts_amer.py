@@ -158,13 +158,17 @@ def _words_and_marks(question: str, offsets: list[list[int]], words: list[int]) 
     word_before = -1
     for token, ((start, end), word) in enumerate(zip(offsets, words, strict=True)):
         if word >= 0:
-            beside = {category(character)[0] for character in question[max(start - 1, 0) : start + 1]}
-            if word == word_before and not beside & PUNCTUATION:
+            if word == word_before and not _touches_mark(question, start):
                 found[-1] = (*found[-1][:2], end)
             else:
                 found.append((token, start, end))
         word_before = word
     return found
+
+
+def _touches_mark(question: str, start: int) -> bool:
+    """Whether a punctuation mark or a symbol stands before or after the place between two tokens."""
+    return any(category(character)[0] in PUNCTUATION for character in question[max(start - 1, 0) : start + 1])
 
 
 def tokens_within(span: Sequence[int], offsets: torch.Tensor) -> torch.Tensor:

@@ -295,7 +295,7 @@ def test_bad_input_is_refused(model, tiny_encoder):
     with pytest.raises(ValueError, match='at least 1 or "auto", got 0'):
         model.encode_query(["river"], 0)
     for most in (0, -1, 1.5, "2"):
-        with pytest.raises(ValueError, match=f"at least 1 or .auto., got {most!r}"):
+        with pytest.raises(ValueError, match=f"most must be an integer of at least 1, got {most!r}"):
             model.find_parts(["river"], most)
     with pytest.raises(ValueError, match="does not split questions"):
         build_mini(tiny_encoder).find_parts(["river"])
