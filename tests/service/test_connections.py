@@ -154,6 +154,20 @@ def test_two_hundred_idle_connections_with_few_files_leave_the_service_alive(sto
         assert process.stderr.read().count("Too many open files") <= 1
 
 
+def test_the_body_of_an_answer_does_not_wait_for_the_headers_to_be_acknowledged(store):
+    found = []
+
+    class Recording(guarded(LIMITS)):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    listening = socket.create_server(("127.0.0.1", 0))  # as `serve` listens
+    with running(create_app(FakeSearcher(store)), [listening], http=Recording) as address:
+        assert ask_anew(address).status_code == 200
+    assert found and all(found)
+
+
 @pytest.mark.server
 def test_clients_are_told_to_close_while_the_service_stops(store, tmp_path):
     release = tmp_path / "release"
