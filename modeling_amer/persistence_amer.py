@@ -604,8 +604,11 @@ class AMERPreTrainedModel(PreTrainedModel):
         """Merge LoRA into the decoder. The result is a plain model that holds every weight.
 
         Raises:
-            ValueError: the decoder is quantized or in half precision, so merging would change the vectors.
+            ValueError: the model has no LoRA, or its decoder is quantized or in half precision, so that merging would
+                change the vectors.
         """
+        if self.config.weights != "adapter":
+            raise ValueError("This model has no LoRA to merge: it already holds every weight.")
         if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
             raise ValueError(
                 f"Merging needs the base in float32, but it is {self.backbone.dtype}: load with dtype=torch.float32."

@@ -15,6 +15,7 @@ from amer.service.cache import AnswerCache
 
 Found = list[Any]  # one answer per question
 STOPPED = "the search has stopped"
+GATHERING = 0.005  # seconds after a batch of several: answered clients ask again, and the first must not be alone
 logger = logging.getLogger(__name__)
 
 
@@ -30,7 +31,7 @@ class _Request:
 
 
 class Batcher:
-    """Answers requests batch by batch in one thread, which owns the model. Never waits for a batch to fill up.
+    """Answers requests batch by batch in one thread, which owns the model. Does not wait for a batch to fill up.
 
     The next batch holds the oldest request and the requests with the same options that fit.
     """
@@ -127,6 +128,8 @@ class Batcher:
                 while self._queue:
                     batch = self._next_batch()
                     await self._answer(batch, thread)
+                    if len(batch) > 1:
+                        await asyncio.sleep(GATHERING)
                 self._arrived.clear()
         except Exception:
             logger.exception("%s: start the service again", STOPPED)

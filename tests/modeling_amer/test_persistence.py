@@ -99,6 +99,11 @@ def test_merging_in_half_precision_is_refused(llama):
         build(llama, dtype=torch.bfloat16).merge_and_unload()
 
 
+def test_merging_a_model_without_lora_is_refused(llama):
+    with pytest.raises(ValueError, match="no LoRA to merge"):
+        build(llama).merge_and_unload().merge_and_unload()
+
+
 def rewrite(folder, change):
     """Change the weights, and the checksum with them."""
     state = load_file(folder / "model.safetensors")

@@ -9,6 +9,7 @@ import torch
 
 from amer.corpus import write_store
 from amer.search import Searcher
+from modeling_amer import AMERModel
 from tests.conftest import DIM, build, build_mini, save_tiny_encoder
 
 QUESTIONS = ["bank", "a much longer question", "spring?"]
@@ -41,6 +42,15 @@ def test_in_bfloat16_vectors_and_documents_stay_close(folders, kind):
         assert {weight.dtype for weight in half.model.part_labeller.parameters()} == {torch.float32}
         assert half.model.document_encoder.model.dtype == torch.bfloat16
     assert [hit.id for hit in half.search("bank", k=1)[0]] == [hit.id for hit in plain.search("bank", k=1)[0]]
+
+
+def test_lora_is_merged_in_float32_and_kept_apart_in_bfloat16(folders):
+    apart = AMERModel.from_pretrained(folders / "decoder")
+    merged = Searcher.from_pretrained(folders / "decoder", folders / "store", device="cpu").model
+    assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+    torch.testing.assert_close(merged.encode_query(QUESTIONS), apart.encode_query(QUESTIONS), atol=1e-4, rtol=0)
+    half = Searcher.from_pretrained(folders / "decoder", folders / "store", device="cpu", dtype="bfloat16").model
+    assert [name for name, _ in half.named_parameters() if "lora" in name]
 
 
 def test_auto_is_the_faster_precision_of_the_machine(folders, monkeypatch):

@@ -88,6 +88,35 @@ def test_what_waits_becomes_one_batch_of_equal_options_up_to_the_limit(store):
         assert [one["hits"][0]["text"] for one in answer.json()["answers"]] == body["questions"]
 
 
+def test_clients_that_ask_again_at_once_are_searched_together_again():
+    sizes: list[int] = []
+    released = threading.Event()
+
+    def search(questions: list[str], options: Search) -> list[bytes]:
+        assert released.wait(20)
+        return [b"found"] * len(questions)
+
+    batcher = Batcher(search, 9, 9, sizes.append, AnswerCache(0, lambda: None))
+
+    async def client() -> None:
+        for _ in range(5):
+            await batcher.find(["a"], Search(1, None, None, None))
+
+    async def clients() -> None:
+        async with batcher.running():
+            asking = [asyncio.create_task(client())]
+            while not batcher.searching:  # the first is searched alone, the others come meanwhile
+                await asyncio.sleep(0)
+            asking += [asyncio.create_task(client()) for _ in range(3)]
+            while batcher.waiting < 3:
+                await asyncio.sleep(0)
+            released.set()
+            await asyncio.gather(*asking)
+
+    asyncio.run(asyncio.wait_for(clients(), 20))
+    assert sizes == [1, 3, 4, 4, 4, 4]
+
+
 def test_a_request_larger_than_a_batch_is_searched_alone():
     batcher = Batcher(
         lambda questions, options: [b"found"] * len(questions), 1, 9, lambda size: None, AnswerCache(0, lambda: None)
