@@ -1,7 +1,7 @@
 """Growth of time and memory with the corpus: encode, write, build, open, search and serve, each in a fresh process.
 
 Vectors are synthetic; only "encode" embeds texts, for sizes up to `--encoded`. "search" and "serve" open the store and
-answer twenty questions of five vectors, one after another. The slope is that of a line through the points in a log-log
+answer twenty questions of five vectors, one after another. Sizes above `--indexed` have no index. The slope is that of a line through the points in a log-log
 plot: 1 is linear. The script writes a plot beside the JSON.
 """
 
@@ -28,11 +28,13 @@ from matplotlib import pyplot as plt
 OPTIONS = {
     "rows": ([10_000, 100_000, 1_000_000], "documents"),
     "encoded": (10_000, "largest number of documents to embed with the encoder"),
+    "indexed": (1_000_000, "largest number of documents to build an index of"),
     "encoder": (MINILM, "a document encoder"),
     "dim": (384, "dimension of the synthetic vectors"),
     "preset": ("ivfpq", "index: flat, ivfpq or hnsw"),
 }
 PARTS = ("encode", "write", "build", "open", "search", "search, exact", "serve")
+WITH_INDEX = ("build", "search", "serve")
 
 
 def measured(part: str, folder: Path, rows: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             for part in PARTS:
-                if part != "encode" or rows <= arguments.encoded:
+                most = {"encode": arguments.encoded, **dict.fromkeys(WITH_INDEX, arguments.indexed)}.get(part, rows)
+                if rows <= most:
                     yield {"part": part, "documents": rows, **measured(part, Path(folder), rows, arguments)}
 
 
