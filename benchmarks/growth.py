@@ -1,8 +1,8 @@
 """Growth of time and memory with the corpus: encode, write, build, open, search and serve, each in a fresh process.
 
 Vectors are synthetic; only "encode" embeds texts, for sizes up to `--encoded`. "search" and "serve" open the store and
-answer twenty questions of five vectors, one after another. Sizes above `--indexed` have no index. The slope is that of a line through the points in a log-log
-plot: 1 is linear. The script writes a plot beside the JSON.
+answer twenty questions of five vectors, one after another. Sizes above `--indexed` have no index. The slope is that of
+a line through the points in a log-log plot: 1 is linear. The script writes a plot beside the JSON.
 """
 
 from __future__ import annotations

@@ -1,17 +1,8 @@
-"""Documents: checked tables, their frozen embeddings, and the document store that holds both."""
+"""Documents: checked tables, their frozen embeddings, and the document store that holds both.
 
-from __future__ import annotations
+`__init__.pyi` lists the public names. Each is imported on first use, because some need PyTorch.
+"""
 
-from amer.corpus.documents import open_documents, take_documents
-from amer.corpus.encoder import DocumentEncoder
-from amer.corpus.encoding import encode_corpus
-from amer.corpus.store import DocumentStore, write_store
+import lazy_loader
 
-__all__ = [
-    "DocumentEncoder",
-    "DocumentStore",
-    "encode_corpus",
-    "open_documents",
-    "take_documents",
-    "write_store",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
