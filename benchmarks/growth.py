@@ -75,7 +75,7 @@ def draw(rows: list[Row], file: Path) -> None:
             axis.loglog([row["documents"] for row in own], [row[name] for row in own], marker="o", label=part)
         axis.set(xlabel="documents", ylabel=name)
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].legend(fontsize=8)
     figure.savefig(file, dpi=150)
     plt.close(figure)
 

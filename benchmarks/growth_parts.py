@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+import modeling_amer  # noqa: F401  (a search imports it on first use, which would count)
 from amer.corpus import DocumentStore, encode_corpus, write_store
 from amer.corpus.encoder import DocumentEncoder
 from amer.search import FaissIndex, Searcher, open_index
@@ -72,7 +73,7 @@ class SyntheticModel:
 
 def encode(arguments: argparse.Namespace) -> None:
     """Embed texts with a real encoder into a store."""
-    encoder = DocumentEncoder(arguments.encoder, device="cpu")
+    encoder = DocumentEncoder(arguments.encoder, device="cpu", dtype="auto")  # as `amer corpus encode`
     encode_corpus(documents(arguments.rows), encoder, arguments.folder / "encoded", show_progress_bar=False)
 
 
