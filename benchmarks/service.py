@@ -209,7 +209,8 @@ async def ask_each(service: Service, questions: list[str], arguments: argparse.N
 
 def connected(service: Service) -> aiohttp.ClientSession:
     """The connections of some clients. aiohttp takes a fraction of httpx's time, which the service needs here."""
-    return aiohttp.ClientSession(service.address, timeout=aiohttp.ClientTimeout(60))
+    unlimited = aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(service.address, connector=unlimited, timeout=aiohttp.ClientTimeout(60))
 
 
 if __name__ == "__main__":

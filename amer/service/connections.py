@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
 from typing import Any, NamedTuple
 
@@ -69,9 +68,6 @@ class GuardedProtocol(H11Protocol):
             self._unread = self.loop.call_later(self.limits.idle_seconds, transport.abort)
             return
         super().connection_made(transport)
-        # asyncio does this only for sockets it opened itself. Without it, the body waits some 40 ms for the client's
-        # acknowledgement of the headers.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(high=0)  # call pause_writing for every answer that is not read at once
         self._wait_for_request()
 

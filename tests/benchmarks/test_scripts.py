@@ -168,7 +168,7 @@ def test_questions_that_cannot_be_made_are_refused(run, llama, argv):
 
 def test_service_is_asked_over_http_beside_the_encoder_alone(run, tmp_path):
     pytest.importorskip("uvicorn")
-    pytest.importorskip("httpx")
+    pytest.importorskip("aiohttp")
     encoder = {"name": save_tiny_encoder(tmp_path / "encoder")}
     documents = pa.table({name: [f"{name} {row}" for row in range(20)] for name in ("id", "title", "text")})
     store = write_store(tmp_path / "store", documents, np.tile(np.eye(DIM), (3, 1))[:20], encoder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,10 +91,10 @@ class FakeSearcher:
 
 
 @contextmanager
-def running(app, sockets: list[socket.socket] | None = None, **options) -> Iterator[str]:
+def running(app, **options) -> Iterator[str]:
     """A real uvicorn in a thread; yields its address. Options are uvicorn's."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, **options))
-    thread = threading.Thread(target=server.run, args=(sockets,))
+    thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive())

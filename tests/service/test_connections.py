@@ -154,17 +154,16 @@ def test_two_hundred_idle_connections_with_few_files_leave_the_service_alive(sto
         assert process.stderr.read().count("Too many open files") <= 1
 
 
-def test_the_body_of_an_answer_does_not_wait_for_the_headers_to_be_acknowledged(store):
+def test_the_body_of_an_answer_does_not_wait_for_the_headers_to_be_acknowledged(store, monkeypatch):
     found = []
 
-    class Recording(guarded(LIMITS)):
-        def connection_made(self, transport):
-            super().connection_made(transport)
-            found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    def run(server, sockets):
+        (listening,) = sockets
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as connection:
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    listening = socket.create_server(("127.0.0.1", 0))  # as `serve` listens
-    with running(create_app(FakeSearcher(store)), [listening], http=Recording) as address:
-        assert ask_anew(address).status_code == 200
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    serve(FakeSearcher(store), port=0)
     assert found and all(found)
 
 
