@@ -124,7 +124,7 @@ class Searcher:
         """Open a model, its document store and index, and the document encoder if the model needs it.
 
         Args:
-            model: A folder, a name on the Hub, or an open model.
+            model: A folder, a name on the Hub, or an open model. If it is loaded here in float32, its LoRA is merged.
             store: A folder, a name on the Hub (`org/name` or `org/name@revision`), or an open store.
             index: The folder of a FAISS index, the address or file of Milvus, or an open index of the store. Default:
                 exact search. See `open_index`.
