@@ -47,11 +47,11 @@ def measured(part: str, folder: Path, rows: int, arguments: argparse.Namespace) 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """Measure every part at every size."""
+    most = {"encode": arguments.encoded, **dict.fromkeys(WITH_INDEX, arguments.indexed)}
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             for part in PARTS:
-                most = {"encode": arguments.encoded, **dict.fromkeys(WITH_INDEX, arguments.indexed)}.get(part, rows)
-                if rows <= most:
+                if rows <= most.get(part, rows):
                     yield {"part": part, "documents": rows, **measured(part, Path(folder), rows, arguments)}
 
 

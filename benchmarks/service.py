@@ -125,16 +125,12 @@ async def load(
     latencies = service.seconds.setdefault(clients, [])
     before = sum(service.process.cpu_times()[:2])
     end = time.perf_counter() + seconds
-    more = {"num_query_vectors": arguments.vectors} if arguments.vectors else {}
 
     async def client(session: aiohttp.ClientSession) -> None:
         while time.perf_counter() < end:
-            body = {"questions": [next(questions)], "k": arguments.k, **more}
-            asked = time.perf_counter()
+            question, asked = next(questions), time.perf_counter()
             try:
-                async with session.post("/search", json=body) as answer:
-                    await answer.read()
-                    failed = answer.status != 200
+                failed = await ask(session, question, arguments) != 200
             except (aiohttp.ClientError, TimeoutError):
                 failed = True
             service.errors[clients] = service.errors.get(clients, 0) + failed
@@ -198,13 +194,20 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
 
 async def ask_each(service: Service, questions: list[str], arguments: argparse.Namespace) -> None:
     """Ask every question once."""
-    more = {"num_query_vectors": arguments.vectors} if arguments.vectors else {}
     async with connected(service) as session:
         for question in questions:
-            body = {"questions": [question], "k": arguments.k, **more}
-            async with session.post("/search", json=body) as answer:
-                answer.raise_for_status()
-                await answer.read()
+            await ask(session, question, arguments)
+
+
+async def ask(session: aiohttp.ClientSession, question: str, arguments: argparse.Namespace) -> int:
+    """Ask one question and read the whole answer. Returns the status; from 400 on, raises `aiohttp.ClientError`."""
+    body = {"questions": [question], "k": arguments.k}
+    if arguments.vectors:
+        body["num_query_vectors"] = arguments.vectors
+    async with session.post("/search", json=body) as answer:
+        answer.raise_for_status()
+        await answer.read()
+        return answer.status
 
 
 def connected(service: Service) -> aiohttp.ClientSession:

@@ -600,6 +600,12 @@ class AMERPreTrainedModel(PreTrainedModel):
 
     # -------------------------------------------------------------------------------------------------- merging
 
+    @property
+    def merges_exactly(self) -> bool:
+        """Whether the model has LoRA that `merge_and_unload` can merge without a change of the vectors."""
+        whole = self.backbone.dtype == torch.float32 and not getattr(self.backbone, "is_quantized", False)
+        return whole and self.config.weights == "adapter"
+
     def merge_and_unload(self) -> Self:
         """Merge LoRA into the decoder. The result is a plain model that holds every weight.
 
@@ -609,7 +615,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         """
         if self.config.weights != "adapter":
             raise ValueError("This model has no LoRA to merge: it already holds every weight.")
-        if getattr(self.backbone, "is_quantized", False) or self.backbone.dtype != torch.float32:
+        if not self.merges_exactly:
             raise ValueError(
                 f"Merging needs the base in float32, but it is {self.backbone.dtype}: load with dtype=torch.float32."
             )

@@ -395,8 +395,7 @@ def open_model(
 
     options: dict[str, Any] = {} if dtype is None else {"dtype": chosen_dtype(dtype, device)}
     opened = AMERModel.from_pretrained(model, revision=revision, token=token, **options).to(device)
-    whole = not getattr(opened.backbone, "is_quantized", False) and opened.dtype == torch.float32
-    if whole and opened.config.weights == "adapter":
+    if opened.merges_exactly:
         opened.merge_and_unload()
     locate_encoder(opened)
     return opened

@@ -49,15 +49,7 @@ def serve(
     if not host.strip():
         raise ValueError("the host is empty: give 127.0.0.1, or 0.0.0.0 to listen on every interface")
     app = create_app(searcher, settings, api_key, examples)
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise OSError(
-            f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
-        ) from error
-    # Connections inherit this. Without it, the body of an answer waits some 40 ms for the client to acknowledge the
-    # headers: asyncio sets it only for sockets it opened itself.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening = _listen(host, port)
     limits = limits_of(settings.max_connections, settings.idle_seconds, settings.timeout_seconds)
 
     def stopping() -> bool:
@@ -95,3 +87,18 @@ def serve(
         logger.warning("stopped while a search was running")
         logging.shutdown()
         os._exit(0)  # Python would wait for the search's thread
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Connections inherit TCP_NODELAY, which asyncio sets only for sockets it opened itself.
+
+    Without it, the body of an answer waits some 40 ms for the client to acknowledge the headers.
+    """
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}, port {port}: {error}; choose another with --host and --port"
+        ) from error
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
