@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amer.extras import import_extra
+from amer.search.index.milvus.errors import passes, short_message, status_of
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -19,14 +19,6 @@ Answer = TypeVar("Answer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds between attempts
 CONNECT_SECONDS = 10.0  # most that one attempt to connect may take
-# Error codes of Milvus 2.3 that are worth a retry: the server is unavailable (2, also pymilvus' code if it cannot
-# connect) or overloaded (4, 8); collections and partitions are not loaded yet, as after a restart (101, 103, 201,
-# 202); channels, segments or nodes are being replaced (501, 503, 601, 602, 901 to 905). All other errors are final.
-PASSING_CODES = {2, 4, 8, 101, 103, 201, 202, 501, 503, 601, 602, *range(901, 906)}
-# These codes mean "unexpected error", both for a starting server and for a bad filter. So the message decides: retry
-# for coordinators that are starting, a time-out in pymilvus, or a channel that a reconnecting thread has closed.
-UNSPECIFIC_CODES = {1, 65535}
-PASSING_WORDS = re.compile("service not ready|find no available|timeout|closed channel|channel closed", re.IGNORECASE)
 
 
 class MilvusConnection:
@@ -126,18 +118,18 @@ class MilvusConnection:
         """Raise if a retry would not help."""
         import grpc
 
-        if _status(error) in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            raise PermissionError(f"{self.uri} does not let this token {doing}: {_words(error)}") from error
-        if not _passes(error):
-            raise ValueError(f"{self.uri} refused to {doing}: {_words(error)}") from error
+        if status_of(error) in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise PermissionError(f"{self.uri} does not let this token {doing}: {short_message(error)}") from error
+        if not passes(error):
+            raise ValueError(f"{self.uri} refused to {doing}: {short_message(error)}") from error
 
     def _given_up(self, doing: str, error: Any) -> OSError:
         import grpc
 
-        kind = TimeoutError if _status(error) == grpc.StatusCode.DEADLINE_EXCEEDED else ConnectionError
+        kind = TimeoutError if status_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED else ConnectionError
         return kind(
             f"could not {doing}: retried {self.uri} for {self.timeout:g} s, last error: "
-            f"{_words(error)}. Check that the server is running, or give a longer timeout="
+            f"{short_message(error)}. Check that the server is running, or give a longer timeout="
         )
 
 
@@ -148,31 +140,3 @@ def _import_pymilvus(lite: bool) -> None:
     # pymilvus logs a traceback of every failed attempt, even before a retry. The last error is raised anyway.
     logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
     logging.getLogger("pymilvus.client.connection_manager").setLevel(logging.CRITICAL)
-
-
-def _passes(error: Any) -> bool:
-    """Return whether an error is temporary."""
-    import grpc
-
-    status = _status(error)
-    if status is not None:  # CANCELLED: another thread has replaced the broken connection
-        return status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    worded = error.code in UNSPECIFIC_CODES and PASSING_WORDS.search(_words(error)) is not None
-    return error.code in PASSING_CODES or worded
-
-
-def _status(error: Any) -> Any:
-    """Return the gRPC status of an error, or None if the server itself answered."""
-    import grpc
-
-    while error is not None and not isinstance(error, grpc.RpcError):
-        if isinstance(getattr(error, "code", None), grpc.StatusCode):  # pymilvus has given up retrying
-            return error.code
-        error = None if error.__cause__ is error else error.__cause__  # pymilvus may set an error as its own cause
-    return None if error is None else error.code()
-
-
-def _words(error: Any) -> str:
-    """Return the message of an error on one line."""
-    words = getattr(error, "message", None) or (error.details() if hasattr(error, "details") else str(error))
-    return " ".join(str(words).split())[:500]
