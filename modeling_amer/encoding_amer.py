@@ -13,16 +13,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
 
 from .anchors_amer import WordWeight, word_weights
+from .building_amer import AMERBuilder
 from .encoder_amer import QuestionEncoder, pad_tokens
 from .parts_amer import Part, attribute_parts, encode_parts, split
-from .persistence_amer import AMERPreTrainedModel
 from .prompting_amer import as_questions, longest_question, tokenize_queries
 from .stopping_amer import QueryEmbeddings, blank, emitted
 
 TOKENISED_BATCHES = 64  # number of batches that are tokenised and sorted by length together
 
 
-class AMERQueryEncoder(AMERPreTrainedModel):
+class AMERQueryEncoder(AMERBuilder):
     """The methods of [`AMERModel`] that read questions: `encode_query`, `find_parts` and `attribute`."""
 
     _encoder: QuestionEncoder | None

@@ -30,6 +30,7 @@ from .anchors_amer import TokenAnchor
 from .configuration_amer import AMERConfig
 from .encoder_amer import QuestionEncoder
 from .encoding_amer import AMERQueryEncoder
+from .lora_amer import add_lora
 from .parts_amer import PartLabeller
 from .prompt_cache_amer import PromptCache, twin_of
 from .prompting_amer import positions_of
@@ -37,7 +38,10 @@ from .prompting_amer import positions_of
 if TYPE_CHECKING:
     # Never run. For a local folder, transformers below 5.10 copies only the files that this file imports; no other
     # file imports the one for sentence-transformers.
+    from .base_amer import load_base  # noqa: F401
+    from .building_amer import AMERBuilder  # noqa: F401
     from .checksums_amer import sha256  # noqa: F401
+    from .loading_amer import read_config  # noqa: F401
     from .persistence_amer import AMERPreTrainedModel  # noqa: F401
     from .probe_amer import Probe  # noqa: F401
     from .publishing_amer import push_files  # noqa: F401
@@ -172,7 +176,7 @@ class AMERModel(AMERQueryEncoder):
         self._encoder_options: dict[str, Any] = {}
         self.post_init()
         if config.weights == "adapter":
-            self._add_lora()  # after post_init, which would fill lora_B with noise
+            add_lora(self.backbone, config.lora or {})  # after post_init, which would fill lora_B with noise
         self._refresh_keys_to_ignore()
 
     # ------------------------------------------------------------------------------------------------- computation

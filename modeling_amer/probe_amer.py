@@ -206,6 +206,15 @@ class Probe:
             here=sides[1],
         )
 
+    def check(self, model: ProbedModel) -> None:
+        """Raise ValueError if the model does not reproduce the vectors."""
+        report = self.compare(model)
+        if not report.reproduced:
+            raise ValueError(
+                f"This model does not reproduce the vectors that were saved with it: {report}. Use the same base, "
+                "precision and versions, or load it without verify=True."
+            )
+
 
 def _environment(model: ProbedModel) -> dict[str, str]:
     return {

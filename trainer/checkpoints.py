@@ -13,7 +13,7 @@ from transformers.trainer_utils import TrainOutput
 
 from amer.files import read_manifest
 from amer.trainer.arguments import AMERTrainingArguments
-from modeling_amer.persistence_amer import check_files
+from modeling_amer.loading_amer import check_files
 
 TRAINER_STATE = "trainer_state.json"
 GOING = ".deleted-"  # prefix of a checkpoint that is being deleted, so that no one takes its rest for a checkpoint

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from modeling_amer import AMERModel, checksums_amer, persistence_amer
+from modeling_amer import AMERModel, checksums_amer, loading_amer, persistence_amer
 from tests.conftest import DIM, LORA, build
 
 LOADING = """
@@ -75,7 +75,7 @@ def test_models_in_folders_of_one_name_run_their_own_code(llama, tmp_path):
 
 def test_code_that_came_with_another_model_is_refused(llama, tmp_path, monkeypatch):
     build(llama).save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(persistence_amer, "__name__", "transformers_modules.model.persistence_amer")
+    monkeypatch.setattr(loading_amer, "__name__", "transformers_modules.model.loading_amer")
     AMERModel.from_pretrained(tmp_path / "model")
     file = tmp_path / "model" / "stopping_amer.py"
     file.write_text(file.read_text() + "\n")
