@@ -45,9 +45,9 @@ def read_arguments(script: str, description: str | None, options: Options) -> ar
     """Parse the command line of a script: the common options (`--device`, `--repeats`, ...) and its own.
 
     Args:
-        script: the script's `__file__`; the default output is named after it.
-        description: description of the script, its docstring.
-        options: name -> the default value, or the type if there is no default; help; and arguments for argparse.
+        script: The script's `__file__`; the default output is named after it.
+        description: Description of the script, its docstring.
+        options: Name -> the default value, or the type if there is no default; help; and arguments for argparse.
     """
     shared: Options = {
         "device": ("cpu", "device: cpu or cuda"),
@@ -109,7 +109,7 @@ class Clock:
     the device, so a watched run is a little slower than one that is only timed.
 
     Attributes:
-        seconds: seconds so far in each phase.
+        seconds: Seconds so far in each phase.
     """
 
     def __init__(self) -> None:
@@ -200,11 +200,11 @@ def measure(
     """Measure time, peak memory and phases of some work, each in separate runs.
 
     Args:
-        run: the work; it gets a clock for the phases that it names itself.
-        watches: function from a clock to the functions that the clock should watch.
-        arguments: arguments from [`read_arguments`].
-        warm_up: number of runs before the timed ones.
-        repeats: number of timed runs; the median counts.
+        run: The work; it gets a clock for the phases that it names itself.
+        watches: Function from a clock to the functions that the clock should watch.
+        arguments: Arguments from [`read_arguments`].
+        warm_up: Number of runs before the timed ones.
+        repeats: Number of timed runs; the median counts.
     """
     seconds = median_seconds(lambda: run(Clock()), repeats or arguments.repeats, warm_up)
     peak = peak_memory(lambda: run(Clock()), arguments.device)
@@ -229,9 +229,9 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: An
     """Print the rows as tables and write them, with machine and arguments, to `arguments.output`.
 
     Args:
-        arguments: arguments from [`read_arguments`].
-        rows: figures with the units in their names; `phases`, if a row has them, are shown in a separate table.
-        more: further content of the JSON.
+        arguments: Arguments from [`read_arguments`].
+        rows: Figures with the units in their names; `phases`, if a row has them, are shown in a separate table.
+        more: Further content of the JSON.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     facts = {

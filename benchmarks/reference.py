@@ -28,7 +28,7 @@ class Reference:
     """A naive AMER for questions as text.
 
     Args:
-        model: the model whose backbone and projections are used, not copied. Like the model, the reference feeds
+        model: The model whose backbone and projections are used, not copied. Like the model, the reference feeds
             predictions back without their gradient in training.
     """
 

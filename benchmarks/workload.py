@@ -93,12 +93,12 @@ def make_questions(
     """Draw random questions of one kind, and set the model's prompt accordingly.
 
     Args:
-        count: number of questions.
+        count: Number of questions.
         kind: "distinct" or "prompted".
-        vary: vary the number of tokens after the prompt from half to one and a half times the usual number.
+        vary: Vary the number of tokens after the prompt from half to one and a half times the usual number.
 
     Raises:
-        ValueError: the kind is unknown, or the prefix leaves no token for the question.
+        ValueError: The kind is unknown, or the prefix leaves no token for the question.
     """
     if kind not in ("distinct", "prompted"):
         raise ValueError(f"inputs must be distinct or prompted, got {kind!r}.")
@@ -185,9 +185,9 @@ def add_ratios(rows: list[dict[str, Any]], count: str, rate: float) -> list[dict
     `ratio of FLOPs` is the ratio that would result if every FLOP took the same time.
 
     Args:
-        rows: rows with `seconds` and `GFLOP`; the first also has `phases`.
-        count: name of the field with a row's number of questions.
-        rate: the ceiling in FLOP/s.
+        rows: Rows with `seconds` and `GFLOP`; the first also has `phases`.
+        count: Name of the field with a row's number of questions.
+        rate: The ceiling in FLOP/s.
     """
     naive = rows[0][count] / rows[0]["seconds"]
     lookup = naive / (1 - rows[0]["phases"][EXTRA_PASS])

@@ -91,7 +91,7 @@ def read_rows(given: list[str]) -> dict[str, list[str]]:
     """Parse `NAME=DIR` arguments to name -> folders, one folder per seed.
 
     Raises:
-        ValueError: an argument is not of that form, or its name is taken by a standard row.
+        ValueError: An argument is not of that form, or its name is taken by a standard row.
     """
     rows: dict[str, list[str]] = {}
     for text in given:
@@ -108,7 +108,7 @@ def load_questions(dataset: Path, split: str) -> RetrievalDataset:
     """Load a split of a dataset directory, or all questions of a JSONL file.
 
     Raises:
-        ValueError: the questions have no texts, or the file is malformed.
+        ValueError: The questions have no texts, or the file is malformed.
     """
     if dataset.is_dir():
         questions = load_split(dataset, split)

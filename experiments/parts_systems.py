@@ -44,10 +44,10 @@ class Bench:
     """Measures systems, with their times, on the same questions and documents.
 
     Attributes:
-        test: the questions, as texts, linked to the index's store.
-        index: the index of the documents.
-        encoder: the encoder of documents and questions.
-        console: shows which system is measured.
+        test: The questions, as texts, linked to the index's store.
+        index: The index of the documents.
+        encoder: The encoder of documents and questions.
+        console: Shows which system is measured.
     """
 
     test: RetrievalDataset
@@ -118,7 +118,7 @@ def opened(folder: Path | str, index: ExactIndex) -> AMERModel:
     """Open a trained model with the document encoder of the index.
 
     Raises:
-        ValueError: the model needs another document encoder.
+        ValueError: The model needs another document encoder.
     """
     model = open_model(folder, chosen_device())
     index.store.check_encoder(model.config.document_encoder)
@@ -230,10 +230,10 @@ def trained_systems(
     """Measure the systems with trained models, with one model in memory at a time.
 
     Args:
-        bench: the bench that measures them.
-        amer: folders of AMER, one per seed.
-        one: folders of the single-vector model with the same training, one per seed.
-        others: name -> folders of other models.
+        bench: The bench that measures them.
+        amer: Folders of AMER, one per seed.
+        one: Folders of the single-vector model with the same training, one per seed.
+        others: Name -> folders of other models.
 
     Returns:
         System -> results, one per seed; and the times of single questions for the systems with their own encoding.

@@ -128,7 +128,7 @@ def check_same_study(folder: Path, study: Study) -> None:
     """Record the study's data in the folder. Decoders, seeds and trainings may change: each records its own settings.
 
     Raises:
-        ValueError: the folder was made with other data.
+        ValueError: The folder was made with other data.
     """
     data = study.model_dump(
         mode="json", exclude={"retrievers", "base_models", "seeds", "overrides", "single_query", "synthetic", *MACHINE}

@@ -34,9 +34,9 @@ class StudyDataset(Strict):
     """A dataset, and the settings of its training and search.
 
     Attributes:
-        builder: name of the builder function, `amer.data.build_<builder>`.
-        arguments: arguments of the builder: sizes, or paths of the published files.
-        searches: searches for gold documents: "BM25" or names of document encoders (paper A.3).
+        builder: Name of the builder function, `amer.data.build_<builder>`.
+        arguments: Arguments of the builder: sizes, or paths of the published files.
+        searches: Searches for gold documents: "BM25" or names of document encoders (paper A.3).
         training: YAML file of `amer train`, relative to the project.
         num_query_vectors: m in validation and in search (paper §6.1).
     """
@@ -71,21 +71,21 @@ class Study(Strict):
     """The content of a YAML file in `configs/paper/studies`.
 
     Attributes:
-        encoder: the frozen document encoder of the trained retrievers; it must be one of `retrievers`.
-        query_prompts: encoder -> its query prompt, if `amer.corpus.known_encoders` has none.
-        trust_remote_code: encoders that may run their own code.
-        retrievers: off-the-shelf retrievers for Figure 1: "BM25" or names of document encoders.
-        search_device: device of the document search. Default: a GPU if there is one.
-        chat: chat model that expands and rewrites questions.
+        encoder: The frozen document encoder of the trained retrievers; it must be one of `retrievers`.
+        query_prompts: Encoder -> its query prompt, if `amer.corpus.known_encoders` has none.
+        trust_remote_code: Encoders that may run their own code.
+        retrievers: Off-the-shelf retrievers for Figure 1: "BM25" or names of document encoders.
+        search_device: Device of the document search. Default: a GPU if there is one.
+        chat: Chat model that expands and rewrites questions.
         chat_endpoint: OpenAI-compatible URL of the chat model. Default: run it locally.
-        chat_max_new_tokens: largest number of tokens of a reply.
-        wikipedia: folder of the published chunks, the corpus of AmbigQA and QAMPARI.
-        datasets: name in tables -> dataset.
-        base_models: name in tables -> base model; four, one for each of Tables 5 to 8.
-        seeds: seeds of the trainings, one training each.
-        overrides: fields of `amer train` that replace those of the datasets' YAML files.
-        single_query: fields of `amer train` for the Single-Query baseline only.
-        synthetic: settings for Figure 3.
+        chat_max_new_tokens: Largest number of tokens of a reply.
+        wikipedia: Folder of the published chunks, the corpus of AmbigQA and QAMPARI.
+        datasets: Name in tables -> dataset.
+        base_models: Name in tables -> base model; four, one for each of Tables 5 to 8.
+        seeds: Seeds of the trainings, one training each.
+        overrides: Fields of `amer train` that replace those of the datasets' YAML files.
+        single_query: Fields of `amer train` for the Single-Query baseline only.
+        synthetic: Settings for Figure 3.
     """
 
     encoder: str
@@ -138,7 +138,7 @@ def load_study(name: str) -> Study:
     """Load the study in `configs/paper/studies/<name>.yaml`.
 
     Raises:
-        ValueError: there is no such study, or the file is invalid; the message names the field.
+        ValueError: There is no such study, or the file is invalid; the message names the field.
     """
     file = STUDIES / f"{name}.yaml"
     if not file.is_file():

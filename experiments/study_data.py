@@ -45,10 +45,10 @@ class StudyData:
     """One dataset of a study. Each part is made on first access and saved for later.
 
     Attributes:
-        study: the study.
-        name: name of the dataset in the study.
-        folder: folder of all files.
-        console: shows what is being made.
+        study: The study.
+        name: Name of the dataset in the study.
+        folder: Folder of all files.
+        console: Shows what is being made.
     """
 
     study: Study

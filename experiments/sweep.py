@@ -46,10 +46,10 @@ class Sweep:
 
     Attributes:
         config: YAML file of `amer train`.
-        values: the fields of all runs: those of the file, with `changed` on top.
-        changed: fields of all runs that replace those of the file.
-        grid: field -> values to try.
-        processes: number of processes that share a batch in the final training.
+        values: The fields of all runs: those of the file, with `changed` on top.
+        changed: Fields of all runs that replace those of the file.
+        grid: Field -> values to try.
+        processes: Number of processes that share a batch in the final training.
     """
 
     config: Path
@@ -90,7 +90,7 @@ def read_sweep(arguments: argparse.Namespace) -> Sweep:
     """Read the sweep of a command line, and check the settings of every run as `amer train` does.
 
     Raises:
-        ValueError: a file, field or value is invalid for `amer train`; the message names it.
+        ValueError: A file, field or value is invalid for `amer train`; the message names it.
     """
     given = read_yaml(arguments.sweep, KEYS)
     if not arguments.config and "config" not in given:
@@ -156,7 +156,7 @@ def best_evaluation(job: Job) -> dict[str, float]:
     """The logged evaluation with the lowest loss of a run: `step`, `eval_loss` and the metrics.
 
     Raises:
-        RuntimeError: the run logged no eval_loss that is a number.
+        RuntimeError: The run logged no eval_loss that is a number.
     """
     evaluations = [entry for entry in history(job) if math.isfinite(entry.get("eval_loss", math.nan))]
     if not evaluations:

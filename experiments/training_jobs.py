@@ -42,7 +42,7 @@ def run_all(jobs: list[Job], console: Console, parallel: int = 2) -> None:
     again.
 
     Raises:
-        RuntimeError: a job failed; the message names its log.
+        RuntimeError: A job failed; the message names its log.
     """
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ThreadPoolExecutor(parallel) as pool:

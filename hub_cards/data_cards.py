@@ -38,7 +38,7 @@ def dataset_card(folder: str | os.PathLike[str], repo_id: str) -> str:
     """The card of a dataset directory (`amer.data.save_dataset_dir`); `datasets.load_dataset` reads it.
 
     Raises:
-        FileNotFoundError: the directory has no `dataset.json` or no split.
+        FileNotFoundError: The directory has no `dataset.json` or no split.
     """
     folder = Path(folder)
     info = read_manifest(folder / "dataset.json", dict)
@@ -84,7 +84,7 @@ def store_card(folder: str | os.PathLike[str], repo_id: str) -> str:
     """The card of a document store; `datasets.load_dataset` reads its texts.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: as `DocumentStore.open`.
+        FileNotFoundError, OSError, ValueError: As `DocumentStore.open`.
     """
     store = DocumentStore.open(folder)
     metadata = DatasetCardData(

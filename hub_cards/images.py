@@ -24,10 +24,10 @@ def draw_images(
     """Write the pictures that the card shows into `folder/images`.
 
     Args:
-        folder: folder of the card.
-        training: a training record, or None.
-        report: contents of `results.json`, or None.
-        system: name of the card's model in the report.
+        folder: Folder of the card.
+        training: A training record, or None.
+        report: Contents of `results.json`, or None.
+        system: Name of the card's model in the report.
     """
     if has_curve(training):
         plot_training_run(training["log_history"], folder / TRAINING)

@@ -51,15 +51,15 @@ def model_card(
     """The card of a model; it shows the pictures that `write_model_card` writes.
 
     Args:
-        config: configuration of the saved model.
+        config: Configuration of the saved model.
         repo_id: `org/name` on the Hub.
-        training: output of `training_record`. None: the card has no section on the training.
-        report: contents of `results.json`. None: the card has no figures.
-        system: name of this model in the report. Default: the one that the report names.
-        folder: folder of the saved model; the card lists its files with their sizes.
+        training: Output of `training_record`. None: the card has no section on the training.
+        report: Contents of `results.json`. None: the card has no figures.
+        system: Name of this model in the report. Default: the one that the report names.
+        folder: Folder of the saved model; the card lists its files with their sizes.
 
     Raises:
-        ValueError: the report has no such system, or names none.
+        ValueError: The report has no such system, or names none.
     """
     system = None if report is None else results.find_system(report, system)
     facts = {
@@ -84,19 +84,19 @@ def write_model_card(
     """Write `README.md`, its pictures and `.eval_results/amer.yaml` into the folder of a saved model.
 
     Args:
-        folder: folder of the model; the card lists its files with their sizes.
-        config: see `model_card` for this and the next four arguments.
+        folder: Folder of the model; the card lists its files with their sizes.
+        config: See `model_card` for this and the next four arguments.
         repo_id: `org/name` on the Hub.
-        training: output of `training_record`.
-        report: contents of `results.json`.
-        system: name of this model in the report.
-        existing: card whose hand-written parts are kept, such as the one on the Hub. Default: the folder's own.
+        training: Output of `training_record`.
+        report: Contents of `results.json`.
+        system: Name of this model in the report.
+        existing: Card whose hand-written parts are kept, such as the one on the Hub. Default: the folder's own.
 
     Returns:
         The path of the card.
 
     Raises:
-        ValueError: as for `model_card` and `update_card`; nothing is written then.
+        ValueError: As for `model_card` and `update_card`; nothing is written then.
     """
     folder = Path(folder)
     path = folder / "README.md"

@@ -41,7 +41,7 @@ def repository(name: str, kind: str = "") -> str:
     """A link for a name on the Hub, inline code for a folder.
 
     Args:
-        name: name of a model or dataset.
+        name: Name of a model or dataset.
         kind: "datasets/" for a dataset.
     """
     return f"[{name}]({LINK}{kind}{name})" if is_repository(name) else code(public_name(name))

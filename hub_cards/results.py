@@ -20,7 +20,7 @@ def find_system(report: dict[str, Any], system: str | None) -> str:
     """The name of a card's model in a report. Default: the system that the report names.
 
     Raises:
-        ValueError: the report has no such system, or names none.
+        ValueError: The report has no such system, or names none.
     """
     name = system or report["metadata"].get("system")
     if name not in report["systems"]:

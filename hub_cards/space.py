@@ -41,13 +41,13 @@ def write_space(folder: str | os.PathLike[str], model: str, store: str, examples
     """Write the files of a Space, except its card: a Dockerfile, the requirements and the installed packages' code.
 
     Args:
-        folder: new or empty folder, or one written by an earlier call; other files in it stay.
-        model: name of the model on the Hub.
-        store: name of the document store on the Hub.
-        examples: questions that the page offers.
+        folder: New or empty folder, or one written by an earlier call; other files in it stay.
+        model: Name of the model on the Hub.
+        store: Name of the document store on the Hub.
+        examples: Questions that the page offers.
 
     Raises:
-        FileExistsError: the folder holds other files.
+        FileExistsError: The folder holds other files.
         ValueError: `model` or `store` is not a name on the Hub.
     """
     for name in (model, store):

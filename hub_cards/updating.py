@@ -18,7 +18,7 @@ def assemble(metadata: str, body: str) -> str:
     """A whole card: YAML metadata, then the body between the two comments that mark it as generated.
 
     Raises:
-        ValueError: the body contains such a comment itself, so its end would be ambiguous.
+        ValueError: The body contains such a comment itself, so its end would be ambiguous.
     """
     if BEGIN in body or END in body:
         raise ValueError(
@@ -36,11 +36,11 @@ def update_card(existing: str | None, generated: str) -> str:
       stay. Generated values replace all others. If nothing changes, the metadata also stay byte for byte.
 
     Args:
-        existing: the existing card, or None.
-        generated: output of `model_card`, `dataset_card`, `store_card` or `metric_card`.
+        existing: The existing card, or None.
+        generated: Output of `model_card`, `dataset_card`, `store_card` or `metric_card`.
 
     Raises:
-        ValueError: the existing card's metadata are not a YAML mapping, or the card does not have exactly one opening
+        ValueError: The existing card's metadata are not a YAML mapping, or the card does not have exactly one opening
             comment followed by one closing comment.
     """
     if existing is None or not existing.strip():

@@ -12,10 +12,10 @@ class WordWeight(NamedTuple):
     """How much of a query vector's anchor comes from one word of the question.
 
     Attributes:
-        word: the word, as the question spells it.
-        start: index of its first character.
-        end: index after its last character.
-        weight: between 0 and 1. A vector's weights add up to 1 together with those of special tokens and the prompt.
+        word: The word, as the question spells it.
+        start: Index of its first character.
+        end: Index after its last character.
+        weight: Between 0 and 1. A vector's weights add up to 1 together with those of special tokens and the prompt.
     """
 
     word: str
@@ -34,9 +34,9 @@ class TokenAnchor(nn.Module):
     The layer computes in float32, whatever the decoder's precision.
 
     Args:
-        hidden_size: hidden size of the decoder.
-        dim: size of the token vectors.
-        size: size of the space in which decoder states and token vectors are compared.
+        hidden_size: Hidden size of the decoder.
+        dim: Size of the token vectors.
+        size: Size of the space in which decoder states and token vectors are compared.
     """
 
     def __init__(self, hidden_size: int, dim: int, size: int) -> None:
@@ -73,7 +73,7 @@ def word_weights(question: str, weights: torch.Tensor, offsets: torch.Tensor, wo
     """Add up one query vector's weights on the tokens of each word.
 
     Args:
-        question: the text.
+        question: The text.
         weights: `(length,)` weight of each token.
         offsets: `(length, 2)` characters of each token.
         words: `(length,)` number of each token's word, -1 for tokens outside words.

@@ -17,12 +17,12 @@ def load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     """Load the decoder. Code of its own never runs.
 
     Args:
-        base: a folder, or a name on the Hub.
-        kwargs: options of `AutoModel.from_pretrained`.
+        base: A folder, or a name on the Hub.
+        kwargs: Options of `AutoModel.from_pretrained`.
 
     Raises:
-        OSError: it cannot be found, is not in safetensors, or needs code of its own.
-        ValueError: there is no name.
+        OSError: It cannot be found, is not in safetensors, or needs code of its own.
+        ValueError: There is no name.
     """
     if base is None:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")

@@ -42,23 +42,23 @@ class AMERBuilder(AMERPreTrainedModel):
         """Build a new AMER model on a pretrained decoder, with untrained projections.
 
         Args:
-            base_model_name_or_path: a decoder LM with its tokenizer, on the Hub or in a folder. The configuration
+            base_model_name_or_path: A decoder LM with its tokenizer, on the Hub or in a folder. The configuration
                 records the absolute path of a folder, and a saved adapter needs the base there.
-            document_dim: size of the document embeddings.
+            document_dim: Size of the document embeddings.
             num_query_vectors: m at inference.
-            lora: keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
-            anchor: see [`AMERConfig`].
+            lora: Keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
+            anchor: See [`AMERConfig`].
             reads_text: False for questions that are vectors only (the synthetic study, paper §5).
-            prompt_template: the prompt with `{query}` in it. Default: the paper's instruction in the chat template.
-            document_encoder: identity of the document encoder.
-            revision: commit, tag or branch of the base; the configuration records the commit.
+            prompt_template: The prompt with `{query}` in it. Default: the paper's instruction in the chat template.
+            document_encoder: Identity of the document encoder.
+            revision: Commit, tag or branch of the base; the configuration records the commit.
             kwargs: `token_vectors`, `emission`, `max_query_vectors`, `stop_score`, `splits_questions`,
                 `encoder_weight` and `max_query_length` of [`AMERConfig`]. All others go to
                 `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
-            OSError: the base model cannot be found, is not in safetensors, or has no tokenizer.
-            ValueError: the LoRA options change weights that an adapter does not save, or the base needs its own code.
+            OSError: The base model cannot be found, is not in safetensors, or has no tokenizer.
+            ValueError: The LoRA options change weights that an adapter does not save, or the base needs its own code.
         """
         if kwargs.pop("trust_remote_code", False):
             raise ValueError(
@@ -106,20 +106,20 @@ class AMERBuilder(AMERPreTrainedModel):
         """Build AMER-mini: a new model with a small untrained decoder that reads the encoder's token vectors.
 
         Args:
-            document_dim: size of the document embeddings.
+            document_dim: Size of the document embeddings.
             num_query_vectors: m at inference, unless the model chooses it.
-            layers: number of layers of the decoder.
-            width: hidden size of the decoder, a multiple of 32.
-            anchor: see [`AMERConfig`] for this and all following arguments.
+            layers: Number of layers of the decoder.
+            width: Hidden size of the decoder, a multiple of 32.
+            anchor: See [`AMERConfig`] for this and all following arguments.
             emission: "autoregressive" or "one_pass".
-            stop_score: whether the model can choose m.
-            max_query_vectors: maximum m.
-            splits_questions: whether the model finds the parts of a question and reads each by itself.
-            encoder_weight: weight of the encoder's own vector, added to each vector.
-            document_encoder: identity of the document encoder.
+            stop_score: Whether the model can choose m.
+            max_query_vectors: Maximum m.
+            splits_questions: Whether the model finds the parts of a question and reads each by itself.
+            encoder_weight: Weight of the encoder's own vector, added to each vector.
+            document_encoder: Identity of the document encoder.
 
         Raises:
-            ValueError: the width is not a multiple of 32, or [`AMERConfig`] refuses the settings.
+            ValueError: The width is not a multiple of 32, or [`AMERConfig`] refuses the settings.
         """
         if width < HEAD_SIZE or width % HEAD_SIZE:
             raise ValueError(f"width must be a multiple of {HEAD_SIZE}, got {width}.")
@@ -159,7 +159,7 @@ class AMERBuilder(AMERPreTrainedModel):
         """Merge LoRA into the decoder. The result is a plain model that holds every weight.
 
         Raises:
-            ValueError: the model has no LoRA, or its decoder is quantized or in half precision, so that merging would
+            ValueError: The model has no LoRA, or its decoder is quantized or in half precision, so that merging would
                 change the vectors.
         """
         if self.config.weights != "adapter":

@@ -32,13 +32,13 @@ def check_sha256(file: str | os.PathLike[str], expected: str, remember: bool) ->
     """Compare a file with its checksum.
 
     Args:
-        file: the file to check.
-        expected: its sha256, as hexadecimal digits.
-        remember: for a file above `LARGE`, trust an earlier check of the same file and remember this one (see
+        file: The file to check.
+        expected: Its sha256, as hexadecimal digits.
+        remember: For a file above `LARGE`, trust an earlier check of the same file and remember this one (see
             `check_once`).
 
     Raises:
-        OSError: the file is missing, or its content differs from the saved file.
+        OSError: The file is missing, or its content differs from the saved file.
     """
     path = Path(file).resolve()
 
@@ -62,12 +62,12 @@ def check_once(files: Sequence[Path], fact: str, check: Callable[[], None]) -> N
     read or written, every call checks the files.
 
     Args:
-        files: the files to check; the first one's name is the key in the cache.
-        fact: identifies the check; different checks need different values.
-        check: function that raises an error if the check fails.
+        files: The files to check; the first one's name is the key in the cache.
+        fact: Identifies the check; different checks need different values.
+        check: Function that raises an error if the check fails.
 
     Raises:
-        OSError: a file is missing.
+        OSError: A file is missing.
     """
     states = [Path(file).stat() for file in files]
     known = repr([(state.st_size, state.st_mtime_ns, state.st_ino) for state in states]) + fact
@@ -101,10 +101,10 @@ def check_sealed(find: Callable[[str], str]) -> None:
     """Compare config.json and tokenizer.json with their checksums. Models of 0.1.0 have none and pass.
 
     Args:
-        find: function that returns the path of a file by its name.
+        find: Function that returns the path of a file by its name.
 
     Raises:
-        OSError: a file is missing, or has changed since it was saved.
+        OSError: A file is missing, or has changed since it was saved.
     """
     file = find(CONFIG_FILE)
     fields = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -135,12 +135,12 @@ def check_floats(file: str | os.PathLike[str], own: Sequence[str] = ("",)) -> No
     """Refuse integer weights: casting weights to integers rounds them to zero.
 
     Args:
-        file: a safetensors file.
-        own: prefixes of the tensor names to check. Default: all tensors.
+        file: A safetensors file.
+        own: Prefixes of the tensor names to check. Default: all tensors.
 
     Raises:
-        OSError: the file is truncated, or not a safetensors file.
-        ValueError: a tensor does not hold floats; the message names it.
+        OSError: The file is truncated, or not a safetensors file.
+        ValueError: A tensor does not hold floats; the message names it.
     """
     try:
         with safe_open(file, "pt") as tensors:
@@ -156,7 +156,7 @@ def check_weights_name(name: object) -> None:
     """Refuse the name of a weights file unless it is a plain name of a safetensors file.
 
     Raises:
-        ValueError: the name could lead out of the model's folder, or has another extension.
+        ValueError: The name could lead out of the model's folder, or has another extension.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w.-]*\.safetensors", name) is None:
         raise ValueError(

@@ -23,45 +23,45 @@ class AMERConfig(PreTrainedConfig):
     """All settings that rebuild an [`AMERModel`] and search with it.
 
     Args:
-        text_config: configuration of the decoder: an object, or a dictionary that includes `model_type`.
-        base_model_name_or_path: source of the frozen decoder. None: the decoder starts from random weights.
-        base_model_revision: commit of the base on which the adapter was trained.
-        document_dim: size of the frozen document embeddings.
-        num_query_vectors: default number of query vectors (m_pred of paper §4.2).
-        max_query_length: number of tokens the model reads of a question. It truncates longer questions, with a
+        text_config: Configuration of the decoder: an object, or a dictionary that includes `model_type`.
+        base_model_name_or_path: Source of the frozen decoder. None: the decoder starts from random weights.
+        base_model_revision: Commit of the base on which the adapter was trained.
+        document_dim: Size of the frozen document embeddings.
+        num_query_vectors: Default number of query vectors (m_pred of paper §4.2).
+        max_query_length: Number of tokens the model reads of a question. It truncates longer questions, with a
             warning. The limit is lower if the decoder has too few positions.
-        prompt_template: the whole prompt with its special tokens; `{query}` marks the place of the question. None: the
+        prompt_template: The whole prompt with its special tokens; `{query}` marks the place of the question. None: the
             model reads vectors only (the synthetic study, paper §5).
-        document_encoder: identity of the document encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
-        lora: keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
+        document_encoder: Identity of the document encoder: `name`, `revision`, `document_prompt`, `query_prompt`.
+        lora: Keyword arguments of `peft.LoraConfig`. None: training updates the whole decoder.
         weights: "adapter": a saved model holds LoRA and projections only. "full": it holds every weight.
-        anchor: the document encoder's vector to which each output adds a correction. An untrained anchored model
+        anchor: The document encoder's vector to which each output adds a correction. An untrained anchored model
             returns that vector itself.
             "vector": `normalise(v + W h_j)`, where v is the encoder's vector of the whole question.
             "tokens": `normalise(sum_t a_jt v_t + W h_j)`, where v_t are the encoder's vectors of the question's
             tokens (see [`TokenAnchor`]). Each output can then represent one part of the question.
             None: `normalise(W h_j)`.
-        token_vectors: the decoder reads the encoder's token vectors, one per position, in place of a single vector of
+        token_vectors: The decoder reads the encoder's token vectors, one per position, in place of a single vector of
             the question. Token anchors always need this.
         emission: "autoregressive": the model reads each output before it makes the next (as in the paper).
             "one_pass": learned query tokens follow the question, and one pass makes all outputs.
-        max_query_vectors: largest number of outputs: the limit of "auto", and the number of learned query tokens.
+        max_query_vectors: Largest number of outputs: the limit of "auto", and the number of learned query tokens.
             Default: `num_query_vectors`.
-        stop_score: after each output the model predicts whether it was the last. It can then choose m ("auto").
-        splits_questions: the model finds the parts of a question, reads each part by itself, and makes one vector per
+        stop_score: After each output the model predicts whether it was the last. It can then choose m ("auto").
+        splits_questions: The model finds the parts of a question, reads each part by itself, and makes one vector per
             part ("auto"). Such a model reads token vectors only.
-        context_weight: weight of the encoder's vector of the whole question, added to the unit vector of each part by
+        context_weight: Weight of the encoder's vector of the whole question, added to the unit vector of each part by
             a model that splits questions. Shared context ("in pandas, ...") often lies outside the parts.
-        encoder_weight: weight of the encoder's own vector, added to each unit vector of an anchored model, except in
+        encoder_weight: Weight of the encoder's own vector, added to each unit vector of an anchored model, except in
             training. It restores knowledge of the encoder that a decoder trained on few questions has lost.
-        objective: training objective; it decides how search fuses the result lists: "matched" (round-robin) or
+        objective: Training objective; it decides how search fuses the result lists: "matched" (round-robin) or
             "mixture" (logsumexp at `loss_temperature`).
         loss_temperature: tau of the training loss (Eq. 1).
         checksums: sha256 of each weights file. `save_pretrained` writes it, `from_pretrained` checks it.
-        initializer_range: standard deviation of the untrained projections.
+        initializer_range: Standard deviation of the untrained projections.
 
     Raises:
-        ValueError: a size below one, an unknown choice, more `num_query_vectors` than query tokens, a template
+        ValueError: A size below one, an unknown choice, more `num_query_vectors` than query tokens, a template
             without exactly one `{query}`, or `splits_questions` with text, a stop score or one-pass emission.
     """
 
@@ -153,8 +153,8 @@ class AMERConfig(PreTrainedConfig):
         If a save was interrupted, this method reads the complete new save.
 
         Raises:
-            OSError: there is no configuration, or it is not JSON.
-            ValueError: the configuration names an attention that transformers would fetch from the Hub.
+            OSError: There is no configuration, or it is not JSON.
+            ValueError: The configuration names an attention that transformers would fetch from the Hub.
         """
         kwargs["subfolder"] = place_of_save(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         try:
@@ -212,11 +212,11 @@ def check_attention(fields: Any, where: str) -> None:
     """Refuse a downloaded configuration that makes transformers fetch attention code from the Hub.
 
     Args:
-        fields: fields of a config.json, at any depth.
-        where: its source, used in the message.
+        fields: Fields of a config.json, at any depth.
+        where: Its source, used in the message.
 
     Raises:
-        ValueError: it names an attention that is not one of `ATTENTION`.
+        ValueError: It names an attention that is not one of `ATTENTION`.
     """
     if isinstance(fields, list):
         for part in fields:

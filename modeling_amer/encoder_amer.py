@@ -47,12 +47,12 @@ class QuestionEncoder:
     """Embeds questions with the document encoder that an [`AMERConfig`] names.
 
     Attributes:
-        name: name of the encoder, used in messages.
-        model: its transformer, in evaluation mode.
-        tokenizer: its tokenizer.
+        name: Name of the encoder, used in messages.
+        model: Its transformer, in evaluation mode.
+        tokenizer: Its tokenizer.
         pooling: "mean", "cls" or "lasttoken".
-        max_length: number of tokens it reads of a text.
-        prompt: text it puts before every question.
+        max_length: Number of tokens it reads of a text.
+        prompt: Text it puts before every question.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class QuestionEncoder:
 
         Args:
             identity: `name`, and optionally `revision` and `query_prompt`.
-            path: folder of the weights, for a machine that cannot reach the Hub.
-            dtype: precision of its transformer. None: the precision of the saved weights. Vectors are float32.
-            hub_options: options of transformers: `token`, `cache_dir`, `local_files_only`, ...
+            path: Folder of the weights, for a machine that cannot reach the Hub.
+            dtype: Precision of its transformer. None: the precision of the saved weights. Vectors are float32.
+            hub_options: Options of transformers: `token`, `cache_dir`, `local_files_only`, ...
 
         Raises:
-            OSError: the encoder cannot be found.
-            ValueError: the encoder has more than a transformer and pooling, or a pooling other than `POOLINGS`.
+            OSError: The encoder cannot be found.
+            ValueError: The encoder has more than a transformer and pooling, or a pooling other than `POOLINGS`.
         """
         name = identity["name"]
         where, revision = (name, identity.get("revision")) if path is None else (str(path), None)
@@ -145,7 +145,7 @@ class QuestionEncoder:
         """The last hidden states of each question on the CPU, divided by the length of their mean.
 
         Raises:
-            ValueError: the encoder does not use mean pooling.
+            ValueError: The encoder does not use mean pooling.
         """
         self.check_pools_the_mean()
         found: dict[int, TokenVectors] = {}
@@ -168,7 +168,7 @@ class QuestionEncoder:
             `(length, DEPTHS * dim)`, and their vectors `(rows, dim)` as in `encode`. All are on the CPU.
 
         Raises:
-            ValueError: a question has no token that the encoder knows.
+            ValueError: A question has no token that the encoder knows.
         """
         for rows, output, mask, encoded in self._batches(texts, batch_size, output_hidden_states=True):
             last = len(output.hidden_states) - 1
@@ -234,9 +234,9 @@ def like_lengths(lengths: Sequence[int], batch_size: int, device: torch.device) 
     """Group rows of similar length into batches, longest first. On a CPU, padding then costs less than another batch.
 
     Args:
-        lengths: number of tokens of each row.
-        batch_size: maximum number of rows in a batch.
-        device: the device that reads the batches; only a CPU loses noticeable time on padding.
+        lengths: Number of tokens of each row.
+        batch_size: Maximum number of rows in a batch.
+        device: The device that reads the batches; only a CPU loses noticeable time on padding.
     """
     most = CPU_PADDING if device.type == "cpu" else None
     batch: list[int] = []

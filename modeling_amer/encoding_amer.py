@@ -41,8 +41,8 @@ class AMERQueryEncoder(AMERBuilder):
         Its transformer computes in `document_encoder_dtype`, or in bfloat16 in a bfloat16 model.
 
         Raises:
-            OSError: the encoder cannot be loaded.
-            ValueError: the configuration names no encoder, or AMER cannot run it (see [`QuestionEncoder`]).
+            OSError: The encoder cannot be loaded.
+            ValueError: The configuration names no encoder, or AMER cannot run it (see [`QuestionEncoder`]).
         """
         if self._encoder is None:
             identity = self.config.document_encoder
@@ -86,14 +86,14 @@ class AMERQueryEncoder(AMERBuilder):
         """Encode questions into query embeddings, in the order given. Batches hold questions of similar length.
 
         Args:
-            texts: the questions in any sequence (list, array, series, column). A single string gives a result without
+            texts: The questions in any sequence (list, array, series, column). A single string gives a result without
                 the batch axis.
             num_query_vectors: m. Default: the configuration's. "auto": the model chooses between one and the
                 configuration's `max_query_vectors`. With a fixed m, a model that splits questions returns zeros after
                 the last part of a question.
-            batch_size: number of questions per batch.
-            show_progress_bar: show the number of finished batches.
-            input_vectors: the same questions as vectors `(n, dim)`, for an anchored or vector-only model. For a model
+            batch_size: Number of questions per batch.
+            show_progress_bar: Show the number of finished batches.
+            input_vectors: The same questions as vectors `(n, dim)`, for an anchored or vector-only model. For a model
                 that reads token vectors: a sequence of n arrays `(length, dim)`. Not needed if the configuration names
                 the document encoder, because the model then computes them. A model that splits questions reads each
                 entry as one part, and accepts no texts with them.
@@ -103,9 +103,9 @@ class AMERQueryEncoder(AMERBuilder):
             and their mask, see [`QueryEmbeddings`].
 
         Raises:
-            OSError: the document encoder is needed and cannot be loaded.
-            TypeError: a question is not a string; the message names its position.
-            ValueError: there are no questions, or a question is empty or not valid Unicode; m or batch_size is below
+            OSError: The document encoder is needed and cannot be loaded.
+            TypeError: A question is not a string; the message names its position.
+            ValueError: There are no questions, or a question is empty or not valid Unicode; m or batch_size is below
                 1, or m does not fit the decoder's positions; the model cannot choose m ("auto"); the inputs are not
                 those this model reads; input vectors are zero, not finite, or of another size or count; or the weights
                 give query vectors of length zero.
@@ -153,14 +153,14 @@ class AMERQueryEncoder(AMERBuilder):
         """Find the parts of each question, in order. Each part has its own query vector.
 
         Args:
-            texts: the questions.
-            most: maximum number of parts; the last one includes all further parts. Default: the configuration's
+            texts: The questions.
+            most: Maximum number of parts; the last one includes all further parts. Default: the configuration's
                 `max_query_vectors`.
-            batch_size: number of questions per batch.
+            batch_size: Number of questions per batch.
 
         Raises:
-            OSError: the document encoder cannot be loaded.
-            ValueError: there are no questions, a question is empty, most < 1, or the model does not split questions.
+            OSError: The document encoder cannot be loaded.
+            ValueError: There are no questions, a question is empty, most < 1, or the model does not split questions.
         """
         if not self.config.splits_questions:
             raise ValueError("This model does not split questions: use one trained with splits_questions=True.")
@@ -200,7 +200,7 @@ class AMERQueryEncoder(AMERBuilder):
         """Show which words of a question each query vector represents.
 
         Args:
-            question: one question.
+            question: One question.
             num_query_vectors: m. Default: the model's choice, or the configuration's number if it cannot choose.
 
         Returns:
@@ -208,8 +208,8 @@ class AMERQueryEncoder(AMERBuilder):
             encoder read; for a model that splits questions, those of the vector's part.
 
         Raises:
-            OSError: the document encoder cannot be loaded.
-            ValueError: the question is empty, or the model neither has token anchors nor splits questions.
+            OSError: The document encoder cannot be loaded.
+            ValueError: The question is empty, or the model neither has token anchors nor splits questions.
         """
         if self.config.splits_questions:
             _checked_questions([question], None, 1, True)

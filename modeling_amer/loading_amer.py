@@ -38,7 +38,7 @@ def check_code(where: str | os.PathLike[str]) -> None:
     would then run with the code of the first.
 
     Raises:
-        OSError: the running code belongs to another model than the one at `where`.
+        OSError: The running code belongs to another model than the one at `where`.
     """
     if not __name__.startswith("transformers_modules."):
         return
@@ -55,12 +55,12 @@ def read_config(where: str | os.PathLike[str], **options: Any) -> dict[str, Any]
     """The fields of a saved model's config.json.
 
     Args:
-        where: a folder, or the name of a repository on the Hub.
-        options: options of transformers' `cached_file`: `revision`, `subfolder`, `token`, ...
+        where: A folder, or the name of a repository on the Hub.
+        options: Options of transformers' `cached_file`: `revision`, `subfolder`, `token`, ...
 
     Raises:
-        OSError: there is no such model, or it is not an AMER model.
-        ValueError: a field has the wrong type.
+        OSError: There is no such model, or it is not an AMER model.
+        ValueError: A field has the wrong type.
     """
     try:
         saved, _ = AMERConfig.get_config_dict(where, **options)
@@ -84,8 +84,8 @@ def check_files(where: str | os.PathLike[str], saved: dict[str, Any], verify: bo
     An adapter's weights are checked at every load, larger files once, or at every load with `verify`.
 
     Raises:
-        OSError: a file is missing, or differs from the saved file.
-        ValueError: the checksums name files outside the model, or the weights are not floats.
+        OSError: A file is missing, or differs from the saved file.
+        ValueError: The checksums name files outside the model, or the weights are not floats.
     """
     checksums = saved.get("checksums") or {}
     for name in (*checksums, *_indexed_files(Path(where, options.get("subfolder") or "", INDEX_FILE))):
@@ -102,7 +102,7 @@ def read_weights(file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        OSError: the file is truncated, or not a safetensors file.
+        OSError: The file is truncated, or not a safetensors file.
     """
     try:
         return load_file(file)
@@ -129,7 +129,7 @@ def _indexed_files(index: Path) -> set[Any]:
     """The weights files that the index of a sharded model lists; an empty set if there is no index.
 
     Raises:
-        OSError: the file is not an index of weights.
+        OSError: The file is not an index of weights.
     """
     if not index.is_file():
         return set()

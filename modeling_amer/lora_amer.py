@@ -18,11 +18,11 @@ def add_lora(backbone: PreTrainedModel, options: dict[str, Any]) -> None:
     """Add LoRA matrices in float32 to a decoder, and freeze everything else.
 
     Args:
-        backbone: the decoder; it is changed in place.
-        options: keyword arguments of `peft.LoraConfig`.
+        backbone: The decoder; it is changed in place.
+        options: Keyword arguments of `peft.LoraConfig`.
 
     Raises:
-        ValueError: the options change or train weights that an adapter does not save.
+        ValueError: The options change or train weights that an adapter does not save.
     """
     start = options.get("init_lora_weights", True)
     if start not in EXACT_STARTS:
@@ -56,10 +56,10 @@ def export_lora(backbone: PreTrainedModel, folder: Path, base: str | None, revis
     """Write the LoRA of a decoder in PEFT's format.
 
     Args:
-        backbone: the decoder.
-        folder: for `adapter_config.json` and `adapter_model.safetensors`.
-        base: name of the decoder without LoRA.
-        revision: its commit.
+        backbone: The decoder.
+        folder: For `adapter_config.json` and `adapter_model.safetensors`.
+        base: Name of the decoder without LoRA.
+        revision: Its commit.
     """
     config = copy.deepcopy(vars(backbone)["peft_config"]["default"])
     config.base_model_name_or_path, config.revision = base, revision

@@ -111,7 +111,7 @@ class AMEROutput(ModelOutput):
     """Output of [`AMERModel`].
 
     Args:
-        query_embeddings: unit vectors in the space of the documents, `(batch, m, dim)`, float32.
+        query_embeddings: Unit vectors in the space of the documents, `(batch, m, dim)`, float32.
         stop_logits: `(batch, m)` log-odds that a vector is the question's last; only for models with a stop score.
         attention: `(batch, m, length)` weight of each token vector in each anchor; only for token anchors.
         part_logits: `(questions, words, 3)` logits of the part label of each token of `input_words` (see
@@ -139,9 +139,9 @@ class AMERModel(AMERQueryEncoder):
     [`AMERModel.from_scratch`].
 
     Attributes:
-        document_encoder_path: folder of the document encoder's weights, used in place of the Hub. Set it before the
+        document_encoder_path: Folder of the document encoder's weights, used in place of the Hub. Set it before the
             first question.
-        document_encoder_dtype: precision that the document encoder computes in. Default: that of its saved weights.
+        document_encoder_dtype: Precision that the document encoder computes in. Default: that of its saved weights.
             Set it before the first question.
     """
 
@@ -216,14 +216,14 @@ class AMERModel(AMERQueryEncoder):
             teacher_mask: `(batch, >= m - 1)` bool, True where the model reads the teacher's vector and not its own
                 prediction. Default: the model reads every teacher vector (teacher forcing).
             return_dict: False returns a tuple.
-            kwargs: arguments that libraries pass to every model (`IGNORED_ARGUMENTS`); they have no effect.
+            kwargs: Arguments that libraries pass to every model (`IGNORED_ARGUMENTS`); they have no effect.
 
         Returns:
             `query_embeddings (batch, m, dim)`, unit length, float32, and the other fields of `AMEROutput` that this
             model computes.
 
         Raises:
-            TypeError: an unknown argument.
+            TypeError: An unknown argument.
             ValueError: m is below 1 or above what the model can emit, the inputs are not those this model reads,
                 vectors have another size than the documents, or padding is on the right.
         """

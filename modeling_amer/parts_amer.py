@@ -58,7 +58,7 @@ class PartLabeller(nn.Module):
             mask: `(questions, words)`, 0 on padding. Default: all ones.
 
         Raises:
-            ValueError: the states have another size.
+            ValueError: The states have another size.
         """
         if words.shape[-1] != self.input_projection.in_features:
             raise ValueError(
@@ -96,9 +96,9 @@ class Part(NamedTuple):
     """A part of a question, with its own query vector.
 
     Attributes:
-        text: the part's text in the question.
-        start: index of its first character.
-        end: index after its last character.
+        text: The part's text in the question.
+        start: Index of its first character.
+        end: Index after its last character.
     """
 
     text: str
@@ -112,12 +112,12 @@ def find_parts(
     """Split a question according to the model's labels; never inside a word.
 
     Args:
-        question: the text.
+        question: The text.
         logits: `(length, 3)` logits of `OUTSIDE`, `BEGINS` and `INSIDE` for each token. The first token of a word
             decides.
         offsets: `(length, 2)` characters of each token.
         words: `(length,)` number of each token's word, -1 for tokens outside words.
-        most: maximum number of parts. The last one extends over all further parts.
+        most: Maximum number of parts. The last one extends over all further parts.
 
     Returns:
         At least one part, in the order of the question. If no word is in a part, the whole question is the part.
@@ -182,8 +182,8 @@ def part_labels(spans: list[list[int]], offsets: torch.Tensor) -> torch.Tensor:
     """The labels `(length,)` of tokens with `offsets (length, 2)`, given the parts of the question.
 
     Args:
-        spans: for each part, its first character and the index after its last.
-        offsets: characters of each token; an empty range for special tokens, which are outside.
+        spans: For each part, its first character and the index after its last.
+        offsets: Characters of each token; an empty range for special tokens, which are outside.
     """
     labels = torch.full_like(offsets[:, 0], OUTSIDE)
     for span in spans:

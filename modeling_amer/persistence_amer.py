@@ -140,14 +140,14 @@ class AMERPreTrainedModel(PreTrainedModel):
         model never runs, even with `trust_remote_code`.
 
         Args:
-            verify: read every weights file again, even if the cache knows it (see `checksums_amer.py`). Also encode
+            verify: Read every weights file again, even if the cache knows it (see `checksums_amer.py`). Also encode
                 the model's probe, and refuse a model that does not reproduce it (see [`Probe`]).
-            document_encoder_path: folder of the document encoder's weights, which an anchored model needs to read
+            document_encoder_path: Folder of the document encoder's weights, which an anchored model needs to read
                 questions in text. Default: the Hub, at the first such question.
 
         Raises:
-            OSError: a file of the model or its base is missing, or differs from the saved file; the message names it.
-            ValueError: the weights file lacks a tensor, or has an unknown one or one of another shape; or the model
+            OSError: A file of the model or its base is missing, or differs from the saved file; the message names it.
+            ValueError: The weights file lacks a tensor, or has an unknown one or one of another shape; or the model
                 does not reproduce its probe.
         """
         _check_options(config, kwargs)
@@ -227,19 +227,19 @@ class AMERPreTrainedModel(PreTrainedModel):
         see `export_peft`.
 
         Args:
-            save_directory: the folder; a model in it is replaced.
+            save_directory: The folder; a model in it is replaced.
             is_main_process: False on processes that only help to gather the weights.
-            state_dict: weights to save in place of the model's own, gathered from shards. No probe is then written,
+            state_dict: Weights to save in place of the model's own, gathered from shards. No probe is then written,
                 because it would use other weights, or wait for processes that do not take part.
-            push_to_hub: call `push_to_hub` afterwards, with the other arguments (`repo_id`, `token`, ...).
-            max_shard_size: maximum size of a file, for a model that holds every weight.
-            kwargs: arguments of `push_to_hub`. `save_function`, `safe_serialization=True` and `token`, which other
+            push_to_hub: Call `push_to_hub` afterwards, with the other arguments (`repo_id`, `token`, ...).
+            max_shard_size: Maximum size of a file, for a model that holds every weight.
+            kwargs: Arguments of `push_to_hub`. `save_function`, `safe_serialization=True` and `token`, which other
                 libraries pass to every model, have no effect on a save.
 
         Raises:
-            OSError: the model cannot be written, for example because the disk is full; the folder stays as it was.
-            TypeError: an unknown argument.
-            ValueError: the query vectors are NaN or infinite, `push_to_hub` comes with a `state_dict`, or
+            OSError: The model cannot be written, for example because the disk is full; the folder stays as it was.
+            TypeError: An unknown argument.
+            ValueError: The query vectors are NaN or infinite, `push_to_hub` comes with a `state_dict`, or
                 `safe_serialization` is False.
         """
         _check_save_options(kwargs, self.push_to_hub if push_to_hub else None)
@@ -303,11 +303,11 @@ class AMERPreTrainedModel(PreTrainedModel):
         that turn them into query vectors. The matrices are in the decoder's precision.
 
         Args:
-            directory: folder for `adapter_config.json` and `adapter_model.safetensors`. It must not be the folder of a
+            directory: Folder for `adapter_config.json` and `adapter_model.safetensors`. It must not be the folder of a
                 saved AMER model, which transformers would then load as the plain base.
 
         Raises:
-            ValueError: the model has no LoRA, or `directory` holds a saved model.
+            ValueError: The model has no LoRA, or `directory` holds a saved model.
         """
         if self.config.weights != "adapter":
             raise ValueError("This model holds every weight and has no LoRA: there is nothing to export for PEFT.")
@@ -344,21 +344,21 @@ class AMERPreTrainedModel(PreTrainedModel):
         repository without README.md gets a short card. `amer push model` writes the full card.
 
         Args:
-            repo_id: name on the Hub; created if it does not exist.
-            public: make a newly created repository public.
-            export_peft: also publish `adapter/`, the decoder's LoRA in PEFT's format (see `export_peft`).
-            commit_message: commit message.
-            commit_description: commit description.
+            repo_id: Name on the Hub; created if it does not exist.
+            public: Make a newly created repository public.
+            export_peft: Also publish `adapter/`, the decoder's LoRA in PEFT's format (see `export_peft`).
+            commit_message: Commit message.
+            commit_description: Commit description.
             private: transformers' opposite of `public`: False is public, True and None are private.
-            token: token for the Hub. Default: that of the login.
-            revision: branch; created if it does not exist.
-            create_pr: open a pull request instead of committing.
-            max_shard_size: maximum size of a file, for a model that holds every weight.
-            tags: tags to add to the card.
+            token: Token for the Hub. Default: that of the login.
+            revision: Branch; created if it does not exist.
+            create_pr: Open a pull request instead of committing.
+            max_shard_size: Maximum size of a file, for a model that holds every weight.
+            tags: Tags to add to the card.
 
         Raises:
-            OSError: there is no login, or the Hub refuses the push.
-            ValueError: the adapter's base or the document encoder is a folder, which others cannot load; the model has
+            OSError: There is no login, or the Hub refuses the push.
+            ValueError: The adapter's base or the document encoder is a folder, which others cannot load; the model has
                 no LoRA for `export_peft`; or both `public` and `private` are True.
         """
         self.check_publishable()
@@ -385,7 +385,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         """Refuse to publish a model that only this machine can load.
 
         Raises:
-            ValueError: the adapter's base or the document encoder is a folder, which others cannot load.
+            ValueError: The adapter's base or the document encoder is a folder, which others cannot load.
         """
         check_names(self.config)
 

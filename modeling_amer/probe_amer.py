@@ -33,9 +33,9 @@ class ProbedModel(Protocol):
     """The parts of `AMERModel` that this file uses. It cannot import the class: the model imports this file.
 
     Attributes:
-        config: configuration: the model's inputs, and whether it is anchored.
-        backbone: the decoder.
-        device: device of the model.
+        config: Configuration: the model's inputs, and whether it is anchored.
+        backbone: The decoder.
+        device: Device of the model.
     """
 
     config: AMERConfig
@@ -60,13 +60,13 @@ class ProbeReport:
     """How well a model reproduces the vectors of its probe.
 
     Args:
-        reproduced: whether the deviation is within the tolerance for the decoder's precision.
-        deviation: largest distance between a query vector and the one in the probe, relative to the decoder's
+        reproduced: Whether the deviation is within the tolerance for the decoder's precision.
+        deviation: Largest distance between a query vector and the one in the probe, relative to the decoder's
             contribution: the length of the vector (1) or, for an anchored model, of its correction of the anchor.
-        max_difference: largest difference of two components; components lie between -1 and 1.
-        min_cosine: smallest cosine between a query vector and the one in the probe.
-        saved_with: versions, device and precision at the time of saving.
-        here: versions, device and precision of this machine and model.
+        max_difference: Largest difference of two components; components lie between -1 and 1.
+        min_cosine: Smallest cosine between a query vector and the one in the probe.
+        saved_with: Versions, device and precision at the time of saving.
+        here: Versions, device and precision of this machine and model.
     """
 
     reproduced: bool
@@ -94,11 +94,11 @@ class Probe:
     """Questions and their vectors.
 
     Args:
-        questions: the questions as text; None for a model that reads vectors only.
-        input_vectors: the questions as vectors, `(n, dim)`, or as token vectors, `(n, length, dim)`; None for a model
+        questions: The questions as text; None for a model that reads vectors only.
+        input_vectors: The questions as vectors, `(n, dim)`, or as token vectors, `(n, length, dim)`; None for a model
             that reads text only. They are fixed random vectors, so a probe does not need the document encoder.
-        query_embeddings: the model's query vectors, `(n, m, dim)`.
-        environment: versions, device and precision.
+        query_embeddings: The model's query vectors, `(n, m, dim)`.
+        environment: Versions, device and precision.
     """
 
     questions: list[str] | None
@@ -111,7 +111,7 @@ class Probe:
         """Encode the questions with a model.
 
         Raises:
-            ValueError: the vectors are not finite, so the model has diverged.
+            ValueError: The vectors are not finite, so the model has diverged.
         """
         config, vectors = model.config, None
         if config.reads_vectors:
@@ -135,8 +135,8 @@ class Probe:
         """Load the probe of a saved model; `options` (`revision`, `token`, ...) go to transformers' `cached_file`.
 
         Raises:
-            OSError: the model has no probe.
-            ValueError: the file is not a probe.
+            OSError: The model has no probe.
+            ValueError: The file is not a probe.
         """
         options["subfolder"] = place_of_save(pretrained_model_name_or_path, options.get("subfolder") or "")
         file = saved_file(pretrained_model_name_or_path, PROBE_FILE, **options)
@@ -177,7 +177,7 @@ class Probe:
         """Encode the same questions with a model and compare the vectors.
 
         Raises:
-            ValueError: the model does not read the probe's inputs, or has another `document_dim`.
+            ValueError: The model does not read the probe's inputs, or has another `document_dim`.
         """
         there = torch.tensor(self.query_embeddings)
         here = model.encode_query(

@@ -36,10 +36,10 @@ class PromptCache:
         """A cache for `rows` questions that holds the prompt. Reading into it does not change the kept copy.
 
         Args:
-            backbone: the decoder.
+            backbone: The decoder.
             prefix_ids: `(1, prefix)` tokens of the prompt.
-            rows: number of questions in the batch.
-            read: function that reads the prompt into an empty cache; called if no valid copy is kept.
+            rows: Number of questions in the batch.
+            read: Function that reads the prompt into an empty cache; called if no valid copy is kept.
         """
         if backbone.training or torch.is_grad_enabled():
             self.drop()

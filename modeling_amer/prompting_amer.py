@@ -39,18 +39,18 @@ def tokenize_queries(
     read as plain text, so no question can close the prompt.
 
     Args:
-        tokenizer: the decoder's tokenizer.
-        prompt_template: the prompt, with `{query}` once.
-        texts: the questions.
-        max_length: maximum number of tokens of a question; longer questions are truncated, with one warning.
+        tokenizer: The decoder's tokenizer.
+        prompt_template: The prompt, with `{query}` once.
+        texts: The questions.
+        max_length: Maximum number of tokens of a question; longer questions are truncated, with one warning.
 
     Returns:
         `input_ids (batch, length)` and `attention_mask (batch, length)`, padded on the left, and `prefix_ids
         (1, prefix)`. The full prompt of row i is `prefix_ids[0]` followed by the unmasked ids of row i.
 
     Raises:
-        TypeError: a question is not a string.
-        ValueError: there are no questions, or one is empty or not valid Unicode.
+        TypeError: A question is not a string.
+        ValueError: There are no questions, or one is empty or not valid Unicode.
     """
     if len(texts) == 0:
         raise ValueError("No questions were given; pass at least one.")
@@ -85,7 +85,7 @@ def longest_question(tokenizer: PreTrainedTokenizerBase, config: AMERConfig) -> 
     """The number of tokens a model reads of a question: `max_query_length`, or less if the decoder has less room.
 
     Raises:
-        ValueError: the prompt and the query vectors leave no room for a question.
+        ValueError: The prompt and the query vectors leave no room for a question.
     """
     positions = positions_of(config)
     if positions is None or config.prompt_template is None:
@@ -132,8 +132,8 @@ def as_questions(texts: Iterable[str]) -> list[str]:
     """The questions of any sequence (list, tuple, array, column, series) as a list, in order of position.
 
     Raises:
-        TypeError: the questions have no order, or one is not a string; the message names its position.
-        ValueError: a question is empty or not valid Unicode; the message names its position.
+        TypeError: The questions have no order, or one is not a string; the message names its position.
+        ValueError: A question is empty or not valid Unicode; the message names its position.
     """
     if isinstance(texts, Set | Mapping | bytes) or not isinstance(texts, Iterable):
         raise TypeError(f"Questions must be a sequence of strings, got {type(texts).__name__}.")
@@ -150,8 +150,8 @@ def check_texts(texts: Sequence[str]) -> None:
     """Refuse questions that cannot be read.
 
     Raises:
-        TypeError: a question is not a string; the message names its position.
-        ValueError: a question is empty, or holds half of a character ("\\ud83d"); the message names its position.
+        TypeError: A question is not a string; the message names its position.
+        ValueError: A question is empty, or holds half of a character ("\\ud83d"); the message names its position.
     """
     for position, text in enumerate(texts):
         if not isinstance(text, str):

@@ -49,26 +49,26 @@ def push_files(
     `hf_xet` splits a large folder into several commits.
 
     Args:
-        files: for each path in the repository, the local file or its content.
+        files: For each path in the repository, the local file or its content.
         repo_id: `namespace/name`; created if it does not exist.
         repo_type: "model", "dataset", or "space".
-        public: make a newly created repository public; the visibility of an existing one does not change.
-        branch: branch of the commit; created from "main" if it does not exist. Default: "main".
-        tag: a new tag for the commit.
-        replaced: patterns. The commit deletes files of the repository that match one and are not in `files`.
-        card: function that makes README.md from the repository's name and its current README.md (None if there is
+        public: Make a newly created repository public; the visibility of an existing one does not change.
+        branch: Branch of the commit; created from "main" if it does not exist. Default: "main".
+        tag: A new tag for the commit.
+        replaced: Patterns. The commit deletes files of the repository that match one and are not in `files`.
+        card: Function that makes README.md from the repository's name and its current README.md (None if there is
             none). None leaves README.md unchanged, both as argument and as result.
-        commit_message: first line of the commit message.
-        commit_description: rest of the commit message.
-        create_pr: open a pull request instead of committing.
-        token: token for the Hub. Default: that of the login.
+        commit_message: First line of the commit message.
+        commit_description: Rest of the commit message.
+        create_pr: Open a pull request instead of committing.
+        token: Token for the Hub. Default: that of the login.
         space_sdk: SDK of a newly created Space: "gradio", "docker" or "static".
 
     Returns:
         The commit; if nothing has changed, the branch's last commit.
 
     Raises:
-        OSError: there is no login, or the Hub refuses the push, for example because of another push meanwhile.
+        OSError: There is no login, or the Hub refuses the push, for example because of another push meanwhile.
         ValueError: `repo_id` is not a repository name, or the tag already exists.
     """
     api = HfApi(token=True if token is None else token)  # True: require a login
@@ -139,7 +139,7 @@ def check_names(config: AMERConfig) -> None:
     """Refuse to publish a model that depends on a folder of this machine.
 
     Raises:
-        ValueError: the adapter's base or the document encoder is a folder, which others cannot load.
+        ValueError: The adapter's base or the document encoder is a folder, which others cannot load.
     """
     base, encoder = config.base_model_name_or_path, (config.document_encoder or {}).get("name")
     if config.weights == "adapter" and base is not None and not is_repo_id(base):

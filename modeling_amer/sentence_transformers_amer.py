@@ -34,8 +34,8 @@ class AMERModule(InputModule):
     """The only module of an AMER `MultiVectorEncoder`: questions in, query vectors out.
 
     Args:
-        model: an `AMERModel` that reads text, or the document encoder's token vectors of the text.
-        encoder_options: options of `SentenceTransformer` to load an anchored model's document encoder: `token`,
+        model: An `AMERModel` that reads text, or the document encoder's token vectors of the text.
+        encoder_options: Options of `SentenceTransformer` to load an anchored model's document encoder: `token`,
             `cache_folder`, `local_files_only`.
     """
 
@@ -64,13 +64,13 @@ class AMERModule(InputModule):
         """Return the questions unchanged, because the model has its own prompt and tokenizer.
 
         Args:
-            inputs: the questions.
-            prompt: must be empty.
-            task: must be "query".
+            inputs: The questions.
+            prompt: Must be empty.
+            task: Must be "query".
             num_query_vectors: m. Default: the model's choice, or the configuration's number if it cannot choose.
 
         Raises:
-            ValueError: the task is not "query", or a prompt is given.
+            ValueError: The task is not "query", or a prompt is given.
         """
         if task != "query":
             raise ValueError(f"AMER encodes questions only: call encode_query. {self._about_documents()}")
@@ -101,8 +101,8 @@ class AMERModule(InputModule):
         """The frozen document encoder of an anchored model. It loads on first use, without its custom code.
 
         Raises:
-            OSError: the encoder cannot be loaded.
-            ValueError: the configuration names no encoder.
+            OSError: The encoder cannot be loaded.
+            ValueError: The configuration names no encoder.
         """
         encoder = self.model.config.document_encoder
         if not encoder:
@@ -168,12 +168,12 @@ class AMERModule(InputModule):
         """Load a saved model.
 
         Args:
-            model_kwargs: arguments of `AMERModel.from_pretrained`: `dtype`, `device_map`,
+            model_kwargs: Arguments of `AMERModel.from_pretrained`: `dtype`, `device_map`,
                 `base_model_name_or_path`, ...
-            config_kwargs: fields of the configuration to override.
+            config_kwargs: Fields of the configuration to override.
 
         Raises:
-            ValueError: there are options for the tokenizer, which AMER fixes, or the backend is not torch.
+            ValueError: There are options for the tokenizer, which AMER fixes, or the backend is not torch.
         """
         if processor_kwargs or backend != "torch":
             raise ValueError(
@@ -213,7 +213,7 @@ def max_similarity(
     """Similarity of each question and each document: the largest inner product over the question's vectors.
 
     Args:
-        query_embeddings: a list with one `(m, dim)` per question, or `(q, m, dim)`; `(m, dim)` is one question.
+        query_embeddings: A list with one `(m, dim)` per question, or `(q, m, dim)`; `(m, dim)` is one question.
         document_embeddings: `(n, dim)`, one vector per document, as from `encode` of the document encoder. It never
             means one document with n vectors.
 
@@ -221,7 +221,7 @@ def max_similarity(
         `(q, n)` float32, on the documents' device.
 
     Raises:
-        ValueError: documents have several vectors each.
+        ValueError: Documents have several vectors each.
     """
     queries = _questions(query_embeddings)
     documents = _documents(document_embeddings, queries[0].shape[-1])
@@ -234,7 +234,7 @@ def max_similarity_pairwise(
     """`(n,)` similarities of question i and document i; see [`max_similarity`].
 
     Raises:
-        ValueError: documents have several vectors each, or their number differs from that of the questions.
+        ValueError: Documents have several vectors each, or their number differs from that of the questions.
     """
     queries = _questions(query_embeddings)
     documents = _documents(document_embeddings, queries[0].shape[-1])

@@ -39,13 +39,13 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write files into a folder that may hold others: all of them or none.
 
     Args:
-        folder: created if it does not exist. Other files in it stay, except those of an earlier save (`REPLACED`).
+        folder: Created if it does not exist. Other files in it stay, except those of an earlier save (`REPLACED`).
 
     Yields:
         An empty folder to write into. On success, its files move to their places; on failure, it is removed.
 
     Raises:
-        OSError: an unfinished earlier save holds symbolic links, or the disk is full.
+        OSError: An unfinished earlier save holds symbolic links, or the disk is full.
     """
     folder = Path(folder).resolve()
     beside = _can_appear_at_once(folder)
@@ -75,8 +75,8 @@ def place_of_save(folder: str | os.PathLike[str], subfolder: str = "") -> str:
     A save is pending if it was interrupted after its rename. This function changes nothing.
 
     Args:
-        folder: a folder, or the name of a repository on the Hub, which has no pending save.
-        subfolder: subfolder of the folder or repository.
+        folder: A folder, or the name of a repository on the Hub, which has no pending save.
+        subfolder: Subfolder of the folder or repository.
     """
     pending = os.path.join(subfolder, PENDING)
     return pending if os.path.isdir(os.path.join(folder, pending)) else subfolder
@@ -86,12 +86,12 @@ def saved_file(where: str | os.PathLike[str], name: str, **options: Any) -> str:
     """The path of one file of a folder or of a repository on the Hub.
 
     Args:
-        where: a folder, or the name of a repository.
-        name: name of the file.
-        options: options of transformers' `cached_file`: `revision`, `subfolder`, `token`, ...
+        where: A folder, or the name of a repository.
+        name: Name of the file.
+        options: Options of transformers' `cached_file`: `revision`, `subfolder`, `token`, ...
 
     Raises:
-        OSError: the file does not exist.
+        OSError: The file does not exist.
     """
     file = cached_file(where, name, **options)
     if file is None:
@@ -106,7 +106,7 @@ def finish_interrupted_save(folder: str | os.PathLike[str]) -> bool:
         Whether there was such a save.
 
     Raises:
-        OSError: the save is or holds a symbolic link, or a target folder is one; AMER never makes such a save.
+        OSError: The save is or holds a symbolic link, or a target folder is one; AMER never makes such a save.
     """
     folder = Path(folder)
     pending = folder / PENDING

@@ -139,7 +139,7 @@ class AMERTrainingArguments(TrainingArguments):
     collator reads whole dataset rows and the trainer computes the loss. `train_sampling_strategy` has two values.
 
     Raises:
-        ValueError: an unknown objective or schedule, a number outside its range, or an unsupported
+        ValueError: An unknown objective or schedule, a number outside its range, or an unsupported
             `train_sampling_strategy` or `auto_find_batch_size`.
     """
 

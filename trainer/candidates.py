@@ -37,7 +37,7 @@ def gather_candidates(
         candidate_ids: `(n,)` int64 rows of the store.
         target_ids: `(batch, t)` int64 rows of the store, -1 after a question's last one. All are candidates.
         other_positives: `(pairs, 2)` int64: row of the batch, and a document that answers it but is not its target.
-        gather: function that concatenates the rows of all processes. It may pad; padded rows are -1 in
+        gather: Function that concatenates the rows of all processes. It may pad; padded rows are -1 in
             `candidate_ids`.
 
     Returns:

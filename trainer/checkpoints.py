@@ -37,7 +37,7 @@ class CheckpointingTrainer(Trainer):
         """Train, as transformers' Trainer does.
 
         Raises:
-            OSError: a file of the checkpoint is damaged; the message names it.
+            OSError: A file of the checkpoint is damaged; the message names it.
         """
         if isinstance(resume_from_checkpoint, str) and self.args.should_save:
             check_checkpoint(resume_from_checkpoint)
@@ -56,7 +56,7 @@ class CheckpointingTrainer(Trainer):
         """Save a checkpoint, then delete the oldest above the limit.
 
         Raises:
-            OSError: the checkpoint cannot be written, for example because the disk is full.
+            OSError: The checkpoint cannot be written, for example because the disk is full.
         """
         output = self._get_output_dir(trial=trial)
         try:
@@ -123,7 +123,7 @@ def check_checkpoint(folder: str) -> None:
     """Check the files of a checkpoint before a training resumes from it.
 
     Raises:
-        OSError: a file is truncated or damaged; the message names it.
+        OSError: A file is truncated or damaged; the message names it.
     """
     for file in sorted(path for pattern in STATES for path in Path(folder).glob(pattern)):
         try:

@@ -59,14 +59,14 @@ class AMERCollator:
     Token vectors come from the dataset if it has them (see `TokenCache`), else from the encoder.
 
     Args:
-        model: the model to train; it determines whether a question is text, a vector, or both.
-        store: the documents.
-        num_random_negatives: documents of the whole store to draw per question; all questions share them.
-        max_targets: maximum number of targets per row, drawn for each use. 1: Single-Query baseline (paper §5.2).
-        seed: seed of all draws.
+        model: The model to train; it determines whether a question is text, a vector, or both.
+        store: The documents.
+        num_random_negatives: Documents of the whole store to draw per question; all questions share them.
+        max_targets: Maximum number of targets per row, drawn for each use. 1: Single-Query baseline (paper §5.2).
+        seed: Seed of all draws.
 
     Raises:
-        ValueError: the store has another encoder or vector size than the model, or fewer documents than
+        ValueError: The store has another encoder or vector size than the model, or fewer documents than
             `num_random_negatives`.
     """
 

@@ -32,10 +32,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     any number of processes that divides the batch size.
 
     Args:
-        count: number of questions.
-        batch_size: batch size of all processes together.
-        seed: seed of the order.
-        lengths: lengths of the questions. If given, a batch holds questions of similar length; the batches stay in
+        count: Number of questions.
+        batch_size: Batch size of all processes together.
+        seed: Seed of the order.
+        lengths: Lengths of the questions. If given, a batch holds questions of similar length; the batches stay in
             random order.
     """
 

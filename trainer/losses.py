@@ -103,7 +103,7 @@ def matched_info_nce(
         target_mask: `(batch, m)` bool, True for real targets, which come first.
         temperature: tau of Eq. 1.
         masked_candidates: `(pairs, 2)` int64, (row of the batch, candidate) to leave out of that row's denominator.
-        num_items: number of matched pairs to average over. Default: those of this batch. If the batch is part of a
+        num_items: Number of matched pairs to average over. Default: those of this batch. If the batch is part of a
             larger one (several processes, gradient accumulation), pass the number of the larger one.
         ordered: `(batch,)` bool, True for rows in which vector j belongs to target j. Default: no row.
 
@@ -153,7 +153,7 @@ def span_loss(
     Args:
         attention: `(batch, m, length)` weights over the tokens of the question.
         part_mask: `(batch, t, length)` bool, t <= m, the tokens of each part. Parts without tokens are skipped.
-        num_items: see `matched_info_nce`.
+        num_items: See `matched_info_nce`.
 
     Returns:
         The sum over the parts of this batch, divided by `num_items`; a scalar.
@@ -172,7 +172,7 @@ def stop_loss(
     Args:
         stop_logits: `(batch, m)` log-odds.
         target_mask: `(batch, t)` bool, t <= m; True for real targets, which come first.
-        num_items: see `matched_info_nce`.
+        num_items: See `matched_info_nce`.
 
     Returns:
         The sum over the targets of this batch, divided by `num_items`; a scalar.
@@ -193,7 +193,7 @@ def part_loss(
         part_logits: `(batch, length, 3)` logits of a model that splits questions.
         labels: `(batch, length)` int64 (see `modeling_amer.part_labels`), `NO_LABEL` on padding.
         counts: `(batch,)` number of parts of each question: the weight of its mean over the tokens.
-        num_items: see `matched_info_nce`.
+        num_items: See `matched_info_nce`.
 
     Returns:
         The sum over the parts of this batch, divided by `num_items`; a scalar.

@@ -16,13 +16,13 @@ class RetrievalMetrics:
     """`compute_metrics` of the Trainer: Recall@k and MRecall@k (paper §2) of the evaluation questions.
 
     Args:
-        dataset: the evaluation split, linked to the store behind the index.
-        index: index of the whole corpus.
-        args: training arguments; the objective decides how the m ranked lists are fused.
-        ks: cut-offs.
+        dataset: The evaluation split, linked to the store behind the index.
+        index: Index of the whole corpus.
+        args: Training arguments; the objective decides how the m ranked lists are fused.
+        ks: Cut-offs.
 
     Raises:
-        ValueError: the dataset is not linked to a store.
+        ValueError: The dataset is not linked to a store.
     """
 
     def __init__(

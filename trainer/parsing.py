@@ -32,7 +32,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     CONFIG is a YAML file, or the name of a packaged configuration, such as `mini`.
 
     Raises:
-        ValueError: the file is not a YAML mapping or has an unknown key, or a required field is not set.
+        ValueError: The file is not a YAML mapping or has an unknown key, or a required field is not set.
     """
     config = _config(argv[0]) if argv else None
     if config is not None:
@@ -57,7 +57,7 @@ def _config(name: str) -> Path | None:
     """The file that the first word of a command line names; None if the word is an option.
 
     Raises:
-        ValueError: the word is neither a YAML file nor a packaged configuration.
+        ValueError: The word is neither a YAML file nor a packaged configuration.
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
@@ -84,8 +84,8 @@ def read_yaml(path: str | os.PathLike[str], known: Set[str]) -> dict[str, Any]:
     """Read a mapping from a YAML file; its keys must be known fields.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not YAML, not a mapping, or has an unknown key; the message names the file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not YAML, not a mapping, or has an unknown key; the message names the file.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

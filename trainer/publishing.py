@@ -39,11 +39,11 @@ class PublishingTrainer(CheckpointingTrainer):
     A repository that it creates is private, unless `args.hub_private_repo` is False or `push_to_hub(public=True)`.
 
     Attributes:
-        sources: facts for the card: the contents of dataset.json (`dataset`) and of store.json (`store`).
+        sources: Facts for the card: the contents of dataset.json (`dataset`) and of store.json (`store`).
 
     Raises:
-        ImportError: the training will push, and Matplotlib, which draws the card's pictures, is not installed.
-        ValueError: the training will push, and the model depends on a folder of this machine.
+        ImportError: The training will push, and Matplotlib, which draws the card's pictures, is not installed.
+        ValueError: The training will push, and the model depends on a folder of this machine.
     """
 
     args: AMERTrainingArguments
@@ -65,8 +65,8 @@ class PublishingTrainer(CheckpointingTrainer):
         """Create the repository `args.hub_model_id` if there is none.
 
         Args:
-            token: token for the Hub. Default: `args.hub_token`.
-            private: whether the repository is private. Default: `args.hub_private_repo`, and private if that is None
+            token: Token for the Hub. Default: `args.hub_token`.
+            private: Whether the repository is private. Default: `args.hub_private_repo`, and private if that is None
                 (transformers would use the default of the account or organisation).
         """
         if not self.is_world_process_zero():
@@ -109,12 +109,12 @@ class PublishingTrainer(CheckpointingTrainer):
         """Write README.md and its pictures into the output folder; text that people added is kept.
 
         Args:
-            language: language of the questions and documents, for the card's metadata.
-            license: licence of the model, for the card's metadata.
-            tags: tags to add to the card's metadata.
-            report: output of `amer.evaluation.Report.to_dict`, for the card's figures.
-            system: name of this model in the report.
-            existing: card whose hand-written parts are kept. Default: the one in the output folder.
+            language: Language of the questions and documents, for the card's metadata.
+            license: Licence of the model, for the card's metadata.
+            tags: Tags to add to the card's metadata.
+            report: Output of `amer.evaluation.Report.to_dict`, for the card's figures.
+            system: Name of this model in the report.
+            existing: Card whose hand-written parts are kept. Default: the one in the output folder.
         """
         if not self.is_world_process_zero():
             return
@@ -147,17 +147,17 @@ class PublishingTrainer(CheckpointingTrainer):
         """Publish the model with its card in one commit. Other files of the output folder are not pushed.
 
         Args:
-            commit_message: commit message.
-            blocking: wait for the push; False returns a future.
-            token: token for the Hub. Default: `args.hub_token`.
-            revision: branch. Default: `args.hub_revision`.
+            commit_message: Commit message.
+            blocking: Wait for the push; False returns a future.
+            token: Token for the Hub. Default: `args.hub_token`.
+            revision: Branch. Default: `args.hub_revision`.
             private: transformers' opposite of `public`. Default: `args.hub_private_repo`, and private if that is None.
-            public: make a newly created repository public.
-            kwargs: arguments of `create_model_card`. A card that is already on the Hub keeps its hand-written parts.
+            public: Make a newly created repository public.
+            kwargs: Arguments of `create_model_card`. A card that is already on the Hub keeps its hand-written parts.
 
         Raises:
-            TypeError: an unknown argument for the card; nothing is saved.
-            ValueError: the adapter's base or the document encoder is a folder, which others cannot load, or both
+            TypeError: An unknown argument for the card; nothing is saved.
+            ValueError: The adapter's base or the document encoder is a folder, which others cannot load, or both
                 `public` and `private` are True.
         """
         inspect.signature(self.create_model_card).bind(**kwargs)
@@ -234,7 +234,7 @@ def _copy(folder: str, patterns: tuple[str, ...]) -> Path:
     """Copy the files to push, because a checkpoint may be deleted before its push is done.
 
     Raises:
-        OSError: the folder holds no model; a push could only delete the one on the Hub.
+        OSError: The folder holds no model; a push could only delete the one on the Hub.
     """
     source, copy = Path(folder), Path(tempfile.mkdtemp(prefix="amer-push-"))
     try:

@@ -61,9 +61,9 @@ def training_record(
     """Collect the facts about a finished training for its card.
 
     Args:
-        trainer: an `AMERTrainer` after `train`. With a `TrainingClock`, the record includes the training time.
-        dataset: contents of the questions' `dataset.json`, with `repo_id` or `name`.
-        store: contents of the documents' `store.json`, with `repo_id` or `name`.
+        trainer: An `AMERTrainer` after `train`. With a `TrainingClock`, the record includes the training time.
+        dataset: Contents of the questions' `dataset.json`, with `repo_id` or `name`.
+        store: Contents of the documents' `store.json`, with `repo_id` or `name`.
 
     Returns:
         JSON values; unknown facts are left out.

@@ -44,7 +44,7 @@ def chosen_checkpoint(args: AMERTrainingArguments) -> str | None:
     Without the option, a training without checkpoints starts from the beginning.
 
     Raises:
-        ValueError: the option is `True` but there is no checkpoint, or it is `False`.
+        ValueError: The option is `True` but there is no checkpoint, or it is `False`.
     """
     asked, last = args.resume_from_checkpoint, last_checkpoint(args.output_dir)
     if asked is None or str(asked).lower() not in ("true", "false"):
@@ -66,8 +66,8 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
     """The number of finished steps in the saved state of the Trainer, and the training's total number of steps.
 
     Raises:
-        FileNotFoundError: the folder holds no state.
-        ValueError: the file is not the state of a training.
+        FileNotFoundError: The folder holds no state.
+        ValueError: The file is not the state of a training.
     """
     file = Path(folder, TRAINER_STATE)
     try:
@@ -112,7 +112,7 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     """Refuse to resume from a checkpoint with other settings.
 
     Raises:
-        ValueError: the folder holds a checkpoint with other settings; the message lists them.
+        ValueError: The folder holds a checkpoint with other settings; the message lists them.
     """
     if checkpoint is None or not (output / NOTE).is_file():
         return

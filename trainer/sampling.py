@@ -12,7 +12,7 @@ def prediction_probability(schedule: str, step: int, total_steps: int) -> float:
     "teacher_forcing" is p = 0.
 
     Raises:
-        ValueError: an unknown schedule.
+        ValueError: An unknown schedule.
     """
     if schedule == "linear":
         return min(0.8, step / max(total_steps, 1))

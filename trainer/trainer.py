@@ -42,7 +42,7 @@ class AMERTrainer(PublishingTrainer):
     vectors.
 
     Raises:
-        ValueError: one process sees several GPUs, which would split its batches (use `accelerate launch`); FSDP has
+        ValueError: One process sees several GPUs, which would split its batches (use `accelerate launch`); FSDP has
             version 1 or saves shards; accelerate's options would split batches or distribute them unevenly; or the
             training pushes a model that depends on a folder of this machine.
     """
@@ -101,7 +101,7 @@ class AMERTrainer(PublishingTrainer):
         From a checkpoint of the last step, no step is trained (the Trainer itself would train one more).
 
         Raises:
-            OSError: the interrupted save holds symbolic links, which this trainer never writes.
+            OSError: The interrupted save holds symbolic links, which this trainer never writes.
         """
         if self.args.should_save:
             output = Path(self.args.output_dir)
@@ -242,7 +242,7 @@ class AMERTrainer(PublishingTrainer):
         """The number of targets in an optimiser step, over all processes and accumulated batches.
 
         Raises:
-            ValueError: the step has no target.
+            ValueError: The step has no target.
         """
         if not batch_samples:
             return None
@@ -261,7 +261,7 @@ class AMERTrainer(PublishingTrainer):
         """One forward and backward pass.
 
         Raises:
-            ValueError: the loss of some process is not finite; all processes raise the error.
+            ValueError: The loss of some process is not finite; all processes raise the error.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(self.accelerator.reduce(loss, "sum")):
@@ -307,7 +307,7 @@ class AMERTrainer(PublishingTrainer):
         """Save a checkpoint, unless its weights are broken: it might replace a good one.
 
         Raises:
-            ValueError: some weights are not finite.
+            ValueError: Some weights are not finite.
         """
         trained = ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
         broken = [name for name, weight in trained if not torch.isfinite(_own_part(weight)).all()]

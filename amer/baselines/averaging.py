@@ -20,7 +20,7 @@ def average(query_embeddings: np.ndarray) -> np.ndarray:
         `(q, 1, dim)` float32.
 
     Raises:
-        ValueError: the shape is wrong, a value is not finite, or a mean is zero; the message names the question.
+        ValueError: The shape is wrong, a value is not finite, or a mean is zero; the message names the question.
     """
     query_embeddings = np.asarray(query_embeddings, dtype=np.float32)
     if query_embeddings.ndim != 3 or not query_embeddings.shape[1]:

@@ -28,7 +28,7 @@ class BM25:
     document.
 
     Attributes:
-        name: name of the search.
+        name: Name of the search.
     """
 
     name = "BM25"
@@ -46,13 +46,13 @@ class BM25:
         The postings are sorted in memory: 25 million passages of 100 words need about 75 GB.
 
         Args:
-            documents: table with the columns `id`, `title`, `text`.
-            path: a directory that does not exist yet, or is empty.
-            show_progress_bar: show the progress bars of bm25s.
+            documents: Table with the columns `id`, `title`, `text`.
+            path: A directory that does not exist yet, or is empty.
+            show_progress_bar: Show the progress bars of bm25s.
 
         Raises:
             FileExistsError: `path` is not empty.
-            ValueError: the documents are invalid, or hold only stop words.
+            ValueError: The documents are invalid, or hold only stop words.
         """
         import bm25s
 
@@ -81,13 +81,13 @@ class BM25:
         For 25 million passages of 100 words the check reads 16 GB and takes half a minute.
 
         Args:
-            path: the folder that `build` wrote.
-            documents: the corpus that the index was built from.
+            path: The folder that `build` wrote.
+            documents: The corpus that the index was built from.
 
         Raises:
-            FileNotFoundError: there is no finished index.
-            OSError: the index is damaged.
-            ValueError: the index is of another corpus, or has other parameters.
+            FileNotFoundError: There is no finished index.
+            OSError: The index is damaged.
+            ValueError: The index is of another corpus, or has other parameters.
         """
         path = Path(path)
         if not (path / INFO_FILE).is_file():
@@ -111,8 +111,8 @@ class BM25:
         """Search the k best documents of every text.
 
         Args:
-            texts: questions or other texts.
-            k: length of each list; row -1 and score -inf pad it if fewer documents share a word with the text.
+            texts: Questions or other texts.
+            k: Length of each list; row -1 and score -inf pad it if fewer documents share a word with the text.
 
         Returns:
             rows `(n, k)` int64 and scores `(n, k)` float32, best first; among equal scores, the lower row first.

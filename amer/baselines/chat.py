@@ -19,7 +19,7 @@ class Chat(Protocol):
     """The interface of a chat model for query expansion.
 
     Attributes:
-        name: name of the model; the cache stores its replies under this name.
+        name: Name of the model; the cache stores its replies under this name.
     """
 
     name: str
@@ -32,7 +32,7 @@ class LocalChat:
     """A local instruction-tuned model, with its chat template and greedy decoding.
 
     Attributes:
-        name: name of the model.
+        name: Name of the model.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class LocalChat:
         """Load the model.
 
         Args:
-            model_path: a folder, or a name on the Hub.
-            name: name of the model. Default: `model_path`.
-            max_new_tokens: largest number of tokens of a reply.
-            batch_size: number of prompts to answer at a time.
-            device: device of the model. Default: a GPU if there is one.
+            model_path: A folder, or a name on the Hub.
+            name: Name of the model. Default: `model_path`.
+            max_new_tokens: Largest number of tokens of a reply.
+            batch_size: Number of prompts to answer at a time.
+            device: Device of the model. Default: a GPU if there is one.
 
         Raises:
-            ValueError: the model is not a complete language model, or its tokenizer has no chat template.
+            ValueError: The model is not a complete language model, or its tokenizer has no chat template.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -89,7 +89,7 @@ class EndpointChat:
     """A model behind an OpenAI-compatible endpoint, at temperature 0; it sends several prompts at a time.
 
     Attributes:
-        name: name of the model at the endpoint.
+        name: Name of the model at the endpoint.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class EndpointChat:
 
         Args:
             base_url: URL of the endpoint, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
-            model: name of the model at the endpoint.
-            api_key: key for the endpoint. Default: the environment variable OPENAI_API_KEY, if set.
-            max_new_tokens: largest number of tokens of a reply.
-            parallel: number of requests at a time.
-            timeout: seconds to wait for a reply.
-            attempts: number of requests per prompt if the endpoint is busy, fails or is unreachable. The pauses grow
+            model: Name of the model at the endpoint.
+            api_key: Key for the endpoint. Default: the environment variable OPENAI_API_KEY, if set.
+            max_new_tokens: Largest number of tokens of a reply.
+            parallel: Number of requests at a time.
+            timeout: Seconds to wait for a reply.
+            attempts: Number of requests per prompt if the endpoint is busy, fails or is unreachable. The pauses grow
                 to 8 s, unless the endpoint asks for others.
 
         Raises:
-            ImportError: the openai client is not installed.
+            ImportError: The openai client is not installed.
             ValueError: `base_url` is no URL, or parallel or attempts is below 1.
         """
         if not base_url.startswith(("http://", "https://")):
@@ -135,8 +135,8 @@ class EndpointChat:
         """Reply to each prompt in a separate conversation.
 
         Raises:
-            OSError: the endpoint refused a request, or answered in none of the attempts.
-            ValueError: the answer is not a chat completion.
+            OSError: The endpoint refused a request, or answered in none of the attempts.
+            ValueError: The answer is not a chat completion.
         """
         with ThreadPoolExecutor(self._parallel) as pool:
             return list(pool.map(self._reply, prompts))

@@ -14,18 +14,18 @@ class DenseRetriever:
     """Searches documents with one vector per text, from an off-the-shelf encoder.
 
     Attributes:
-        name: name of the encoder.
+        name: Name of the encoder.
     """
 
     def __init__(self, encoder: DocumentEncoder, index: Index) -> None:
         """Check that encoder and index fit together.
 
         Args:
-            encoder: the encoder that embeds the texts as questions.
-            index: an index of documents that the same encoder embedded.
+            encoder: The encoder that embeds the texts as questions.
+            index: An index of documents that the same encoder embedded.
 
         Raises:
-            ValueError: another encoder embedded the documents.
+            ValueError: Another encoder embedded the documents.
         """
         index.store.check_encoder(encoder.identity)
         self.name = encoder.name
@@ -36,8 +36,8 @@ class DenseRetriever:
         """Search the k nearest documents of every text.
 
         Args:
-            texts: questions, or other texts; all get the prompt of questions.
-            k: length of each list; row -1 and score -inf pad it if there are fewer documents.
+            texts: Questions, or other texts; all get the prompt of questions.
+            k: Length of each list; row -1 and score -inf pad it if there are fewer documents.
 
         Returns:
             rows `(n, k)` int64 and scores `(n, k)` float32, best first.

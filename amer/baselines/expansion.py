@@ -43,10 +43,10 @@ class Expanded(NamedTuple):
     """Questions with keywords.
 
     Attributes:
-        queries: for each question: the question, a space, and its keywords joined by ", "; or the question alone.
-        keywords: the keywords of each question; none if the reply was not a list.
-        replies: the chat model's reply to each question.
-        prose: question number -> reply, for the replies that were not lists.
+        queries: For each question: the question, a space, and its keywords joined by ", "; or the question alone.
+        keywords: The keywords of each question; none if the reply was not a list.
+        replies: The chat model's reply to each question.
+        prose: Question number -> reply, for the replies that were not lists.
     """
 
     queries: list[str]
@@ -60,8 +60,8 @@ class Rewritten(NamedTuple):
 
     Attributes:
         queries: n + 1 texts for each question: the question and n reformulations; the question pads a short list.
-        replies: the chat model's reply to each question.
-        short: question number -> reply, for the questions with fewer than n reformulations.
+        replies: The chat model's reply to each question.
+        short: Question number -> reply, for the questions with fewer than n reformulations.
     """
 
     queries: list[list[str]]
@@ -75,10 +75,10 @@ def expand(
     """Add keywords to questions (paper A.7).
 
     Args:
-        questions: the questions, as text.
-        chat: the chat model that writes the keywords.
-        cache_path: a JSON Lines file that stores the replies (see `replies_to`).
-        show_progress_bar: show how many questions are answered.
+        questions: The questions, as text.
+        chat: The chat model that writes the keywords.
+        cache_path: A JSON Lines file that stores the replies (see `replies_to`).
+        show_progress_bar: Show how many questions are answered.
 
     Raises:
         ValueError: `cache_path` is not a file of replies.
@@ -101,11 +101,11 @@ def rewrite(
     """Write n reformulations of each question; `amer.search.reciprocal_rank` fuses their search results.
 
     Args:
-        questions: the questions, as text.
-        chat: the chat model that writes the reformulations.
-        n: number of reformulations; if a reply has more lines, the first n count.
-        cache_path: a JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
-        show_progress_bar: show how many questions are answered.
+        questions: The questions, as text.
+        chat: The chat model that writes the reformulations.
+        n: Number of reformulations; if a reply has more lines, the first n count.
+        cache_path: A JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
+        show_progress_bar: Show how many questions are answered.
 
     Raises:
         ValueError: n < 1, or `cache_path` is not a file of replies.
@@ -130,10 +130,10 @@ def split(
     """Split each question into parts with a chat model; `amer.search.round_robin` fuses their search results.
 
     Args:
-        questions: the questions, as text.
-        chat: the chat model that writes the parts.
-        cache_path: a JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
-        show_progress_bar: show how many questions are answered.
+        questions: The questions, as text.
+        chat: The chat model that writes the parts.
+        cache_path: A JSON Lines file that stores the replies (see `replies_to`); the file of `expand` works too.
+        show_progress_bar: Show how many questions are answered.
 
     Returns:
         The parts of each question, at most eight; the question itself if the reply is empty.

@@ -25,8 +25,8 @@ def mmr(
     Args:
         rows: `(q, n)` integer rows of the candidates; the paper takes the 500 best; -1 is padding.
         scores: `(q, n)`, Sim_q: the cosine of each candidate with the query.
-        store: the store that the rows belong to.
-        k: length of the lists.
+        store: The store that the rows belong to.
+        k: Length of the lists.
         trade_off: lambda, from 0 to 1; 1 orders by Sim_q alone.
 
     Returns:
@@ -34,7 +34,7 @@ def mmr(
         pad lists with too few candidates.
 
     Raises:
-        ValueError: a shape or type is wrong, a candidate's score is not finite, k < 1, or trade_off is not in 0..1.
+        ValueError: A shape or type is wrong, a candidate's score is not finite, k < 1, or trade_off is not in 0..1.
     """
     rows, scores = _checked(rows, scores, k, trade_off)
     (questions, n), missing = rows.shape, rows < 0
@@ -66,19 +66,19 @@ def tune_trade_off(
     """Choose lambda on validation questions (paper A.7).
 
     Args:
-        rows: as in `mmr`.
-        scores: as in `mmr`.
-        store: as in `mmr`.
-        k: as in `mmr`.
-        metric: function from the chosen rows `(q, k)` to a quality; greater is better.
-        trade_offs: the values to try.
+        rows: As in `mmr`.
+        scores: As in `mmr`.
+        store: As in `mmr`.
+        k: As in `mmr`.
+        metric: Function from the chosen rows `(q, k)` to a quality; greater is better.
+        trade_offs: The values to try.
 
     Returns:
         The best value, and the metric of every value. Among equal values the largest is best, since it changes the
         list least.
 
     Raises:
-        ValueError: there is no value to try, the metric is not a number, or `mmr` raises it.
+        ValueError: There is no value to try, the metric is not a number, or `mmr` raises it.
     """
     metrics = {trade_off: float(metric(mmr(rows, scores, store, k, trade_off)[0])) for trade_off in trade_offs}
     if not metrics or np.isnan(list(metrics.values())).any():

@@ -20,10 +20,10 @@ def oracle_query_embeddings(
     most m distinct embeddings, these are its query vectors, repeated until there are m.
 
     Args:
-        targets: the targets of each question, each a list of store rows.
-        store: the store of the document embeddings.
-        m: number of vectors per question.
-        seed: seed of the first centres.
+        targets: The targets of each question, each a list of store rows.
+        store: The store of the document embeddings.
+        m: Number of vectors per question.
+        seed: Seed of the first centres.
 
     Returns:
         `(q, m, dim)` float32 of unit length.

@@ -12,15 +12,15 @@ def perturb(query_embeddings: np.ndarray, m: int, scale: float, seed: int) -> np
 
     Args:
         query_embeddings: `(q, dim)` of unit length.
-        m: number of vectors per question.
-        scale: distance that a copy is moved before it is normalised, relative to the length of the vector.
-        seed: seed of the directions.
+        m: Number of vectors per question.
+        scale: Distance that a copy is moved before it is normalised, relative to the length of the vector.
+        seed: Seed of the directions.
 
     Returns:
         `(q, m, dim)` float32 of unit length; the first vector of each question is its original.
 
     Raises:
-        ValueError: the shape is wrong, a vector is not of unit length, m < 1, or scale is negative or not finite.
+        ValueError: The shape is wrong, a vector is not of unit length, m < 1, or scale is negative or not finite.
     """
     query_embeddings = np.asarray(query_embeddings, dtype=np.float32)
     if query_embeddings.ndim != 2:

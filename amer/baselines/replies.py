@@ -28,13 +28,13 @@ def replies_to(
     file waits until this one is done.
 
     Args:
-        prompts: the prompts; equal prompts are asked once.
-        chat: the chat model. The cache key of a reply is the model's name and the prompt.
-        cache_path: a JSON Lines file: new, or left by an earlier call.
-        show_progress_bar: show how many of the prompts are answered.
+        prompts: The prompts; equal prompts are asked once.
+        chat: The chat model. The cache key of a reply is the model's name and the prompt.
+        cache_path: A JSON Lines file: new, or left by an earlier call.
+        show_progress_bar: Show how many of the prompts are answered.
 
     Raises:
-        ValueError: the file holds anything but replies; the message names the line.
+        ValueError: The file holds anything but replies; the message names the line.
     """
     path = Path(cache_path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,15 +32,15 @@ def encode_parts(parts: Sequence[Sequence[str]], encode: Callable[[list[str]], n
     """Encode one query vector for each part of each question.
 
     Args:
-        parts: the parts of each question, at least one.
-        encode: function of the document encoder, from texts to `(n, dim)`.
+        parts: The parts of each question, at least one.
+        encode: Function of the document encoder, from texts to `(n, dim)`.
 
     Returns:
         `(q, m, dim)` float32, where m is the largest number of parts. Zero vectors are padding; `search_lists` skips
         them.
 
     Raises:
-        ValueError: there is no question, or a question has no parts.
+        ValueError: There is no question, or a question has no parts.
     """
     counts = np.array([len(own) for own in parts])
     if not counts.all() or not len(counts):

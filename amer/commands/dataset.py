@@ -279,7 +279,7 @@ def open_dense(path: str, documents: pa.Table, device: str, trust_remote_code: b
     """A retriever on a document store, with the store's own encoder.
 
     Raises:
-        ValueError: the store does not hold these documents in this order.
+        ValueError: The store does not hold these documents in this order.
     """
     from amer.baselines.dense import DenseRetriever
     from amer.corpus import DocumentEncoder, DocumentStore

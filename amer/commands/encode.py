@@ -92,8 +92,8 @@ def read_questions(file: Path) -> list[str]:
     """The questions of a text or JSON Lines file, in order; blank lines are skipped.
 
     Raises:
-        OSError: the file does not exist, or a gzipped file is truncated.
-        ValueError: the file has another extension or no question, or a line is not UTF-8 or has no question; the
+        OSError: The file does not exist, or a gzipped file is truncated.
+        ValueError: The file has another extension or no question, or a line is not UTF-8 or has no question; the
             message names file and line.
     """
     from amer.text_lines import checked_ending, read_lines, read_objects
@@ -119,7 +119,7 @@ def read_split(dataset: str, name: str, config: AMERConfig) -> tuple[list[str] |
     """The questions of a dataset's split in the form that the model reads: text, vectors, or both.
 
     Raises:
-        ValueError: the split does not exist, or the model reads text and the questions have none.
+        ValueError: The split does not exist, or the model reads text and the questions have none.
     """
     from amer.data import load_split
     from amer.hub import pull_folder

@@ -117,7 +117,7 @@ class Evaluation:
     """Compares systems on the same questions.
 
     Attributes:
-        systems: results of the systems, in the order of their measurement.
+        systems: Results of the systems, in the order of their measurement.
     """
 
     def __init__(

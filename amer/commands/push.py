@@ -175,8 +175,8 @@ def load_model(folder: Path, base_model: str | None, base_model_revision: str | 
     """Load the model on the base that will be published with it.
 
     Raises:
-        OSError: a file of the model or its base is missing, or differs from the saved file.
-        ValueError: the base is a folder or not the one the model was trained on, or there is nothing to merge.
+        OSError: A file of the model or its base is missing, or differs from the saved file.
+        ValueError: The base is a folder or not the one the model was trained on, or there is nothing to merge.
     """
     import torch
 

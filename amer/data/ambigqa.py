@@ -65,21 +65,21 @@ def build_ambigqa(
     An interrupted build resumes when called again; a finished one is not changed.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        documents: the corpus, from `open_documents`.
-        searches: the searches that find candidates; the paper uses BM25, Contriever and Inf-Retriever.
-        source: a name on the Hub, or a folder with a clone of the Hub repository or the published JSON files.
+        path: A folder that is new, empty, or left by an earlier call.
+        documents: The corpus, from `open_documents`.
+        searches: The searches that find candidates; the paper uses BM25, Contriever and Inf-Retriever.
+        source: A name on the Hub, or a folder with a clone of the Hub repository or the published JSON files.
         nq_open: NQ-Open's development and test files, JSONL or JSON lists.
-        depth: number of candidates of each search.
-        test_fraction: share of the mapped development questions for the test set.
-        validation_fraction: share of the training questions for the validation set.
-        seed: seed of both random choices.
+        depth: Number of candidates of each search.
+        test_fraction: Share of the mapped development questions for the test set.
+        validation_fraction: Share of the training questions for the validation set.
+        seed: Seed of both random choices.
 
     Raises:
-        FileNotFoundError: a file or a split is missing.
+        FileNotFoundError: A file or a split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is truncated.
-        ValueError: a record is malformed (the message names file and record), or a split is empty.
+        OSError: A file is truncated.
+        ValueError: A record is malformed (the message names file and record), or a split is empty.
     """
     path, folder = Path(path), pull_folder(source)
     files = {split: _files(folder, split) for split in FILES} | {"nq_open": [Path(file) for file in nq_open]}

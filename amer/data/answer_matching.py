@@ -31,10 +31,10 @@ class AnswerMatcher:
         """Normalise the aliases.
 
         Args:
-            answers: the query's targets, each a list of aliases.
+            answers: The query's targets, each a list of aliases.
 
         Raises:
-            ValueError: there is no target, a target has no aliases, or an alias has no token.
+            ValueError: There is no target, a target has no aliases, or an alias has no token.
         """
         if isinstance(answers, str) or not len(answers):
             raise ValueError(f"the answers are {answers!r}: give at least one answer, each a list of aliases")

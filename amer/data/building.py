@@ -62,8 +62,8 @@ def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Read the records of a JSON list, a JSONL file or a Parquet file.
 
     Raises:
-        OSError: the file is truncated.
-        ValueError: the file is not in the format of its suffix, or a record is not an object.
+        OSError: The file is truncated.
+        ValueError: The file is not in the format of its suffix, or a record is not an object.
     """
     ending = file.suffix.lower()
     if ending not in (".json", ".parquet"):
@@ -92,13 +92,13 @@ def usable(
     Answers with the same aliases are merged.
 
     Args:
-        asked: the questions as they were read.
-        drops: collects the dropped questions and aliases, and the merged answers.
-        least: the smallest number of distinct answers of a question.
-        most: the largest number of distinct answers; None for no limit.
+        asked: The questions as they were read.
+        drops: Collects the dropped questions and aliases, and the merged answers.
+        least: The smallest number of distinct answers of a question.
+        most: The largest number of distinct answers; None for no limit.
 
     Raises:
-        ValueError: a question is not a string, its answers are not lists of strings, or two questions have one id.
+        ValueError: A question is not a string, its answers are not lists of strings, or two questions have one id.
     """
     kept: list[SourceQuestion] = []
     first: dict[str, Place] = {}
@@ -189,7 +189,7 @@ def divide(
     the choice would not be random.
 
     Raises:
-        ValueError: the fraction is not between 0 and 1.
+        ValueError: The fraction is not between 0 and 1.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"a fraction of the questions must lie between 0 and 1, got {fraction}")
@@ -284,7 +284,7 @@ def is_built(path: Path, info: Mapping[str, Any]) -> bool:
     """Whether the dataset exists already; also removes the leftovers of interrupted builds.
 
     Raises:
-        FileExistsError: the existing dataset was built with other arguments, or from other files.
+        FileExistsError: The existing dataset was built with other arguments, or from other files.
     """
     remove_leftovers(path)
     if not (path / "dataset").exists():
@@ -302,7 +302,7 @@ def finish(path: Path, splits: dict[str, RetrievalDataset], info: Mapping[str, A
     """Write `path/dropped.jsonl`, then `path/dataset/`, then remove the work folder.
 
     Raises:
-        ValueError: a split is empty.
+        ValueError: A split is empty.
     """
     drops.write(path / DROPPED_FILE)
     empty = [name for name, split in splits.items() if not len(split)]

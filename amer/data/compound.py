@@ -37,10 +37,10 @@ class Templates(NamedTuple):
     """The templates that join questions.
 
     Attributes:
-        forms: number of parts -> templates. In a template, `{}` is a part, `{ask}` is a part worded with one of
+        forms: Number of parts -> templates. In a template, `{}` is a part, `{ask}` is a part worded with one of
             `asks`, and `{any}` is a random mark or some random words. Since `{any}` can be anything, a model cannot
             find the ends of the parts by the text between them.
-        asks: ways to ask for a part, with one `{}` each, such as "how do I {}".
+        asks: Ways to ask for a part, with one `{}` each, such as "how do I {}".
     """
 
     forms: Mapping[int, Sequence[str]]
@@ -55,7 +55,7 @@ class Templates(NamedTuple):
         """Draw a template with `count` times `{}`; `words` may replace `{any}`.
 
         Raises:
-            ValueError: there is no template of `count` parts.
+            ValueError: There is no template of `count` parts.
         """
         if not self.forms.get(count):
             there = sorted(number for number, own in self.forms.items() if own)
@@ -72,11 +72,11 @@ class Parts(NamedTuple):
     """Questions with one target each, ready to be joined.
 
     Attributes:
-        texts: the questions without the period or question mark at their end.
-        inner: the questions as written inside a sentence: "compute the mean", but "HTTP server".
-        words: the distinct words of the texts.
-        targets: for each question, the ids of the documents that answer it.
-        answers: for each question, the aliases of its answer, or None.
+        texts: The questions without the period or question mark at their end.
+        inner: The questions as written inside a sentence: "compute the mean", but "HTTP server".
+        words: The distinct words of the texts.
+        targets: For each question, the ids of the documents that answer it.
+        answers: For each question, the aliases of its answer, or None.
     """
 
     texts: list[str]
@@ -90,8 +90,8 @@ class Compound(NamedTuple):
     """A compound question.
 
     Attributes:
-        rows: the rows of `Parts`, in the order of the parts in the question.
-        question: text of the question.
+        rows: The rows of `Parts`, in the order of the parts in the question.
+        question: Text of the question.
         spans: `[start, end]` of each part in the text, in characters.
     """
 
@@ -119,19 +119,19 @@ def build_compound(
     A finished build is not changed.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        source: a dataset directory, the output folder of a builder (with `dataset/` in it), or a name on the Hub.
-        templates: a YAML file, see `load_templates`; `HELD_OUT_TEMPLATES` to evaluate on other forms.
-        shares: the shares of questions with 1, 2, 3 ... parts; they must add up to 1.
-        num_train: number of questions to draw; 0 leaves the split out. A split that the source lacks is left out too.
-        num_validation: see `num_train`.
-        num_test: see `num_train`.
-        seed: the same seed and source give the same dataset.
+        path: A folder that is new, empty, or left by an earlier call.
+        source: A dataset directory, the output folder of a builder (with `dataset/` in it), or a name on the Hub.
+        templates: A YAML file, see `load_templates`; `HELD_OUT_TEMPLATES` to evaluate on other forms.
+        shares: The shares of questions with 1, 2, 3 ... parts; they must add up to 1.
+        num_train: Number of questions to draw; 0 leaves the split out. A split that the source lacks is left out too.
+        num_validation: See `num_train`.
+        num_test: See `num_train`.
+        seed: The same seed and source give the same dataset.
 
     Raises:
-        FileNotFoundError: there is no such dataset or template file.
+        FileNotFoundError: There is no such dataset or template file.
         FileExistsError: `path` holds a dataset of other arguments.
-        ValueError: the source has too few questions with one target, the templates are malformed, or an argument is
+        ValueError: The source has too few questions with one target, the templates are malformed, or an argument is
             out of range.
     """
     path, folder = Path(path), _dataset_folder(source)
@@ -159,8 +159,8 @@ def load_templates(file: str | os.PathLike[str] = TEMPLATES) -> Templates:
     An optional list `asks` holds the replacements of `{ask}`, each a text with one `{}`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is malformed, or a template does not have the number of parts that it is listed under.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is malformed, or a template does not have the number of parts that it is listed under.
     """
     try:
         read = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
@@ -187,7 +187,7 @@ def prepare_parts(split: RetrievalDataset) -> Parts:
     """Prepare the questions with one target of a split for joining.
 
     Raises:
-        ValueError: the queries of the split are vectors only.
+        ValueError: The queries of the split are vectors only.
     """
     if split.queries is None:
         raise ValueError("the queries of this dataset are vectors: only texts can be joined; give a dataset of texts")
@@ -209,7 +209,7 @@ def draw_compound(parts: Parts, templates: Templates, rng: np.random.Generator, 
     """Draw one compound question of `count` parts that share no target document.
 
     Raises:
-        ValueError: there is no template of `count` parts, or there are too few questions with different targets.
+        ValueError: There is no template of `count` parts, or there are too few questions with different targets.
     """
     template = templates.draw(count, rng, parts.words)
     for _ in range(MOST_DRAWS if count <= len(parts.texts) else 0):
@@ -235,14 +235,14 @@ def draw_dataset(
     No two questions have the same parts, as long as there are other parts to draw.
 
     Args:
-        parts: the questions to join, from `prepare_parts`.
-        templates: the templates, from `load_templates`.
-        rng: random number generator; equal states give equal questions.
-        count: number of questions to draw.
-        shares: the shares of questions with 1, 2, 3 ... parts; they must add up to 1.
+        parts: The questions to join, from `prepare_parts`.
+        templates: The templates, from `load_templates`.
+        rng: Random number generator; equal states give equal questions.
+        count: Number of questions to draw.
+        shares: The shares of questions with 1, 2, 3 ... parts; they must add up to 1.
 
     Raises:
-        ValueError: the shares are invalid, or `draw_compound` raises it.
+        ValueError: The shares are invalid, or `draw_compound` raises it.
     """
     numbers = rng.permutation(np.repeat(np.arange(1, len(shares) + 1), _counts(shares, count)))
     seen: set[frozenset[int]] = set()

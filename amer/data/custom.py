@@ -68,8 +68,8 @@ class Row(NamedTuple):
     """A question as it was given.
 
     Attributes:
-        asked: the question, its answers (an empty list if none) and its place.
-        positives: for each target, the ids or texts of its documents; None if the documents must be found.
+        asked: The question, its answers (an empty list if none) and its place.
+        positives: For each target, the ids or texts of its documents; None if the documents must be found.
     """
 
     asked: SourceQuestion
@@ -102,25 +102,25 @@ def build_custom(
     In CSV files, write the lists as JSON in a cell. Every record is checked before the build starts.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        source: one of three.
+        path: A folder that is new, empty, or left by an earlier call.
+        source: One of three.
             A file, which is divided into splits: `.jsonl`, `.json` (a list), `.csv` or `.parquet`; `.jsonl.gz` and
             `.csv.gz` too.
             A folder with files called `train`, `validation` or `test`, also in pieces as on the Hub
             (`data/train-00000-of-00002.parquet`).
             A data set of the `datasets` library with such splits: its name on the Hub, or the folder it was saved to.
-        documents: the corpus; None if the positives are texts.
-        searches: the searches that find candidates for `answers`.
-        depth: number of candidates of each search.
-        test_fraction: the share of a single file that becomes the test set. Copies of a question stay together.
-        validation_fraction: the share of the rest that becomes the validation set.
-        seed: seed of the division.
+        documents: The corpus; None if the positives are texts.
+        searches: The searches that find candidates for `answers`.
+        depth: Number of candidates of each search.
+        test_fraction: The share of a single file that becomes the test set. Copies of a question stay together.
+        validation_fraction: The share of the rest that becomes the validation set.
+        seed: Seed of the division.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: There is no such file.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is truncated.
-        ValueError: records are invalid, or a split is empty. The message lists the first twenty bad records with file
+        OSError: A file is truncated.
+        ValueError: Records are invalid, or a split is empty. The message lists the first twenty bad records with file
             and line (for a Parquet file or a data set: the row, from 1).
     """
     path, parts = Path(path), _parts(source)

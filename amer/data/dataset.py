@@ -46,17 +46,17 @@ class RetrievalDataset:
     """One split, indexed like any torch map-style dataset.
 
     Attributes:
-        query_ids: one unique id per query.
-        targets: the right answers of each query. A target is a cluster: the ids of the documents that cover it.
-        answers: for each query, one list of answer aliases per target, or an empty list if there are none.
-        queries: the query texts; None when the queries are vectors only.
+        query_ids: One unique id per query.
+        targets: The right answers of each query. A target is a cluster: the ids of the documents that cover it.
+        answers: For each query, one list of answer aliases per target, or an empty list if there are none.
+        queries: The query texts; None when the queries are vectors only.
         input_vectors: `(queries, dim)` float32, as they enter the model; None when the queries are text only.
         target_rows: `targets` as rows of a document store; None until `link` is called.
-        spans: for each query, one `[start, end]` per target: the characters of the query that ask for it. An empty
+        spans: For each query, one `[start, end]` per target: the characters of the query that ask for it. An empty
             list means that they are not known; None means that no query has spans.
 
     Raises:
-        ValueError: the columns do not fit together, or a value is invalid; the message names the query.
+        ValueError: The columns do not fit together, or a value is invalid; the message names the query.
     """
 
     query_ids: list[str]
@@ -100,7 +100,7 @@ class RetrievalDataset:
         """Return the same split with `target_rows`: the store's rows of every target document.
 
         Raises:
-            ValueError: the store lacks some of the target documents; the message names some.
+            ValueError: The store lacks some of the target documents; the message names some.
         """
         ids = [document for targets in self.targets for cluster in targets for document in cluster]
         rows = iter(store.rows_of(ids).tolist())
@@ -112,7 +112,7 @@ class RetrievalDataset:
         """The `target_rows` of a linked split.
 
         Raises:
-            ValueError: the split is not linked to a store.
+            ValueError: The split is not linked to a store.
         """
         if self.target_rows is None:
             raise ValueError("the split is not linked to a document store: use the split that link(store) returns")
@@ -126,8 +126,8 @@ class RetrievalDataset:
         """Return the queries at `indices`, in that order.
 
         Raises:
-            IndexError: an index is out of range.
-            ValueError: an index is given twice (query ids are unique).
+            IndexError: An index is out of range.
+            ValueError: An index is given twice (query ids are unique).
         """
         positions = range(len(self))
         chosen = [positions[index] for index in indices]
@@ -150,13 +150,13 @@ def load_dataset_dir(path: str | os.PathLike[str]) -> dict[str, RetrievalDataset
     """Read the splits of a dataset directory and check all of them.
 
     Args:
-        path: a directory with `dataset.json` and at least one of `train.parquet`, `validation.parquet`,
+        path: A directory with `dataset.json` and at least one of `train.parquet`, `validation.parquet`,
             `test.parquet`.
 
     Raises:
-        FileNotFoundError: the directory, its `dataset.json` or a split is missing.
-        OSError: a file is truncated or damaged, or does not match its checksum in `dataset.json`.
-        ValueError: the content of a file is invalid.
+        FileNotFoundError: The directory, its `dataset.json` or a split is missing.
+        OSError: A file is truncated or damaged, or does not match its checksum in `dataset.json`.
+        ValueError: The content of a file is invalid.
     """
     path = Path(path)
     info = read_manifest(path / "dataset.json", DatasetInfo)
@@ -184,7 +184,7 @@ def load_split(path: str | os.PathLike[str], name: str) -> RetrievalDataset:
     """Read one split of a dataset directory; it raises the errors of `load_dataset_dir` too.
 
     Raises:
-        ValueError: there is no such split; the message names the splits that exist.
+        ValueError: There is no such split; the message names the splits that exist.
     """
     splits = load_dataset_dir(path)
     if name not in splits:
@@ -198,14 +198,14 @@ def save_dataset_dir(
     """Write a dataset directory, whole or not at all.
 
     Args:
-        path: a directory that does not exist yet, or is empty.
-        splits: at least one split, under the keys "train", "validation" and "test".
-        info: the content of `dataset.json` (source, licence, builder ...). The counts of each split are added under
+        path: A directory that does not exist yet, or is empty.
+        splits: At least one split, under the keys "train", "validation" and "test".
+        info: The content of `dataset.json` (source, licence, builder ...). The counts of each split are added under
             "splits", the SHA-256 of each file under "checksums".
 
     Raises:
         FileExistsError: `path` is not empty.
-        ValueError: there is no split, a split has another name, or a split has no queries.
+        ValueError: There is no split, a split has another name, or a split has no queries.
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown or not splits:

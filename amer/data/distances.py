@@ -17,7 +17,7 @@ def mean_distances(euclidean: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Mean Euclidean and cosine distance of each query.
 
     Args:
-        euclidean: for each query, the distances between pairs of unit vectors, an array of any shape; it may be empty.
+        euclidean: For each query, the distances between pairs of unit vectors, an array of any shape; it may be empty.
 
     Returns:
         `{"euclidean": (q,), "cosine": (q,)}` float64; 0 for a query without pairs. The cosine distance 1 - cosine of
@@ -35,8 +35,8 @@ def compare_with_random_queries(targets: Sequence[np.ndarray] | np.ndarray, seed
     All queries have the same weight, whatever their number of targets.
 
     Args:
-        targets: for each query, `(m_i, dim)` unit vectors with m_i at least 2; at least two queries.
-        seed: seed of the random pairs of queries.
+        targets: For each query, `(m_i, dim)` unit vectors with m_i at least 2; at least two queries.
+        seed: Seed of the random pairs of queries.
 
     Returns:
         `{"euclidean": {"same_query": float, "random_queries": float}, "cosine": {...}}`.

@@ -50,7 +50,7 @@ def read_package(name: str) -> dict[str, list[dict[str, str]]]:
     """Read the docstrings of a package's public functions, classes and methods.
 
     Args:
-        name: an installed package or module, or "python" for the whole standard library.
+        name: An installed package or module, or "python" for the whole standard library.
 
     Returns:
         `objects`: the `name` (the shortest public path), `signature` and `doc` of each object, sorted by name;

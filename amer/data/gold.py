@@ -30,10 +30,10 @@ class Question(NamedTuple):
     """A question whose gold documents are to be found.
 
     Attributes:
-        query_id: unique id.
-        query: text of the question.
-        answers: the answers, each a list of aliases.
-        searches: the texts to search candidates with: the question (AmbigQA), or one snippet per answer (QAMPARI).
+        query_id: Unique id.
+        query: Text of the question.
+        answers: The answers, each a list of aliases.
+        searches: The texts to search candidates with: the question (AmbigQA), or one snippet per answer (QAMPARI).
     """
 
     query_id: str
@@ -56,9 +56,9 @@ class GoldMap:
     """Gold documents of questions.
 
     Attributes:
-        targets: for each question with a document for every answer: the ids of the documents of each answer, in the
+        targets: For each question with a document for every answer: the ids of the documents of each answer, in the
             order of the corpus.
-        unmapped: for every other question: the numbers, from 0, of the answers without a document.
+        unmapped: For every other question: the numbers, from 0, of the answers without a document.
     """
 
     targets: dict[str, list[list[str]]]
@@ -82,12 +82,12 @@ def map_gold(
     writes the same bytes as an uninterrupted run.
 
     Args:
-        questions: the questions, with answers and search texts.
-        searches: searches over the rows of `documents`.
-        documents: table with the columns `id`, `title`, `text`.
-        folder: a folder that is new, empty, or left by an earlier call with the same arguments.
-        depth: number of candidates of each text in each search.
-        show_progress_bar: show how many questions are done.
+        questions: The questions, with answers and search texts.
+        searches: Searches over the rows of `documents`.
+        documents: Table with the columns `id`, `title`, `text`.
+        folder: A folder that is new, empty, or left by an earlier call with the same arguments.
+        depth: Number of candidates of each text in each search.
+        show_progress_bar: Show how many questions are done.
 
     Raises:
         ValueError: `folder` holds another mapping, a question is incomplete, there are no searches or two of one name,

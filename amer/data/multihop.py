@@ -70,17 +70,17 @@ def build_hotpotqa(
     A finished build is not changed.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        source: a name on the Hub, or a folder with a clone of the Hub repository or the published files, whose names
+        path: A folder that is new, empty, or left by an earlier call.
+        source: A name on the Hub, or a folder with a clone of the Hub repository or the published files, whose names
             begin with `hotpot_train` and `hotpot_dev_distractor`.
-        validation_fraction: share of the training questions for the validation set.
-        seed: seed of the choice of the validation questions.
+        validation_fraction: Share of the training questions for the validation set.
+        seed: Seed of the choice of the validation questions.
 
     Raises:
-        FileNotFoundError: a split is missing.
+        FileNotFoundError: A split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is truncated.
-        ValueError: a record is malformed (the message names file and record), or a split is empty.
+        OSError: A file is truncated.
+        ValueError: A record is malformed (the message names file and record), or a split is empty.
     """
     _build(Path(path), source, "HotpotQA", "CC BY-SA 4.0", _sentences, validation_fraction, seed)
 

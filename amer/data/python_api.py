@@ -60,10 +60,10 @@ class Entry(NamedTuple):
     """One function, class or method of a package.
 
     Attributes:
-        name: qualified, e.g. "torch.nn.Linear".
-        summary: the first sentence of its docstring, without markup.
-        text: its signature and the rest of its docstring.
-        place: the place where it was read.
+        name: Qualified, e.g. "torch.nn.Linear".
+        summary: The first sentence of its docstring, without markup.
+        text: Its signature and the rest of its docstring.
+        place: The place where it was read.
     """
 
     name: str
@@ -93,15 +93,15 @@ def build_python_api(
     dataset, except for texts that a package makes from random numbers at each import (three in SciPy 1.17).
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        packages: names as in `import`, such as "sklearn"; "python" is the standard library. None: the standard library
+        path: A folder that is new, empty, or left by an earlier call.
+        packages: Names as in `import`, such as "sklearn"; "python" is the standard library. None: the standard library
             and the installed dependencies of this project.
-        time_limit: seconds per package; a package that takes longer is left out.
-        num_workers: packages to read at the same time; None for the number of CPU cores.
+        time_limit: Seconds per package; a package that takes longer is left out.
+        num_workers: Packages to read at the same time; None for the number of CPU cores.
 
     Raises:
         FileExistsError: `path` holds a dataset of other packages or versions.
-        ValueError: a package is not installed, or no question is left for training.
+        ValueError: A package is not installed, or no question is left for training.
     """
     path, versions = Path(path), _versions(packages)
     info: dict[str, Any] = {

@@ -52,19 +52,19 @@ def build_qampari(
     An interrupted build resumes when called again; a finished one is not changed.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        documents: the corpus, from `open_documents`.
-        searches: the searches that find candidates; the paper uses BM25 alone.
-        source: the folder of the published `train_data.jsonl` and `dev_data.jsonl` (or `.jsonl.gz`).
-        depth: number of candidates of each snippet.
-        validation_fraction: share of the training questions for the validation set.
-        seed: seed of the choice of the validation questions.
+        path: A folder that is new, empty, or left by an earlier call.
+        documents: The corpus, from `open_documents`.
+        searches: The searches that find candidates; the paper uses BM25 alone.
+        source: The folder of the published `train_data.jsonl` and `dev_data.jsonl` (or `.jsonl.gz`).
+        depth: Number of candidates of each snippet.
+        validation_fraction: Share of the training questions for the validation set.
+        seed: Seed of the choice of the validation questions.
 
     Raises:
-        FileNotFoundError: a split is missing.
+        FileNotFoundError: A split is missing.
         FileExistsError: `path` holds a dataset of other arguments.
-        OSError: a file is truncated.
-        ValueError: a line is malformed (the message names file and line), or a split is empty.
+        OSError: A file is truncated.
+        ValueError: A line is malformed (the message names file and line), or a split is empty.
     """
     path, files = Path(path), {split: _file(Path(source), split) for split in SPLITS}
     numbers = {"depth": depth, "validation_fraction": validation_fraction, "seed": seed}

@@ -14,9 +14,9 @@ def add_question_vectors(
     """Return the splits with `input_vectors (queries, dim)`; a split that has vectors is not changed.
 
     Args:
-        splits: name -> split. A split without vectors must have texts.
-        encoder: the encoder of the store that the model is trained for; it puts its query prompt before each question.
-        show_progress_bar: show how many questions are encoded.
+        splits: Name -> split. A split without vectors must have texts.
+        encoder: The encoder of the store that the model is trained for; it puts its query prompt before each question.
+        show_progress_bar: Show how many questions are encoded.
     """
     added = {}
     for name, split in splits.items():

@@ -54,7 +54,7 @@ def orthogonal_rotations(dim: int, rng: np.random.Generator) -> np.ndarray:
     by itself is uniform over the rotations.
 
     Args:
-        dim: at least 3 (in the plane only two rotations can be orthogonal to each other).
+        dim: At least 3 (in the plane only two rotations can be orthogonal to each other).
 
     Returns:
         `(3, dim, dim)` float64.
@@ -114,9 +114,9 @@ def sample_inputs(distribution: Distribution, count: int, factor: np.ndarray, rn
     Args:
         distribution: "gaussian" N(0, I); "high_variance" N(0, 4I); "correlated" N(0, 0.5 A A^T + 0.1 I); "uniform"
             over [-2, 2]^dim; "laplace" Laplace(0, 1) plus Gaussian noise of variance 0.1.
-        count: number of vectors.
-        factor: the matrix A `(dim, dim)` of "correlated"; every distribution takes `dim` from it.
-        rng: random number generator.
+        count: Number of vectors.
+        factor: The matrix A `(dim, dim)` of "correlated"; every distribution takes `dim` from it.
+        rng: Random number generator.
 
     Returns:
         `(count, dim)` float32.
@@ -163,7 +163,7 @@ def distance_report(targets: np.ndarray, seed: int = 0) -> dict[str, float]:
 
     Args:
         targets: `(queries, m, dim)`, at least two queries and two targets; normalised to unit length, as in retrieval.
-        seed: seed of the random pairs of queries.
+        seed: Seed of the random pairs of queries.
 
     Returns:
         Mean `same_query_euclidean`, `random_query_euclidean`, `same_query_cosine`, `random_query_cosine` distances.
@@ -196,18 +196,18 @@ def build_synthetic(
     settings share them. A tenth of the training queries becomes the validation split (paper A.5).
 
     Args:
-        path: a directory that does not exist yet, or is empty.
+        path: A directory that does not exist yet, or is empty.
         transformation: "linear" or "mlp".
         setting: "single" (Gaussian), "multi" (all five distributions) or "ood" (train on four, test on the fifth).
-        dim: dimension of inputs and targets; at least 3.
-        num_train: training and validation queries together; at least 2.
-        num_test: test queries; at least 1.
-        corpus_size: documents in the store; at least five per query.
-        seed: the same seed gives the same bytes.
+        dim: Dimension of inputs and targets; at least 3.
+        num_train: Training and validation queries together; at least 2.
+        num_test: Test queries; at least 1.
+        corpus_size: Documents in the store; at least five per query.
+        seed: The same seed gives the same bytes.
 
     Raises:
         FileExistsError: `path` is not empty.
-        ValueError: an argument is out of range.
+        ValueError: An argument is out of range.
     """
     _check_arguments(transformation, setting, dim, num_train, num_test, corpus_size)
     make_weights, apply = TRANSFORMATIONS[transformation]

@@ -40,8 +40,8 @@ class TokenCache:
         """Open a finished cache.
 
         Raises:
-            FileNotFoundError: the cache is missing or unfinished; call `build`, which resumes.
-            OSError: a file is truncated.
+            FileNotFoundError: The cache is missing or unfinished; call `build`, which resumes.
+            OSError: A file is truncated.
         """
         self.path = Path(path)
         self.count = read_manifest(self.path / INFO_FILE, CacheInfo)["count"]
@@ -62,14 +62,14 @@ class TokenCache:
         """Encode the questions and open the cache; a call after an interrupted or finished one reuses its files.
 
         Args:
-            path: a folder that is new, or left by a call with the same questions and encoder.
-            encoder: an encoder with mean pooling.
-            questions: the texts.
-            batch_size: number of questions to encode at a time.
-            show_progress_bar: show how many files are done.
+            path: A folder that is new, or left by a call with the same questions and encoder.
+            encoder: An encoder with mean pooling.
+            questions: The texts.
+            batch_size: Number of questions to encode at a time.
+            show_progress_bar: Show how many files are done.
 
         Raises:
-            ValueError: the folder holds a cache of other questions or another encoder.
+            ValueError: The folder holds a cache of other questions or another encoder.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -105,12 +105,12 @@ class TokenDataset(Dataset[dict[str, Any]]):
     """A split whose items carry cached token vectors: of the question, or of each part of the question.
 
     Args:
-        dataset: the split.
-        cache: the cache of the questions; with `of_parts`, the cache of `part_texts(dataset)`.
+        dataset: The split.
+        cache: The cache of the questions; with `of_parts`, the cache of `part_texts(dataset)`.
         of_parts: False: each item gets `tokens`, those of the question. True: it gets `part_tokens`, one per part.
 
     Raises:
-        ValueError: the cache holds another number of texts.
+        ValueError: The cache holds another number of texts.
     """
 
     def __init__(self, dataset: RetrievalDataset, cache: TokenCache, of_parts: bool = False) -> None:
@@ -133,14 +133,14 @@ class TokenDataset(Dataset[dict[str, Any]]):
         """Open the cache of a split in `root`, or build it.
 
         Args:
-            root: a folder for the caches of any number of splits.
-            dataset: a split with texts.
-            encoder: an encoder with mean pooling.
-            of_parts: cache the parts of the questions, for a model that splits questions.
-            show_progress_bar: show how many files are done.
+            root: A folder for the caches of any number of splits.
+            dataset: A split with texts.
+            encoder: An encoder with mean pooling.
+            of_parts: Cache the parts of the questions, for a model that splits questions.
+            show_progress_bar: Show how many files are done.
 
         Raises:
-            ValueError: the cache was built with another encoder.
+            ValueError: The cache was built with another encoder.
         """
         texts = part_texts(dataset) if of_parts else dataset.queries or []
         own = Path(root, hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16])

@@ -13,12 +13,12 @@ def verify_folder(folder: str | os.PathLike[str]) -> None:
     """Read all of a dataset directory or a document store, so that a damaged one is never published.
 
     Args:
-        folder: a folder with `dataset.json` or `store.json`; any other folder passes unchecked.
+        folder: A folder with `dataset.json` or `store.json`; any other folder passes unchecked.
 
     Raises:
-        FileNotFoundError: a file of the dataset or store is missing.
-        OSError: a file is truncated or damaged.
-        ValueError: the content of a file is invalid, or the store names its encoder by a folder on this machine.
+        FileNotFoundError: A file of the dataset or store is missing.
+        OSError: A file is truncated or damaged.
+        ValueError: The content of a file is invalid, or the store names its encoder by a folder on this machine.
     """
     folder = Path(folder)
     if (folder / "dataset.json").is_file():

@@ -53,16 +53,16 @@ def build_wikipedia(
     published text begins with the title; the title moves to a column of its own.
 
     Args:
-        path: a folder that is new, empty, or left by an earlier call.
-        chunks: the folder of the `*.jsonl` (or `*.jsonl.gz`) files unpacked from QAMPARI's
+        path: A folder that is new, empty, or left by an earlier call.
+        chunks: The folder of the `*.jsonl` (or `*.jsonl.gz`) files unpacked from QAMPARI's
             `chunked_wikipedia.tar.gz`; each line has an `id`, `contents` and `meta.title`.
-        show_progress_bar: show how many chunks are done.
+        show_progress_bar: Show how many chunks are done.
 
     Raises:
-        FileNotFoundError: there are no chunks.
+        FileNotFoundError: There are no chunks.
         FileExistsError: `path` holds the corpus of other chunks.
-        OSError: a chunk is truncated; the message names the file and the line.
-        ValueError: a line is malformed, or two lines have the same id; the message names the file and the line.
+        OSError: A chunk is truncated; the message names the file and the line.
+        ValueError: A line is malformed, or two lines have the same id; the message names the file and the line.
     """
     path, files = Path(path), _chunk_files(Path(chunks))
     folder, work = path / "documents", path / WORK

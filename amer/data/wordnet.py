@@ -29,8 +29,8 @@ class WordNet(NamedTuple):
     """Glosses and senses in the order of WordNet's files: nouns, verbs, adjectives, adverbs, each by offset.
 
     Attributes:
-        glosses: document id (part of speech and offset, e.g. "n09213565") -> the whole gloss with its examples.
-        senses: lemma -> the ids of its glosses; the lemmas are sorted.
+        glosses: Document id (part of speech and offset, e.g. "n09213565") -> the whole gloss with its examples.
+        senses: Lemma -> the ids of its glosses; the lemmas are sorted.
     """
 
     glosses: dict[str, str]
@@ -49,8 +49,8 @@ def parse_wordnet(folder: str | os.PathLike[str]) -> WordNet:
     "(a)", "(p)", "(ip)". A synset with two spellings of a lemma ("Earth", "earth") counts as one sense.
 
     Raises:
-        FileNotFoundError: a data file is missing.
-        ValueError: a line does not fit the format; the message names the file and the line.
+        FileNotFoundError: A data file is missing.
+        ValueError: A line does not fit the format; the message names the file and the line.
     """
     glosses: dict[str, str] = {}
     senses: dict[str, list[str]] = {}
@@ -138,22 +138,22 @@ def build_wordnet(
     `text`; titles are empty, because the title of a synset would be the query.
 
     Args:
-        path: a directory that does not exist yet, or is empty.
-        source: a `dict` folder of WordNet 3.0; None for the extract in this package.
-        num_train: number of training queries, chosen at random; None for all, 0 to leave the split out.
-        num_validation: see `num_train`.
-        num_test: see `num_train`.
-        corpus_size: number of documents: all targets of the chosen queries, then glosses chosen at random; None for
+        path: A directory that does not exist yet, or is empty.
+        source: A `dict` folder of WordNet 3.0; None for the extract in this package.
+        num_train: Number of training queries, chosen at random; None for all, 0 to leave the split out.
+        num_validation: See `num_train`.
+        num_test: See `num_train`.
+        corpus_size: Number of documents: all targets of the chosen queries, then glosses chosen at random; None for
             all glosses.
-        seed: seed of both random choices; the same seed gives the same bytes.
-        min_senses: smallest number of senses of a lemma. For single-target questions (`build_compound`), set it and
+        seed: Seed of both random choices; the same seed gives the same bytes.
+        min_senses: Smallest number of senses of a lemma. For single-target questions (`build_compound`), set it and
             `max_senses` to 1.
-        max_senses: largest number of senses of a lemma.
+        max_senses: Largest number of senses of a lemma.
 
     Raises:
         FileExistsError: `path` is not empty.
         FileNotFoundError: `source` lacks a data file.
-        ValueError: there are fewer queries or documents than requested, the corpus is smaller than the targets, or
+        ValueError: There are fewer queries or documents than requested, the corpus is smaller than the targets, or
             the numbers of senses are out of range.
     """
     if not 1 <= min_senses <= max_senses:

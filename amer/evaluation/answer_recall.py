@@ -19,9 +19,9 @@ def answer_mrecall_at_k(texts: Sequence[Sequence[str]], answers: Answers, k: int
     """MRecall@k as in `amer.evaluation.recall.mrecall_at_k`, with answer strings instead of documents.
 
     Args:
-        texts: the retrieved texts of each query, best first; a list may be shorter if the corpus had no more.
-        answers: the targets of each query, each a list of aliases.
-        k: cut-off, at most the length of the longest list.
+        texts: The retrieved texts of each query, best first; a list may be shorter if the corpus had no more.
+        answers: The targets of each query, each a list of aliases.
+        k: Cut-off, at most the length of the longest list.
 
     Returns:
         `(q,)` float64 of 0 and 1.

@@ -21,14 +21,14 @@ def target_similarity(targets: Targets, store: DocumentStore) -> np.ndarray:
     """Mean cosine over all pairs of a query's targets, each represented by the first document of its cluster.
 
     Args:
-        targets: the targets of each query, each a list of store rows.
-        store: the store of the document embeddings.
+        targets: The targets of each query, each a list of store rows.
+        store: The store of the document embeddings.
 
     Returns:
         `(q,)` float64; 1.0 for a query with a single target, which has no diversity.
 
     Raises:
-        ValueError: there is no query, a query has no targets, or a target has no documents.
+        ValueError: There is no query, a query has no targets, or a target has no documents.
     """
     return np.concatenate([_similarities(*block) for block in _blocks(targets, store)])
 

@@ -24,13 +24,13 @@ class SystemResult:
     """The results of one system.
 
     Attributes:
-        name: name of the system in tables and plots.
-        values: metric name -> `(q,)` values, one per query.
-        searches_per_query: number of query vectors searched per query; the mean if the model chooses m.
-        seconds_per_query: encoding, search and fusion together; None if not measured.
+        name: Name of the system in tables and plots.
+        values: Metric name -> `(q,)` values, one per query.
+        searches_per_query: Number of query vectors searched per query; the mean if the model chooses m.
+        seconds_per_query: Encoding, search and fusion together; None if not measured.
 
     Raises:
-        ValueError: there is no metric, or the values are not finite vectors of one length.
+        ValueError: There is no metric, or the values are not finite vectors of one length.
     """
 
     name: str
@@ -58,14 +58,14 @@ def evaluate_run(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10, 10
 
     Args:
         rows: `(q, n)` store rows, best first, with n at least the largest k; -1 is padding.
-        targets: the targets of each query, each a list of rows.
-        ks: cut-offs.
+        targets: The targets of each query, each a list of rows.
+        ks: Cut-offs.
 
     Returns:
         `{"recall@10": (q,), "mrecall@10": (q,), "recall@100": (q,), ...}`.
 
     Raises:
-        ValueError: there is no cut-off, or `amer.evaluation.recall.mrecall_at_k` raises it.
+        ValueError: There is no cut-off, or `amer.evaluation.recall.mrecall_at_k` raises it.
     """
     if not len(ks) or min(ks) < 1:
         raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}")
@@ -90,12 +90,12 @@ def evaluate_embeddings(
 
     Args:
         query_embeddings: `(q, m, dim)` array or tensor, in the order of the dataset.
-        dataset: one split; it is linked to the index's store if it is not linked yet.
-        index: the index to search.
-        name: name of the system.
-        ks: cut-offs; the largest is the length of every list.
-        fusion: how to fuse the m lists of a query into one.
-        encoding_seconds: encoding time per query; None if not measured.
+        dataset: One split; it is linked to the index's store if it is not linked yet.
+        index: The index to search.
+        name: Name of the system.
+        ks: Cut-offs; the largest is the length of every list.
+        fusion: How to fuse the m lists of a query into one.
+        encoding_seconds: Encoding time per query; None if not measured.
 
     Returns:
         The result. It has seconds per query only if `encoding_seconds` is given.
@@ -125,20 +125,20 @@ def evaluate_model(
     """Encode, search and fuse a dataset.
 
     Args:
-        model: an `AMERModel`; its configuration says whether it reads the text, the vectors or both.
-        dataset: one split; an anchored model needs `with_input_vectors` with the document encoder's embeddings.
-        index: an index over a store of the model's document encoder.
+        model: An `AMERModel`; its configuration says whether it reads the text, the vectors or both.
+        dataset: One split; an anchored model needs `with_input_vectors` with the document encoder's embeddings.
+        index: An index over a store of the model's document encoder.
         num_query_vectors: m, or "auto" to let the model choose. None: "auto" if the model can choose, else the
             model's default.
-        name: name of the system.
-        ks: cut-offs.
-        batch_size: number of queries to encode at a time.
-        fusion: how to fuse the m lists of a query into one. Default: the fusion of the model's training objective.
-        show_progress_bar: show a progress bar while encoding.
-        encoding_seconds: encoding time per query of the dataset's `input_vectors`, which an anchored model reads.
+        name: Name of the system.
+        ks: Cut-offs.
+        batch_size: Number of queries to encode at a time.
+        fusion: How to fuse the m lists of a query into one. Default: the fusion of the model's training objective.
+        show_progress_bar: Show a progress bar while encoding.
+        encoding_seconds: Encoding time per query of the dataset's `input_vectors`, which an anchored model reads.
 
     Raises:
-        ValueError: there are no queries, they lack the text or vectors that the model reads, or the store is of
+        ValueError: There are no queries, they lack the text or vectors that the model reads, or the store is of
             another document encoder.
     """
     index.store.check_encoder(model.config.document_encoder)
@@ -166,11 +166,11 @@ def summarise(
     """Compute the means of every metric, on the whole set and its low similarity third, and compare with references.
 
     Args:
-        system: the system to summarise.
+        system: The system to summarise.
         similarity: `(q,)` target similarity of the queries.
-        references: systems to compare with; the system itself is skipped.
-        resamples: number of resamples of the paired bootstrap.
-        seed: seed of the paired bootstrap.
+        references: Systems to compare with; the system itself is skipped.
+        resamples: Number of resamples of the paired bootstrap.
+        seed: Seed of the paired bootstrap.
 
     Returns:
         metric -> "whole" and "low_similarity" -> `{"mean": float, "against": {reference: {"difference", "low", "high",

@@ -10,8 +10,8 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], alignme
     """Make a table, or an empty string if there are no rows.
 
     Args:
-        titles: titles of the columns.
-        rows: cells of each row; a `|` in a cell is escaped, and a line end becomes a space.
+        titles: Titles of the columns.
+        rows: Cells of each row; a `|` in a cell is escaped, and a line end becomes a space.
         alignment: "l" or "r" for each column. Default: the first column to the left, the others to the right.
     """
     rows = list(rows)

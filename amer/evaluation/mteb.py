@@ -50,17 +50,17 @@ class AMERSearch:
         """Check that model and encoder fit together; this encodes nothing.
 
         Args:
-            model: an `AMERModel` that reads text.
-            encoder: the document encoder that the model was trained with.
-            folder: folder for the encoded corpora.
+            model: An `AMERModel` that reads text.
+            encoder: The document encoder that the model was trained with.
+            folder: Folder for the encoded corpora.
             name: `organisation/model`; mteb stores the results under this name.
-            revision: commit or tag of the model.
+            revision: Commit or tag of the model.
             num_query_vectors: m; None for the model's default.
-            build_index: function that makes an index from a store: `ExactIndex`,
+            build_index: Function that makes an index from a store: `ExactIndex`,
                 `functools.partial(ExactIndex, device="cuda")` or `FaissIndex`.
 
         Raises:
-            ValueError: the model has another document encoder or reads vectors only, or the name is not of the form
+            ValueError: The model has another document encoder or reads vectors only, or the name is not of the form
                 `organisation/model`.
         """
         check_encoder(model, encoder)
@@ -92,16 +92,16 @@ class AMERSearch:
         """Encode the corpus, or open its store if it has been encoded before.
 
         Args:
-            corpus: table with the columns `id`, `text` and optionally `title`.
-            task_metadata: metadata with the name of the task.
-            hf_split: split; part of the store's name.
-            hf_subset: subset; part of the store's name.
+            corpus: Table with the columns `id`, `text` and optionally `title`.
+            task_metadata: Metadata with the name of the task.
+            hf_split: Split; part of the store's name.
+            hf_subset: Subset; part of the store's name.
             encode_kwargs: `batch_size` and `show_progress_bar`.
-            **unused: further arguments of mteb, ignored.
+            **unused: Further arguments of mteb, ignored.
 
         Raises:
-            RuntimeError: another process is encoding the same corpus.
-            ValueError: the store is of another corpus or encoder, or `encode_kwargs` has an unknown option.
+            RuntimeError: Another process is encoding the same corpus.
+            ValueError: The store is of another corpus or encoder, or `encode_kwargs` has an unknown option.
         """
         _check_options(encode_kwargs)
         path = self.folder / task_metadata.name / hf_subset / hf_split
@@ -122,19 +122,19 @@ class AMERSearch:
         """Search the corpus that was indexed last.
 
         Args:
-            queries: table with the columns `id` and `text`.
-            top_k: number of documents per query, and length of the list of each query vector.
+            queries: Table with the columns `id` and `text`.
+            top_k: Number of documents per query, and length of the list of each query vector.
             encode_kwargs: `batch_size` and `show_progress_bar`.
-            top_ranked: candidates of a re-ranking task; AMER does not re-rank, so it must be None.
-            **unused: further arguments of mteb (the task, its split and subset), ignored.
+            top_ranked: Candidates of a re-ranking task; AMER does not re-rank, so it must be None.
+            **unused: Further arguments of mteb (the task, its split and subset), ignored.
 
         Returns:
             query id -> document id -> score. mteb ranks by score. If the fused order does not follow scores
             (round-robin, objective "matched"), the score is the reciprocal of the rank.
 
         Raises:
-            RuntimeError: no corpus has been indexed.
-            ValueError: the task is a re-ranking task, or the queries are not plain questions.
+            RuntimeError: No corpus has been indexed.
+            ValueError: The task is a re-ranking task, or the queries are not plain questions.
         """
         if self._searcher is None:
             raise RuntimeError("no corpus has been indexed: call index first, as mteb.evaluate does")

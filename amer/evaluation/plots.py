@@ -32,12 +32,12 @@ def plot_by_diversity(report: Report, metric: str, path: str | os.PathLike[str])
     """Plot one line per system over the quarters of the queries by target similarity (paper Figure 1).
 
     Args:
-        report: a report of up to 13 systems.
-        metric: name of the metric, such as "mrecall@100".
-        path: path of the PNG.
+        report: A report of up to 13 systems.
+        metric: Name of the metric, such as "mrecall@100".
+        path: Path of the PNG.
 
     Raises:
-        ValueError: the report lacks the metric, or has more systems than markers.
+        ValueError: The report lacks the metric, or has more systems than markers.
     """
     return plot_quartiles(report.by_quartile(metric), metric, path, report.quartile_ranges())
 
@@ -51,14 +51,14 @@ def plot_quartiles(
     """Draw the plot of `plot_by_diversity` from the numbers in `results.json`.
 
     Args:
-        quartiles: system -> mean (0 to 1) in each quarter, from the most diverse targets to the least; up to 13
+        quartiles: System -> mean (0 to 1) in each quarter, from the most diverse targets to the least; up to 13
             systems.
-        metric: name of the metric, such as "mrecall@100".
-        path: path of the PNG.
-        ranges: least and greatest target similarity of each quarter, shown below it.
+        metric: Name of the metric, such as "mrecall@100".
+        path: Path of the PNG.
+        ranges: Least and greatest target similarity of each quarter, shown below it.
 
     Raises:
-        ValueError: there are more systems than markers, or none.
+        ValueError: There are more systems than markers, or none.
     """
     figure, axes = new_figure(8.5, 4.8)
     spread = 0.027 * (np.arange(len(quartiles)) - (len(quartiles) - 1) / 2)  # so that markers do not hide one another
@@ -79,13 +79,13 @@ def plot_groups(
     """Plot a bar for each system in each group of questions.
 
     Args:
-        values: system -> mean (0 to 1) for each group; up to 13 systems.
-        groups: names of the groups, shown below the bars.
-        label: label of the value axis.
-        path: path of the PNG.
+        values: System -> mean (0 to 1) for each group; up to 13 systems.
+        groups: Names of the groups, shown below the bars.
+        label: Label of the value axis.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: there are more than 13 systems, none, or the numbers of values and groups differ.
+        ValueError: There are more than 13 systems, none, or the numbers of values and groups differ.
     """
     if any(len(means) != len(groups) for means in values.values()):
         raise ValueError(f"give a value for each of {len(groups)} groups, got {dict(values)}")
@@ -109,12 +109,12 @@ def plot_training_curve(
     """Plot a logged metric over the training steps, one line per run.
 
     Args:
-        histories: run -> `trainer.state.log_history`; entries without the metric are skipped.
-        metric: name of the metric, such as "loss" or "eval_mrecall@100".
-        path: path of the PNG.
+        histories: Run -> `trainer.state.log_history`; entries without the metric are skipped.
+        metric: Name of the metric, such as "loss" or "eval_mrecall@100".
+        path: Path of the PNG.
 
     Raises:
-        ValueError: a history never logs the metric, or there are more runs than markers.
+        ValueError: A history never logs the metric, or there are more runs than markers.
     """
     curves = {name: _points(history, metric) for name, history in histories.items()}
     for name, (steps, _) in curves.items():
@@ -133,10 +133,10 @@ def plot_training_run(history: Sequence[Mapping[str, Any]], path: str | os.PathL
 
     Args:
         history: `trainer.state.log_history`.
-        path: path of the PNG.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: the history holds no loss.
+        ValueError: The history holds no loss.
     """
     keys = list(dict.fromkeys(key for entry in history for key in entry))
     losses = {name: _points(history, key) for key, name in LOSSES.items() if key in keys}

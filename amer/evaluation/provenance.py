@@ -15,11 +15,11 @@ def metadata_of(model: str, dataset: str, folder: Path, split: str, store: Docum
     """Describe model, data and document encoder for a report's metadata.
 
     Args:
-        model: a folder or a name on the Hub.
-        dataset: a folder or a name on the Hub, as the user gave it.
-        folder: local folder of the dataset.
-        split: name of the split.
-        store: the store that is searched.
+        model: A folder or a name on the Hub.
+        dataset: A folder or a name on the Hub, as the user gave it.
+        folder: Local folder of the dataset.
+        split: Name of the split.
+        store: The store that is searched.
     """
     info, found = read_json(folder / "dataset.json"), origin(dataset, folder)
     return {

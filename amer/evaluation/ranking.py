@@ -22,14 +22,14 @@ def ranking_metrics(rows: np.ndarray, targets: Targets, ks: Sequence[int] = (10,
 
     Args:
         rows: `(q, n)` distinct store rows, best first, with n at least the largest k; -1 is padding, at the end.
-        targets: the targets of each query, each a list of rows.
-        ks: cut-offs.
+        targets: The targets of each query, each a list of rows.
+        ks: Cut-offs.
 
     Returns:
         `{"ndcg@10": (q,), "map@10": (q,), "mrr@10": (q,), "precision@10": (q,), "alpha_ndcg@10": (q,), ...}`, float64.
 
     Raises:
-        ValueError: there is no cut-off, or one is out of range; the lists are not as described, or the lengths differ;
+        ValueError: There is no cut-off, or one is out of range; the lists are not as described, or the lengths differ;
             a query has no targets, or a target has no documents.
         ImportError: pytrec_eval is not installed.
     """
@@ -55,7 +55,7 @@ def checked_lists(rows: np.ndarray) -> np.ndarray:
     """Check ranked lists and return them as int64.
 
     Raises:
-        ValueError: the lists are not integers `(q, n)`, a row is below -1, a list holds a document twice, or padding
+        ValueError: The lists are not integers `(q, n)`, a row is below -1, a list holds a document twice, or padding
             comes before a document.
     """
     rows = np.asarray(rows)

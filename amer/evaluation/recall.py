@@ -23,8 +23,8 @@ def mrecall_at_k(retrieved: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
     Args:
         retrieved: `(q, n)` integer rows with n >= k, best first; -1 is padding and covers nothing.
-        targets: the targets of each query, each a list of rows.
-        k: cut-off.
+        targets: The targets of each query, each a list of rows.
+        k: Cut-off.
 
     Returns:
         `(q,)` float64 of 0 and 1.
@@ -57,15 +57,15 @@ def target_ranks(retrieved: np.ndarray, targets: Targets, depth: int) -> np.ndar
 
     Args:
         retrieved: `(q, n)` integer rows, best first; -1 is padding.
-        targets: the targets of each query, each a list of rows.
-        depth: number of rows of each list to consider.
+        targets: The targets of each query, each a list of rows.
+        depth: Number of rows of each list to consider.
 
     Returns:
         `(q, m)` int64, where m is the largest number of targets of a query. `NOT_FOUND` marks a target that no row
         covers, `NO_TARGET` pads queries with fewer targets.
 
     Raises:
-        ValueError: see `mrecall_at_k`.
+        ValueError: See `mrecall_at_k`.
     """
     retrieved = _checked_rows(retrieved, targets, depth)[:, :depth]
     most = max(len(clusters) for clusters in targets)
@@ -81,15 +81,15 @@ def pad_targets(targets: Targets, first_query: int = 0) -> np.ndarray:
     """Pad ragged targets to one array.
 
     Args:
-        targets: the targets of each query, each a list of rows.
-        first_query: number of the first query, used in messages.
+        targets: The targets of each query, each a list of rows.
+        first_query: Number of the first query, used in messages.
 
     Returns:
         `(q, m, c)` int64, where m is the largest number of targets of a query and c the size of the largest cluster;
         `NO_DOCUMENT` is the padding.
 
     Raises:
-        ValueError: a query has no targets, or a target is not a list of rows.
+        ValueError: A query has no targets, or a target is not a list of rows.
     """
     most = max(len(clusters) for clusters in targets)
     largest = max((len(cluster) for clusters in targets for cluster in clusters), default=0)

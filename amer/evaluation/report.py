@@ -30,15 +30,15 @@ class Report:
     """Compares several systems on the same queries.
 
     Attributes:
-        systems: results of the systems, in the order of the rows.
+        systems: Results of the systems, in the order of the rows.
         similarity: `(q,)` target similarity of the queries (`amer.evaluation.target_similarity`).
-        references: names of up to three of the systems; every other system is tested against each of them.
-        metadata: description of the results (dataset, model, store, ...); values must be valid JSON.
-        resamples: number of resamples of the paired bootstrap.
-        seed: seed of the paired bootstrap.
+        references: Names of up to three of the systems; every other system is tested against each of them.
+        metadata: Description of the results (dataset, model, store, ...); values must be valid JSON.
+        resamples: Number of resamples of the paired bootstrap.
+        seed: Seed of the paired bootstrap.
 
     Raises:
-        ValueError: a system has other metrics or queries than the first, two systems have one name, a reference is
+        ValueError: A system has other metrics or queries than the first, two systems have one name, a reference is
             unknown, or there are fewer than four queries (too few for quartiles).
     """
 
@@ -83,7 +83,7 @@ class Report:
         """System -> its mean in each quarter of the queries, from the most diverse targets to the least.
 
         Raises:
-            ValueError: the report lacks the metric.
+            ValueError: The report lacks the metric.
         """
         if metric not in self.metrics:
             raise ValueError(f"the report has no {metric!r}: choose from {', '.join(self.metrics)}")

@@ -49,15 +49,15 @@ class Run:
     """The documents that one system retrieved.
 
     Attributes:
-        name: name of the system.
-        query_ids: one unique id per query.
+        name: Name of the system.
+        query_ids: One unique id per query.
         rows: `(q, k)` int64 rows of the store, best first, distinct in each list; -1 is padding, at the end.
         scores: `(q, k)` float32; after round-robin fusion they do not descend.
         found_by: `(q, k)` int64, number from 0 of the query vector that found the document first; None if m is 1.
         query_embeddings: `(q, m, dim)` float16, the query vectors of the search, or None.
 
     Raises:
-        ValueError: an array does not fit this description; the message names it.
+        ValueError: An array does not fit this description; the message names it.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Run:
         """Make a run of fused lists; `query_embeddings (q, m, dim)` are stored in half precision.
 
         Raises:
-            ValueError: the number of lists differs from the number of query ids.
+            ValueError: The number of lists differs from the number of query ids.
         """
         if query_embeddings is not None:
             query_embeddings = np.asarray(query_embeddings).astype(np.float16)
@@ -106,12 +106,12 @@ class Run:
         in `run.trec` is k - rank, which keeps the order of fused lists. The real score is in the parquet file.
 
         Args:
-            folder: a folder that does not exist yet, or is empty.
-            store: the store that the rows belong to.
+            folder: A folder that does not exist yet, or is empty.
+            store: The store that the rows belong to.
 
         Raises:
             FileExistsError: `folder` is not empty.
-            ValueError: the store lacks some rows, or a document's id is the empty string.
+            ValueError: The store lacks some rows, or a document's id is the empty string.
         """
         if self.rows.size and self.rows.max() >= len(store):
             raise ValueError(f"run {self.name!r} holds row {self.rows.max()}, {store.path} has {len(store)} documents")
@@ -138,13 +138,13 @@ class Run:
         """Read a saved run.
 
         Args:
-            folder: a folder written by `save`.
-            store: the store the run was saved with, or one of the same documents and encoder.
+            folder: A folder written by `save`.
+            store: The store the run was saved with, or one of the same documents and encoder.
 
         Raises:
-            FileNotFoundError: the folder or one of its files is missing.
-            OSError: a file is truncated or damaged.
-            ValueError: the run belongs to another store, or the files do not belong together.
+            FileNotFoundError: The folder or one of its files is missing.
+            OSError: A file is truncated or damaged.
+            ValueError: The run belongs to another store, or the files do not belong together.
         """
         folder = Path(folder)
         info = read_manifest(folder / "run.json", RunInfo)
@@ -192,7 +192,7 @@ def trec_word(text: str) -> str:
     """Percent-encode white space and `%` of an id for a TREC file; `urllib.parse.unquote` decodes it.
 
     Raises:
-        ValueError: the id is the empty string.
+        ValueError: The id is the empty string.
     """
     if not text:
         raise ValueError("an id is the empty string, which a TREC file cannot hold: give the query or document an id")

@@ -29,11 +29,11 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed
     Args:
         a: `(q,)` values of one system.
         b: `(q,)` values of the other system, for the same queries.
-        resamples: number of resamples.
-        seed: the same seed gives the same result.
+        resamples: Number of resamples.
+        seed: The same seed gives the same result.
 
     Raises:
-        ValueError: a and b are not finite vectors of one length, there are fewer than two queries, or resamples < 1.
+        ValueError: A and b are not finite vectors of one length, there are fewer than two queries, or resamples < 1.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 2:

@@ -29,7 +29,7 @@ class Comparison:
     """Five systems on the same questions.
 
     Attributes:
-        systems: the encoder on the whole question, the encoder on parts split by rule, the model of one vector, AMER
+        systems: The encoder on the whole question, the encoder on parts split by rule, the model of one vector, AMER
             with its own choice of m, and the encoder on the true parts.
         parts: `(q,)` number of parts of each question.
         chosen: `(q,)` number of vectors that AMER chose.
@@ -59,14 +59,14 @@ def compare(
     """Encode, search and score the test questions with each system.
 
     Args:
-        model: model that chooses the number of vectors per question.
-        one_vector: model trained the same way, for one vector.
-        test: questions in text, with `spans`.
-        index: index of the documents.
-        console: console for the progress.
+        model: Model that chooses the number of vectors per question.
+        one_vector: Model trained the same way, for one vector.
+        test: Questions in text, with `spans`.
+        index: Index of the documents.
+        console: Console for the progress.
 
     Raises:
-        ValueError: the questions have no texts or no spans.
+        ValueError: The questions have no texts or no spans.
     """
     if test.queries is None or test.spans is None:
         raise ValueError("the test questions need texts and spans: build them with `amer dataset compound`")

@@ -35,13 +35,13 @@ def fit(settings: Settings, console: Console) -> Comparison:
     """Build the data, train the models and compare them; finished work of an earlier call is kept.
 
     Args:
-        settings: input, output folder and sizes.
-        console: console for the progress, the table of five systems, three questions and the next commands.
+        settings: Input, output folder and sizes.
+        console: Console for the progress, the table of five systems, three questions and the next commands.
 
     Raises:
-        ValueError, OSError: the input is not usable, or the folder holds results of other settings.
-        ChildProcessError: a training failed.
-        ImportError: a package of the extra `cpu` or `gpu` is missing.
+        ValueError, OSError: The input is not usable, or the folder holds results of other settings.
+        ChildProcessError: A training failed.
+        ImportError: A package of the extra `cpu` or `gpu` is missing.
     """
     encoder, stages, device = checked_encoder(settings), Stages(console, STAGES), chosen_device()
     with stages.stage("Questions and documents", settings.dataset_command()):
@@ -75,9 +75,9 @@ def checked_encoder(settings: Settings) -> QuestionEncoder:
     """Load and check the document encoder before anything is built.
 
     Raises:
-        ValueError: the encoder does not use mean pooling, or is more than a transformer.
-        OSError: the encoder cannot be loaded.
-        ImportError: a package that a later stage needs is not installed.
+        ValueError: The encoder does not use mean pooling, or is more than a transformer.
+        OSError: The encoder cannot be loaded.
+        ImportError: A package that a later stage needs is not installed.
     """
     for module in ("matplotlib", "sentence_transformers"):
         import_extra(module, "cpu", "amer fit")
@@ -107,7 +107,7 @@ def build_parts(settings: Settings) -> dict[str, RetrievalDataset]:
     """Join the questions and return the splits.
 
     Raises:
-        ValueError: a split is missing, or has too few questions to join.
+        ValueError: A split is missing, or has too few questions to join.
     """
     build_compound(
         settings.compound,
@@ -130,7 +130,7 @@ def encode_documents(documents: pa.Table, settings: Settings) -> DocumentStore:
     """Encode the corpus.
 
     Raises:
-        ValueError: another process is encoding it.
+        ValueError: Another process is encoding it.
     """
     encoder = DocumentEncoder.from_identity(identity_of(settings.encoder), dtype="auto")
     store = encode_corpus(documents, encoder, settings.store)

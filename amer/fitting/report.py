@@ -20,10 +20,10 @@ def save_report(comparison: Comparison, similarity: np.ndarray, metadata: dict[s
     """Write the report, the numbers that a model card reads, and the plot.
 
     Args:
-        comparison: comparison on the test questions.
+        comparison: Comparison on the test questions.
         similarity: `(q,)` similarity of their targets (`target_similarity`).
-        metadata: facts about the model, the data and the machine.
-        output: folder for the three files.
+        metadata: Facts about the model, the data and the machine.
+        output: Folder for the three files.
     """
     by_parts = comparison.by_parts(METRIC)
     numbers = list(by_parts[AMER])

@@ -26,17 +26,17 @@ class Settings:
     """Settings of `fit`.
 
     Attributes:
-        output: folder for all results; a new call resumes an interrupted one there.
-        questions: source of the questions for `build_custom`. None: the API reference of installed Python packages.
-        documents: the corpus for `open_documents`. None: the positives are texts.
-        encoder: the document encoder, a sentence-transformers model with mean pooling.
-        packages: packages of the API reference. None: the default ones.
-        templates: templates that join questions, for `load_templates`.
-        num_train: number of questions of several parts to draw for training.
-        train_steps: number of training steps of 64 questions.
+        output: Folder for all results; a new call resumes an interrupted one there.
+        questions: Source of the questions for `build_custom`. None: the API reference of installed Python packages.
+        documents: The corpus for `open_documents`. None: the positives are texts.
+        encoder: The document encoder, a sentence-transformers model with mean pooling.
+        packages: Packages of the API reference. None: the default ones.
+        templates: Templates that join questions, for `load_templates`.
+        num_train: Number of questions of several parts to draw for training.
+        train_steps: Number of training steps of 64 questions.
 
     Raises:
-        ValueError: settings that exclude each other, or a number below 1.
+        ValueError: Settings that exclude each other, or a number below 1.
     """
 
     output: Path

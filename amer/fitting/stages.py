@@ -14,7 +14,7 @@ class Stages:
     """Announces one stage after another.
 
     Attributes:
-        seconds: duration of each stage by its title, in order.
+        seconds: Duration of each stage by its title, in order.
     """
 
     def __init__(self, console: Console, count: int) -> None:
@@ -27,8 +27,8 @@ class Stages:
         """Announce a stage, and print its duration at the end.
 
         Args:
-            title: title of the stage.
-            commands: words of the equivalent commands.
+            title: Title of the stage.
+            commands: Words of the equivalent commands.
         """
         self._console.rule(f"{len(self.seconds) + 1}/{self._count}  {title}", align="left", style="dim")
         for command in commands:

@@ -28,11 +28,11 @@ class Training:
     """One training by `amer train`.
 
     Attributes:
-        name: name on the display.
-        output: folder of the model.
-        arguments: command-line words after `amer`.
-        steps: total number of steps.
-        steps_per_epoch: number of steps per pass over the questions.
+        name: Name on the display.
+        output: Folder of the model.
+        arguments: Command-line words after `amer`.
+        steps: Total number of steps.
+        steps_per_epoch: Number of steps per pass over the questions.
     """
 
     name: str
@@ -48,7 +48,7 @@ def run_trainings(trainings: Sequence[Training], console: Console) -> None:
     The output of a training goes to `train.log` in its folder. If one fails or the user interrupts, all stop.
 
     Raises:
-        ChildProcessError: a training failed; the message gives the reason and the log.
+        ChildProcessError: A training failed; the message gives the reason and the log.
     """
     parallel = min(len(trainings), hardware("cpu")["cores"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))

@@ -34,13 +34,13 @@ def draw_bars(
     """Draw the bars of every group side by side, with error bars or else with their heights above them.
 
     Args:
-        axes: axes to draw on.
-        groups: names below the groups.
-        bars: name in the legend -> one height per group, NaN for none.
-        errors: the same names -> one deviation per group, NaN for none.
+        axes: Axes to draw on.
+        groups: Names below the groups.
+        bars: Name in the legend -> one height per group, NaN for none.
+        errors: The same names -> one deviation per group, NaN for none.
 
     Raises:
-        ValueError: there are more kinds of bars than styles.
+        ValueError: There are more kinds of bars than styles.
     """
     if not 1 <= len(bars) <= len(STYLES):
         raise ValueError(f"a group has 1 to {len(STYLES)} bars, got {len(bars)}: change the number")

@@ -27,14 +27,14 @@ def comparison_numbers(
     """Compute the numbers of Tables 2, 3 and 5 to 8 and of Figure 4.
 
     Args:
-        values: base model -> dataset -> system -> `(seeds, q)` values of 0 to 1, for the same queries in the same
+        values: Base model -> dataset -> system -> `(seeds, q)` values of 0 to 1, for the same queries in the same
             order; the number of seeds may differ. Every base model needs the same datasets and systems.
-        low: dataset -> `(q,)` bool, the low similarity set (`amer.evaluation.low_similarity_third`).
-        metric: name of the metric.
-        reference: the system that gains are relative to.
-        tested: the system that gets an asterisk if it differs from the reference; all systems get p-values.
-        resamples: number of resamples of the paired bootstrap over queries, on each query's mean over the seeds.
-        seed: seed of the paired bootstrap.
+        low: Dataset -> `(q,)` bool, the low similarity set (`amer.evaluation.low_similarity_third`).
+        metric: Name of the metric.
+        reference: The system that gains are relative to.
+        tested: The system that gets an asterisk if it differs from the reference; all systems get p-values.
+        resamples: Number of resamples of the paired bootstrap over queries, on each query's mean over the seeds.
+        seed: Seed of the paired bootstrap.
 
     Returns:
         `{"metric", "reference", "tested", "resamples", "seed", "queries": {dataset: {subset: int}}, "bases": {base:
@@ -43,7 +43,7 @@ def comparison_numbers(
         gain is `(B - A) / A`, None if the reference A is 0. The reference has no p-value.
 
     Raises:
-        ValueError: a base model has other datasets or systems than the first, the reference is unknown, values have
+        ValueError: A base model has other datasets or systems than the first, the reference is unknown, values have
             another shape, are NaN or outside 0 to 1, or a low similarity set has under two queries or another length.
     """
     _check_names(values, low, reference, tested)
@@ -62,7 +62,7 @@ def gain_numbers(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Average the relative gains over the base models, with equal weights (paper Tables 2 and 3).
 
     Args:
-        comparison: result of `comparison_numbers`.
+        comparison: Result of `comparison_numbers`.
 
     Returns:
         `{"metric", "reference", "queries", "seeds": [least, most], "bases": [str], "systems": {system: {dataset:

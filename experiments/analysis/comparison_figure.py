@@ -20,12 +20,12 @@ def draw_figure4(comparison: Mapping[str, Any], path: str | os.PathLike[str]) ->
     """Draw Figure 4: a row of panels per dataset, the whole set beside the low similarity set.
 
     Args:
-        comparison: result of `comparison_numbers`, with up to six systems. Bars show means, error bars the deviation
+        comparison: Result of `comparison_numbers`, with up to six systems. Bars show means, error bars the deviation
             over seeds (none for one seed).
-        path: path of the PNG.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: there are more than six systems.
+        ValueError: There are more than six systems.
     """
     bases, queries = comparison["bases"], comparison["queries"]
     systems = list(next(iter(next(iter(bases.values())).values())))

@@ -14,11 +14,11 @@ def comparison_table(comparison: Mapping[str, Any], base: str) -> Table:
     """Make the table of every system on every dataset, for one base model (paper Tables 5 to 8).
 
     Args:
-        comparison: result of `comparison_numbers`.
-        base: one of its base models.
+        comparison: Result of `comparison_numbers`.
+        base: One of its base models.
 
     Raises:
-        ValueError: there is no such base model.
+        ValueError: There is no such base model.
     """
     if base not in comparison["bases"]:
         raise ValueError(f"no base model {base!r}: choose from {', '.join(comparison['bases'])}")
@@ -41,7 +41,7 @@ def gain_table(gains: Mapping[str, Any]) -> Table:
     """Make the table of gains averaged over the base models, the best of a column in bold (paper Tables 2 and 3).
 
     Args:
-        gains: result of `gain_numbers`.
+        gains: Result of `gain_numbers`.
     """
     columns = [(dataset, subset) for dataset in gains["queries"] for subset in SUBSETS]
     every = len(gains["bases"])

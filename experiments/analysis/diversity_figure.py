@@ -38,14 +38,14 @@ def figure1_numbers(
     join the last group.
 
     Args:
-        dataset: name of the dataset, for the title.
-        values: retriever -> `(q,)` values of 0 to 1.
-        distances: retriever -> `{"euclidean": (q,), "cosine": (q,)}`, from `amer.evaluation.target_distances` in the
+        dataset: Name of the dataset, for the title.
+        values: Retriever -> `(q,)` values of 0 to 1.
+        distances: Retriever -> `{"euclidean": (q,), "cosine": (q,)}`, from `amer.evaluation.target_distances` in the
             store of the retriever's document encoder (paper §3). Retrievers with the same store share them:
             `dict.fromkeys(values, distances)`.
         num_targets: `(q,)` integers, the number of targets of each query: two or more.
-        metric: name of the metric.
-        least_queries: smallest number of queries in a group of sizes, at least 4.
+        metric: Name of the metric.
+        least_queries: Smallest number of queries in a group of sizes, at least 4.
 
     Returns:
         `{"dataset", "metric", "least_queries", "distances": {kind: {group: {"queries": int, "retrievers": {name:
@@ -53,7 +53,7 @@ def figure1_numbers(
         set", then groups such as "2 targets" and "6 to 8 targets".
 
     Raises:
-        ValueError: there are fewer than four queries, array lengths differ, values are NaN or outside 0 to 1, a query
+        ValueError: There are fewer than four queries, array lengths differ, values are NaN or outside 0 to 1, a query
             has fewer than two targets, retrievers have different kinds of distances, or least_queries is below 4.
     """
     sizes = _checked_sizes(num_targets)
@@ -80,11 +80,11 @@ def draw_figure1(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Fi
     """Draw Figure 1: a row of panels per distance, with the whole set, then the sizes; one line per retriever.
 
     Args:
-        numbers: result of `figure1_numbers`, with up to 13 retrievers.
-        path: path of the PNG.
+        numbers: Result of `figure1_numbers`, with up to 13 retrievers.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: there are more retrievers than markers.
+        ValueError: There are more retrievers than markers.
     """
     distances = numbers["distances"]
     shape = (len(distances), len(distances["euclidean"]))

@@ -21,10 +21,10 @@ class Measured:
     """Results of one system with one seed on all questions.
 
     Attributes:
-        values: metric -> `(q,)`.
+        values: Metric -> `(q,)`.
         searches: `(q,)` number of query vectors searched.
-        seconds: time per question in a batch, with encoding, search and fusion; None if it is not meaningful.
-        parts: the parts of each question as split by the system; None if it does not split.
+        seconds: Time per question in a batch, with encoding, search and fusion; None if it is not meaningful.
+        parts: The parts of each question as split by the system; None if it does not split.
         chosen: `(q,)` number of parts the system chose; None if it does not choose the number.
     """
 
@@ -45,8 +45,8 @@ def set_metrics(rows: np.ndarray, targets: Targets, stretch: np.ndarray | int = 
 
     Args:
         rows: `(q, n)` store rows, best first, with n at least the largest k; -1 is padding.
-        targets: the targets of each question, each a list of rows.
-        stretch: factor of k, for all questions or `(q,)` for each.
+        targets: The targets of each question, each a list of rows.
+        stretch: Factor of k, for all questions or `(q,)` for each.
 
     Returns:
         metric -> `(q,)`: "recall@m", "mrecall@m", "recall@2m" and so on.
@@ -69,9 +69,9 @@ def parts_numbers(
     A test pairs the questions; the value of a question is its mean over the seeds of the system.
 
     Args:
-        systems: name -> results, one per seed, all on the same questions.
-        groups: name -> `(q,)` bool, the questions in the group.
-        references: names of systems.
+        systems: Name -> results, one per seed, all on the same questions.
+        groups: Name -> `(q,)` bool, the questions in the group.
+        references: Names of systems.
 
     Returns:
         system -> `{"seeds", "searches", "seconds", "metrics": {metric: entry}, "groups": {group: {"searches",
@@ -116,9 +116,9 @@ def splitting_numbers(
     """Compute how well systems split questions; each figure is a mean over seeds with its deviation.
 
     Args:
-        systems: name -> results, one per seed; systems that do not choose a number of parts are skipped.
+        systems: Name -> results, one per seed; systems that do not choose a number of parts are skipped.
         counts: `(q,)` number of parts of each question.
-        parts: the texts of the true parts; None if unknown.
+        parts: The texts of the true parts; None if unknown.
 
     Returns:
         system -> `{"number": {"all": figure, "1": figure, ...}, "parts": figure, "questions": figure}`: the share of

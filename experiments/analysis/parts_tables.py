@@ -20,9 +20,9 @@ def main_table(numbers: Mapping[str, Any], reference: str, apart: Sequence[str])
     """Make a table of every system: recall at all depths, searches and milliseconds.
 
     Args:
-        numbers: result of `parts_numbers`; each system also has "alone", `{"seconds", "encoder_seconds"}` or None.
-        reference: the system that the asterisk tests compare with.
-        apart: systems that get more than the question, or give more documents; never in bold.
+        numbers: Result of `parts_numbers`; each system also has "alone", `{"seconds", "encoder_seconds"}` or None.
+        reference: The system that the asterisk tests compare with.
+        apart: Systems that get more than the question, or give more documents; never in bold.
     """
     metrics = list(next(iter(numbers.values()))["metrics"])
     best = {metric: _best(numbers, apart, lambda system, key=metric: system["metrics"][key]) for metric in metrics}
@@ -61,10 +61,10 @@ def group_table(numbers: Mapping[str, Any], counts: Mapping[str, int], reference
     """Make a table of Recall and MRecall at 10 in each group of questions.
 
     Args:
-        numbers: as in `main_table`.
-        counts: group -> number of questions.
-        reference: as in `main_table`.
-        apart: as in `main_table`.
+        numbers: As in `main_table`.
+        counts: Group -> number of questions.
+        reference: As in `main_table`.
+        apart: As in `main_table`.
     """
     columns = [(group, metric) for group in counts for metric in BY_GROUP]
     best = {

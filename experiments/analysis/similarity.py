@@ -25,16 +25,16 @@ def figure5_numbers(
     """Compute the mean pairwise cosine between the query embeddings of a query, and between training targets.
 
     Args:
-        embeddings: dataset -> base model -> `(q, m, dim)` query embeddings of any length, with m at least 2;
+        embeddings: Dataset -> base model -> `(q, m, dim)` query embeddings of any length, with m at least 2;
             concatenate several seeds to `(seeds * q, m, dim)`.
-        target_similarity: dataset -> `(n,)` from `amer.evaluation.target_similarity`, for the training queries.
+        target_similarity: Dataset -> `(n,)` from `amer.evaluation.target_similarity`, for the training queries.
 
     Returns:
         `{"bases": [str], "datasets": {dataset: {"Between Targets": {"similarity": float, "queries": n}, base:
         {"similarity": float, "queries": q, "query_vectors": m}}}}`: means over pairs, then over queries.
 
     Raises:
-        ValueError: there is no dataset, a dataset has other base models than the first, embeddings have another
+        ValueError: There is no dataset, a dataset has other base models than the first, embeddings have another
             shape, a query has fewer than two, or a vector is zero or NaN.
     """
     if not embeddings or set(embeddings) != set(target_similarity):
@@ -61,11 +61,11 @@ def draw_figure5(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Fi
     """Draw Figure 5: for each dataset, a blue bar for its targets and one bar per base model.
 
     Args:
-        numbers: result of `figure5_numbers`, with up to five base models.
-        path: path of the PNG.
+        numbers: Result of `figure5_numbers`, with up to five base models.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: there are more than five base models.
+        ValueError: There are more than five base models.
     """
     datasets = numbers["datasets"]
     bars = {
@@ -85,17 +85,17 @@ def figure6_numbers(target_vectors: Mapping[str, Sequence[np.ndarray]], seed: in
     Every query is paired with another one. All queries have the same weight, whatever their number of targets.
 
     Args:
-        target_vectors: dataset -> `(m_i, dim)` for each query, with m_i at least 2 and at least two queries;
+        target_vectors: Dataset -> `(m_i, dim)` for each query, with m_i at least 2 and at least two queries;
             normalised to unit length. From a store:
             `[store.vectors([cluster[0] for cluster in query]) for query in target_rows]`.
-        seed: seed of the pairing.
+        seed: Seed of the pairing.
 
     Returns:
         `{"seed": int, "datasets": {dataset: {"queries": int, "targets": int, "euclidean": {"same_query": float,
         "random_queries": float}, "cosine": {...}}}}`; the cosine distance is 1 - cosine.
 
     Raises:
-        ValueError: there is no dataset, there are fewer than two queries, a query has fewer than two targets or
+        ValueError: There is no dataset, there are fewer than two queries, a query has fewer than two targets or
             another dim, or a vector is zero or NaN.
     """
     if not target_vectors:
@@ -108,8 +108,8 @@ def draw_figure6(numbers: Mapping[str, Any], path: str | os.PathLike[str]) -> Fi
     """Draw Figure 6: Euclidean and cosine distance, for each dataset same query (blue) and random queries (orange).
 
     Args:
-        numbers: result of `figure6_numbers`.
-        path: path of the PNG.
+        numbers: Result of `figure6_numbers`.
+        path: Path of the PNG.
     """
     datasets = numbers["datasets"]
     width = len(DISTANCES) * panel_width(len(datasets), len(PAIRS))

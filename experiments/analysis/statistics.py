@@ -13,14 +13,14 @@ def statistics_numbers(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) ->
     """Compute the number of queries of every split, and the mean number of targets in the test set.
 
     Args:
-        counts: dataset -> the field "splits" of its `dataset.json`: `{"train": {"queries": int, "targets": int,
+        counts: Dataset -> the field "splits" of its `dataset.json`: `{"train": {"queries": int, "targets": int,
             ...}, ...}`. The test split is required, the others are optional.
 
     Returns:
         `{"datasets": {dataset: {"train": int | None, "validation": int | None, "test": int, "targets": float}}}`.
 
     Raises:
-        ValueError: there is no dataset, or a dataset has no test queries.
+        ValueError: There is no dataset, or a dataset has no test queries.
     """
     if not counts:
         raise ValueError("no dataset was given: Table 1 needs at least one")

@@ -25,13 +25,13 @@ def draw_figure3(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], p
     A group has one bar per transformation.
 
     Args:
-        results: one mapping per bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of every
+        results: One mapping per bar of a panel: "setting", "system", "transformation" and the mean (0 to 1) of every
             metric; a missing combination leaves a gap.
-        metrics: names of metrics, such as `("mrecall@100", "mrecall@10")`.
-        path: path of the PNG.
+        metrics: Names of metrics, such as `("mrecall@100", "mrecall@10")`.
+        path: Path of the PNG.
 
     Raises:
-        ValueError: there is nothing to draw, a field is missing, or there are more transformations than styles.
+        ValueError: There is nothing to draw, a field is missing, or there are more transformations than styles.
     """
     if not results or not metrics or any(name not in result for result in results for name in (*FIELDS, *metrics)):
         raise ValueError(

@@ -15,13 +15,13 @@ def systems_numbers(values: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) ->
     """Compute means over queries, and over the runs of a system, which differ in base model or seed.
 
     Args:
-        values: system -> one mapping per run, metric -> `(q,)`; all have the same metrics.
+        values: System -> one mapping per run, metric -> `(q,)`; all have the same metrics.
 
     Returns:
         `{system: {"runs": int, "metrics": {metric: float}}}`.
 
     Raises:
-        ValueError: there is no system, a system has no runs, or a run has other metrics than the first.
+        ValueError: There is no system, a system has no runs, or a run has other metrics than the first.
     """
     metrics = next((set(run) for runs in values.values() for run in runs), set())
     numbers = {}
@@ -39,7 +39,7 @@ def systems_table(numbers: Mapping[str, Mapping[str, Any]]) -> Table:
     """Make a table with one row per system and dataset, the best of a column in bold.
 
     Args:
-        numbers: dataset -> result of `systems_numbers`.
+        numbers: Dataset -> result of `systems_numbers`.
     """
     metrics = list(next(iter(next(iter(numbers.values())).values()))["metrics"])
     groups = []

@@ -45,10 +45,10 @@ class Table:
     """A table with its caption.
 
     Attributes:
-        caption: plain text that explains the numbers.
-        header: titles of the columns.
-        groups: groups of rows, with a rule between groups; a row has one cell per column.
-        names: number of columns on the left with names; the others hold numbers.
+        caption: Plain text that explains the numbers.
+        header: Titles of the columns.
+        groups: Groups of rows, with a rule between groups; a row has one cell per column.
+        names: Number of columns on the left with names; the others hold numbers.
     """
 
     caption: str
