@@ -21,7 +21,8 @@ def load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
         kwargs: Options of `AutoModel.from_pretrained`.
 
     Raises:
-        OSError: It cannot be found, is not in safetensors, or needs code of its own.
+        OSError: It cannot be found, is not in safetensors, needs code of its own, names an attention that AMER
+            refuses, or does not take the options.
         ValueError: There is no name.
     """
     if base is None:

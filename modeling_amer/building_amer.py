@@ -1,4 +1,4 @@
-"""Make a new AMER model: on a pretrained decoder, with a small decoder from scratch, or by merging LoRA."""
+"""Make a new AMER model, on a pretrained decoder or from scratch; merge LoRA into one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAD_SIZE = 32  # size of the attention heads of a decoder from scratch
 
 
 class AMERBuilder(AMERPreTrainedModel):
-    """The ways to make a new [`AMERModel`]: `from_base`, `from_scratch` and `merge_and_unload`."""
+    """Makes a new [`AMERModel`] (`from_base`, `from_scratch`) and merges LoRA (`merge_and_unload`)."""
 
     @classmethod
     def from_base(
@@ -57,8 +57,8 @@ class AMERBuilder(AMERPreTrainedModel):
                 `AutoModel.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
         Raises:
-            OSError: The base model cannot be found, is not in safetensors, or has no tokenizer.
-            ValueError: The LoRA options change weights that an adapter does not save, or the base needs its own code.
+            OSError: The base model cannot be found, is not in safetensors, needs its own code, or has no tokenizer.
+            ValueError: The LoRA options change weights that an adapter does not save, or `trust_remote_code` is given.
         """
         if kwargs.pop("trust_remote_code", False):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Read the configuration of a saved model, and check that its files are whole and fit."""
+"""Read the configuration and the weights of a saved model, and check that its files are whole and fit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("prompt_template", "base_model_name_or_path", "base_model_revision", "anchor"), (str, NOTHING)),
     **dict.fromkeys(("token_vectors", "stop_score", "splits_questions"), (bool,)),
 }
-# The code that was imported.
+# Name -> sha256 of each file of the code that runs here, as it was when imported; see `check_code`.
 CODE = {file.name: sha256(file) for file in sorted(Path(__file__).parent.glob("*_amer.py"))}
 
 

@@ -57,9 +57,9 @@ def export_lora(backbone: PreTrainedModel, folder: Path, base: str | None, revis
 
     Args:
         backbone: The decoder.
-        folder: For `adapter_config.json` and `adapter_model.safetensors`.
+        folder: Folder for `adapter_config.json` and `adapter_model.safetensors`.
         base: Name of the decoder without LoRA.
-        revision: Its commit.
+        revision: Commit of that decoder.
     """
     config = copy.deepcopy(vars(backbone)["peft_config"]["default"])
     config.base_model_name_or_path, config.revision = base, revision

@@ -59,7 +59,7 @@ class AMERPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = [*OWN_PARTS]  # noqa: RUF012  (a list: 5.0 drops a set)
 
-    # Attributes of AMERModel, the only subclass.
+    # Attributes of AMERModel, the only class that is instantiated.
     config: AMERConfig
     backbone: PreTrainedModel
     input_projection: nn.Linear
@@ -279,6 +279,7 @@ class AMERPreTrainedModel(PreTrainedModel):
             file.chmod((folder / "config.json").stat().st_mode)
 
     def _warn_of_local_base(self) -> None:
+        """Warn if the adapter's base is a folder of this machine."""
         base = self.config.base_model_name_or_path
         if self.config.weights == "adapter" and base is not None and os.path.isdir(base):
             logger.warning_once(

@@ -207,7 +207,7 @@ class Probe:
         )
 
     def check(self, model: ProbedModel) -> None:
-        """Raise ValueError if the model does not reproduce the vectors."""
+        """Raise ValueError if the model does not reproduce the vectors, or cannot read the questions."""
         report = self.compare(model)
         if not report.reproduced:
             raise ValueError(

@@ -33,7 +33,8 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed
         seed: The same seed gives the same result.
 
     Raises:
-        ValueError: A and b are not finite vectors of one length, there are fewer than two queries, or resamples < 1.
+        ValueError: `a` and `b` are not finite vectors of one length, there are fewer than two queries, or
+            resamples < 1.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 2:

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 # Errors of Milvus 2.3 that are worth a retry, by code: the server is unavailable or overloaded, collections and
-# partitions are not loaded yet (as after a restart), or channels, segments and nodes are being replaced.
+# partitions are not loaded yet (as after a restart), channels, segments and nodes are being replaced, or a part of the
+# server waited in vain for another.
 _PASSING = {
     2: "service unavailable",  # also of pymilvus, if it cannot connect
     4: "request limit exceeded",
@@ -15,6 +16,8 @@ _PASSING = {
     103: "collection not fully loaded",
     201: "partition not loaded",
     202: "partition not fully loaded",
+    401: "replica not available",
+    500: "channel not found",
     501: "channel lacks",
     503: "channel not available",
     601: "segment not loaded",
@@ -24,6 +27,8 @@ _PASSING = {
     903: "node lacks",
     904: "node not match",
     905: "node not available",
+    10000: "context canceled",
+    10001: "context deadline exceeded",
 }
 # These codes mean "unexpected error", both for a restarting server and for a bad filter. So the message decides. It
 # names one of the errors above, a coordinator that is starting, a call from one part of the server to another that
@@ -34,9 +39,9 @@ _PASSING_WORDS = re.compile(
         [
             *_PASSING.values(),
             "service not ready",
-            "find no available",
+            "empty grpc client",
             "code = (?:Unavailable|DeadlineExceeded|Canceled)",
-            "timeout",
+            r"\btimeout\b",
             "closed channel",
             "channel closed",
         ]
@@ -44,7 +49,7 @@ _PASSING_WORDS = re.compile(
     re.IGNORECASE,
 )
 # A stack trace of the server in a message: lines of a file with a line number, and a function.
-_STACK_TRACE = re.compile(r"stack trace: (?:\S+\.go:\d+ \S+\s*)+")
+_STACK_TRACE = re.compile(r"stack trace: (?:\S+\.(?:go|s):\d+ \S+\s*)+")
 _LONGEST_MESSAGE = 500  # characters
 
 

@@ -25,7 +25,8 @@ MilvusException = pytest.importorskip("pymilvus.exceptions").MilvusException
 
 TRACE = """stack trace: /milvus/pkg/tracer/stack_trace.go:51 github.com/milvus-io/milvus/pkg/tracer.StackTrace
 /milvus/internal/util/grpcclient/client.go:550 github.com/milvus-io/milvus/internal/util/grpcclient.(*Base[...]).Call
-/milvus/pkg/util/retry/retry.go:44 github.com/milvus-io/milvus/pkg/util/retry.Do
+/milvus/pkg/util/timeout.go:44 github.com/milvus-io/milvus/pkg/util/timeout.Do
+/usr/local/go/src/runtime/asm_amd64.s:1571 runtime.goexit
 /milvus/internal/datacoord/services.go:116 github.com/milvus-io/milvus/internal/datacoord.(*Server).Flush: """
 # Seen when a server was killed and started again amid a flush; the trace had nine lines.
 NODE_RESTARTED = f"""attempt #0: {TRACE}attempt #0: rpc error: code = Unknown desc = node not match[expectedNodeID=2]\
@@ -135,6 +136,7 @@ def test_what_passes_is_waited_for(index, failure):
         MilvusException(grpc.StatusCode.UNIMPLEMENTED, "unknown method"),
         MilvusException(1100, "the length of 0th string exceeds max length"),
         MilvusException(1, "words nobody foresaw"),
+        MilvusException(1, "the alias of the collection timeout_docs already exists"),
         MilvusException(65535, "rpc error: code = Unknown desc = words nobody foresaw"),
     ],
     ids=str,
