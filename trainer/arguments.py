@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from amer.ranges import Range, check_choice, check_ranges
 from amer.trainer.sampling import SCHEDULES
-from modeling_amer.configuration_amer import ANCHORS, EMISSIONS, OBJECTIVES
+from modeling_amer.configuration_amer import ANCHORS, EMISSIONS, OBJECTIVES, AMERConfig
 
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 """Training settings of the Single-Query baseline (paper §5.2): one vector, and one target drawn for each use."""
@@ -204,6 +204,26 @@ class AMERTrainingArguments(TrainingArguments):
                 "auto_find_batch_size is not supported, because it would change the candidates of a query: set a "
                 "batch size that fits."
             )
+
+    def check_model(self, model: ModelArguments | AMERConfig) -> None:
+        """Check that training reaches the parts of the model which choose the number of vectors.
+
+        Raises:
+            ValueError: The model splits questions or has a stop score, and the training would leave it random.
+        """
+        for name, weight in (("splits_questions", "span_weight"), ("stop_score", "stop_weight")):
+            if not getattr(model, name):
+                continue
+            if self.objective != "matched":
+                raise ValueError(
+                    f"objective is {self.objective!r}, which cannot train a model with {name}: set objective to "
+                    f"'matched', or {name} to false."
+                )
+            if not getattr(self, weight):
+                raise ValueError(
+                    f"{weight} is 0, so a model with {name} would not learn how many vectors a question needs: set "
+                    f"{weight} above 0, or {name} to false."
+                )
 
 
 Arguments = tuple[ModelArguments, DataArguments, AMERTrainingArguments]

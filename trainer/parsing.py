@@ -44,6 +44,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
     if model_args.base_model and model_args.layers:
         raise ValueError("layers builds a decoder from scratch, without a base: leave out base_model or layers.")
+    args.check_model(model_args)
     if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
         raise ValueError(
             f"max_targets is {args.max_targets}, so training never reaches later vectors: "

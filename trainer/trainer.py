@@ -43,14 +43,16 @@ class AMERTrainer(PublishingTrainer):
 
     Raises:
         ValueError: One process sees several GPUs, which would split its batches (use `accelerate launch`); FSDP has
-            version 1 or saves shards; accelerate's options would split batches or distribute them unevenly; or the
-            training pushes a model that depends on a folder of this machine.
+            version 1 or saves shards; accelerate's options would split batches or distribute them unevenly; the
+            training pushes a model that depends on a folder of this machine; or the model chooses the number of
+            vectors, and the arguments do not train that choice.
     """
 
     args: AMERTrainingArguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.args.check_model(self.model.config)
         if self.args.n_gpu > 1:
             raise ValueError("One process sees several GPUs: start one process per GPU with `accelerate launch`.")
         if self.is_fsdp_enabled:
@@ -79,8 +81,7 @@ class AMERTrainer(PublishingTrainer):
     def _num_searched(self) -> int:
         """Number of vectors per question in validation, before a stop score removes some."""
         config = self.model.config
-        trained = config.chooses_number and self.args.objective == "matched"
-        return config.max_query_vectors if trained else config.num_query_vectors
+        return config.max_query_vectors if config.chooses_number else config.num_query_vectors
 
     @property
     def prediction_probability(self) -> float:
@@ -160,7 +161,7 @@ class AMERTrainer(PublishingTrainer):
             if self.model.config.splits_questions:
                 outputs = _read_parts(model, groups=min(PART_GROUPS, len(inputs["questions"])), **questions)
             else:
-                outputs = self._roll_out(model, questions, targets, inputs["sampling_uniforms"])
+                outputs = self._emit_for_targets(model, questions, targets, inputs["sampling_uniforms"])
             vectors = outputs.query_embeddings[:, : targets["target_index"].shape[1]]
             ordered = inputs.get("ordered") if self.args.span_weight else None
             loss = matched_info_nce(
@@ -207,14 +208,14 @@ class AMERTrainer(PublishingTrainer):
             lambda tensor: self.accelerator.gather(alike(tensor, 0)),
         )
 
-    def _roll_out(
+    def _emit_for_targets(
         self,
         model: nn.Module,
         questions: dict[str, torch.Tensor],
         targets: Candidates,
         sampling_uniforms: torch.Tensor,
     ) -> Any:
-        """The model's output: with scheduled sampling in training, else as at inference."""
+        """A vector for each target: by scheduled sampling in training, with predictions fed back in validation."""
         num_targets = targets["target_index"].shape[1]
         config = self.model.config
         if config.emission == "one_pass" and num_targets > config.max_query_vectors:
@@ -290,7 +291,7 @@ class AMERTrainer(PublishingTrainer):
             found = self.model.encode_query(inputs["questions"], self._num_searched)
             return loss, found.to(self.args.device), inputs["query_index"]
         query_embeddings = outputs.query_embeddings
-        if self.model.config.stop_score and self.args.objective == "matched":
+        if self.model.config.stop_score:
             query_embeddings = blank(query_embeddings, emitted(outputs.stop_logits))
         return loss, query_embeddings[:, : self._num_searched].contiguous(), inputs["query_index"]
 

@@ -26,6 +26,7 @@ from amer.trainer.losses import (
     stop_loss,
     target_log_probabilities,
 )
+from amer.trainer.parsing import parse
 from amer.trainer.trainer import _read_parts
 from modeling_amer import part_labels
 from tests.conftest import DIM, build_mini, depths_of
@@ -212,7 +213,8 @@ def test_a_model_learns_where_to_look_and_when_to_stop(parts, tmp_path, emission
 
 
 def test_without_a_span_weight_targets_are_matched_and_attention_is_free(parts, tmp_path):
-    trainer, _, _ = train(parts, tmp_path, max_steps=1, span_weight=0.0, stop_weight=0.0)
+    model = build_mini(parts.encoder, stop_score=False)
+    trainer, _, _ = train(parts, tmp_path, model=model, max_steps=1, span_weight=0.0)
     batch = trainer.data_collator([parts.dataset[row] for row in (1, 2, 3)])
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, batch)
@@ -230,6 +232,32 @@ def test_more_targets_than_query_tokens_are_refused(parts, tmp_path):
     batch = trainer.data_collator([parts.dataset[3]])
     with pytest.raises(ValueError, match="4 targets, the model 3 query tokens: set max_targets"):
         trainer.compute_loss(trainer.model, batch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("stop_score", {"objective": "mixture"}, r"objective is 'mixture'.*stop_score: set objective to 'matched'"),
+        ("stop_score", {"stop_weight": 0.0}, r"stop_weight is 0.*stop_score.*set stop_weight above 0"),
+        ("splits_questions", {"objective": "mixture"}, r"'mixture'.*splits_questions: set objective to 'matched'"),
+        ("splits_questions", {"span_weight": 0.0}, r"span_weight is 0.*splits_questions.*set span_weight above 0"),
+    ],
+)
+def test_a_training_that_would_leave_the_number_of_vectors_to_chance_is_refused(
+    parts, tmp_path, kind, options, message
+):
+    model = build_mini(parts.encoder) if kind == "stop_score" else build_splitting(parts.encoder)
+    with pytest.raises(ValueError, match=message):
+        train(parts, tmp_path / "out", model=model, max_steps=1, **options)
+    words = [f"--{name}={value}" for name, value in options.items()]
+    with pytest.raises(ValueError, match=message):
+        parse(["--layers=1", "--dataset=data", "--store=store", "--use_cpu=1", f"--{kind}=true", *words])
+
+
+def test_a_model_without_such_a_part_is_trained_by_the_mixture(parts, tmp_path):
+    options = {"objective": "mixture", "span_weight": 0.0, "stop_weight": 0.0, "max_steps": 1}
+    trainer, model, _ = train(parts, tmp_path, model=build_mini(parts.encoder, stop_score=False), **options)
+    assert trainer._num_searched == model.config.num_query_vectors == 3 < model.config.max_query_vectors
 
 
 @pytest.mark.parametrize("name", ["span_weight", "stop_weight"])
