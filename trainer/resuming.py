@@ -84,11 +84,14 @@ def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
 
 
 def is_finished(output: Path, checkpoint: str | None) -> bool:
-    """Whether the training has finished and saved everything; the state of the last step is written last."""
+    """Whether the training has finished and saved everything; the state of the last step is written last.
+
+    The state itself tells, because checkpoints may be off, deleted, or only those of the best steps.
+    """
     saved = (output / TRAINER_STATE).is_file() and any(output.glob("model*.safetensors"))
-    if checkpoint is None or not saved or not is_trained(checkpoint):
+    if not saved or not is_trained(output):
         return False
-    return steps_of(output)[0] >= steps_of(checkpoint)[0]
+    return checkpoint is None or steps_of(output)[0] >= steps_of(checkpoint)[0]
 
 
 def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:
@@ -98,7 +101,17 @@ def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMER
     chosen = {name: values[name] for name in sorted(own | DECISIVE)}
     batch = {"batch_of_all_processes": args.per_device_train_batch_size * args.world_size}
     data = {"dataset": data_args.dataset, "store": data_args.store}
-    return {**asdict(model_args), **data, **batch, **chosen}
+    return _one_spelling({**asdict(model_args), **data, **batch, **chosen})
+
+
+def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with one spelling where several mean the same; the notes of earlier versions have all of them."""
+    settings = dict(settings)
+    if settings.pop("anchored", False) and settings.get("anchor") is None:
+        settings["anchor"] = "vector"
+    implied = settings.get("layers") or settings.get("anchor") == "tokens"
+    settings["token_vectors"] = bool(implied or settings.get("token_vectors"))
+    return settings
 
 
 def _same_folder(before: Any, now: Any) -> bool:
@@ -109,14 +122,15 @@ def _same_folder(before: Any, now: Any) -> bool:
 
 
 def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any]) -> None:
-    """Refuse to resume from a checkpoint with other settings.
+    """Refuse to go on with the training of a folder, or to replace a finished one, with other settings.
 
     Raises:
-        ValueError: The folder holds a checkpoint with other settings; the message lists them.
+        ValueError: The folder holds a checkpoint or a finished training with other settings; the message lists them.
     """
-    if checkpoint is None or not (output / NOTE).is_file():
+    finished = is_finished(output, checkpoint)
+    if not (checkpoint or finished) or not (output / NOTE).is_file():
         return
-    before = read_manifest(output / NOTE, dict)
+    before = _one_spelling(read_manifest(output / NOTE, dict))
     differing = [
         f"{name} (was {before.get(name)!r}, now {value!r})"
         for name, value in settings.items()
@@ -124,5 +138,6 @@ def check_same_run(output: Path, checkpoint: str | None, settings: dict[str, Any
     ]
     if differing:
         raise ValueError(
-            f"{output} holds a checkpoint with other settings: {', '.join(differing)}. Use another output_dir."
+            f"{output} holds a {'finished training' if finished else 'checkpoint'} with other settings: "
+            f"{', '.join(differing)}. Use another output_dir."
         )

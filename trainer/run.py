@@ -39,7 +39,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: AMERTraini
     Raises:
         OSError: The dataset, the store, its encoder (if needed) or the base model cannot be loaded, or another
             training is running in the folder.
-        ValueError: The dataset has no split `train`, or the folder holds a checkpoint with other settings.
+        ValueError: The dataset has no split `train`, or the folder holds a checkpoint or a finished training
+            with other settings.
     """
     with own_directory(Path(args.output_dir), "training") if args.process_index == 0 else nullcontext():
         _train(model_args, data_args, args)
