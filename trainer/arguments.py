@@ -14,6 +14,8 @@ from modeling_amer.configuration_amer import ANCHORS, EMISSIONS, OBJECTIVES, AME
 SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 """Training settings of the Single-Query baseline (paper §5.2): one vector, and one target drawn for each use."""
 
+WIDTH = 192  # default width of a decoder from scratch
+OF_A_BASE = {"base_model_revision": None, "prompt_template": None, "lora_r": None, "dtype": "float32"}  # and defaults
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 STRATEGIES = ("random", "group_by_length")
 COUNT, MANY, COUNT_OF_STEPS = Range(1, 2**16), Range(0, 10**6), Range(1, 10**9)
@@ -23,6 +25,7 @@ MODEL_RANGES = {
     "width": Range(32, 2**16),
     "lora_alpha": POSITIVE,
     "lora_dropout": Range(0, 1, below=True),
+    "encoder_weight": NOT_NEGATIVE,
 }
 DATA_RANGES = {"max_eval_queries": Range(1), "eval_ks": Range(1)}
 TRAINING_RANGES = {
@@ -39,7 +42,11 @@ TRAINING_RANGES = {
 
 @dataclass
 class ModelArguments:
-    """Settings of the decoder and of its LoRA."""
+    """Settings of the decoder and of its LoRA.
+
+    Raises:
+        ValueError: A value outside its range, or settings that exclude each other.
+    """
 
     base_model: str = field(
         default="", metadata={"help": "Decoder LM: a Hub name or a folder. Required unless `layers` is set."}
@@ -50,22 +57,25 @@ class ModelArguments:
             "help": "Layers of a small decoder from scratch, which reads the encoder's token vectors; no base_model."
         },
     )
-    width: int = field(default=192, metadata={"help": "Width of the decoder from scratch."})
+    width: int = field(default=WIDTH, metadata={"help": "Width of the decoder from scratch."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the base."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the decoder's frozen weights."})
     num_query_vectors: int = field(default=5, metadata={"help": "m at inference and in validation."})
     max_query_vectors: int | None = field(
         default=None, metadata={"help": "Maximum number of vectors per question. Default: num_query_vectors."}
     )
-    anchored: bool = field(default=False, metadata={"help": "Emit corrections of the document encoder's own vector."})
+    anchored: bool = field(default=False, metadata={"help": "The same as `anchor: vector`."})
     anchor: str | None = field(
         default=None,
         metadata={
-            "help": "vector: the same as `anchored`; tokens: emit corrections of weighted means of the encoder's "
-            "token vectors."
+            "help": "vector: emit corrections of the document encoder's own vector; tokens: emit corrections of "
+            "weighted means of the encoder's token vectors."
         },
     )
-    token_vectors: bool = field(default=False, metadata={"help": "Read the encoder's token vectors."})
+    token_vectors: bool = field(
+        default=False,
+        metadata={"help": "Read the encoder's token vectors, as decoders from scratch and token anchors always do."},
+    )
     emission: str = field(
         default="autoregressive",
         metadata={"help": "autoregressive: one vector after another; one_pass: all vectors in one pass."},
@@ -73,7 +83,9 @@ class ModelArguments:
     stop_score: bool = field(default=False, metadata={"help": "Learn how many vectors a question needs."})
     splits_questions: bool = field(
         default=False,
-        metadata={"help": "Find the parts of a question and read each by itself. Needs a dataset with spans."},
+        metadata={
+            "help": "Find the parts of a question and read each by itself. Needs `layers`, and a dataset with spans."
+        },
     )
     encoder_weight: float = field(
         default=0.0, metadata={"help": "Weight of the encoder's own vector, added to each vector after training."}
@@ -91,6 +103,57 @@ class ModelArguments:
         check_ranges(self, MODEL_RANGES)
         for name, choices in (("dtype", DTYPES), ("anchor", ANCHORS), ("emission", EMISSIONS)):
             check_choice(name, getattr(self, name), choices)
+        if self.anchored and self.anchor == "tokens":
+            raise ValueError("anchored is the same as anchor 'vector', but anchor is 'tokens': leave out one of them.")
+        if self.anchored:
+            self.anchor = "vector"
+        self._check_decoder()
+        self._check_outputs()
+
+    def _check_decoder(self) -> None:
+        """Refuse settings of a base for a decoder from scratch, and the other way round."""
+        if not self.layers:
+            if self.width != WIDTH:
+                raise ValueError(
+                    f"width is {self.width}, but it applies to a decoder from scratch only: also set layers, or leave "
+                    "out width."
+                )
+            return
+        if self.base_model:
+            raise ValueError("layers builds a decoder from scratch, without a base: leave out base_model or layers.")
+        for name, default in OF_A_BASE.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but it applies to a base model only, and layers builds a "
+                    f"decoder from scratch: leave out {name}, or replace layers by base_model."
+                )
+
+    def _check_outputs(self) -> None:
+        """Refuse what no model can be built with, before a base is loaded for it."""
+        if self.encoder_weight and self.anchor is None:
+            raise ValueError(
+                f"encoder_weight is {self.encoder_weight}, but it applies to anchored models only: set anchor to "
+                "'vector' or 'tokens', or leave out encoder_weight."
+            )
+        if self.prompt_template is not None and self.prompt_template.count("{query}") != 1:
+            raise ValueError(f"prompt_template must hold {{query}} exactly once, got {self.prompt_template!r}.")
+        most = self.num_query_vectors if self.max_query_vectors is None else self.max_query_vectors
+        if self.emission == "one_pass" and most < self.num_query_vectors:
+            raise ValueError(
+                f"max_query_vectors is {most}, but a model of one pass needs at least num_query_vectors "
+                f"({self.num_query_vectors}): raise max_query_vectors, or leave it out."
+            )
+        if self.splits_questions and not (self.layers and self.emission == "autoregressive" and not self.stop_score):
+            raise ValueError(
+                "splits_questions needs a decoder from scratch that emits one vector after another, without a stop "
+                f"score: set layers, and leave out base_model, stop_score and emission (got layers {self.layers}, "
+                f"base_model {self.base_model!r}, stop_score {self.stop_score}, emission {self.emission!r})."
+            )
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the model reads the encoder's token vectors."""
+        return self.token_vectors or self.layers is not None or self.anchor == "tokens"
 
     @property
     def lora(self) -> dict[str, Any] | None:

@@ -18,28 +18,35 @@ from modeling_amer import AMERModel
 
 
 def build_model(args: ModelArguments, store: DocumentStore, reads_text: bool) -> AMERModel:
-    """Build a new model for the documents of the store, on a base or from scratch."""
-    fields = ("emission", "stop_score", "splits_questions", "max_query_vectors", "encoder_weight")
-    emission = {name: getattr(args, name) for name in fields}
-    anchor = "vector" if args.anchored and args.anchor is None else args.anchor
+    """Build a new model for the documents of the store, on a base or from scratch.
+
+    Raises:
+        OSError: The base cannot be loaded.
+        ValueError: There is a prompt_template, but the questions are vectors only.
+    """
+    if args.prompt_template is not None and not reads_text:
+        raise ValueError(
+            "prompt_template is set, but the questions of the dataset are vectors only: leave out prompt_template, or "
+            "use a dataset with texts."
+        )
+    fields = ("anchor", "emission", "stop_score", "splits_questions", "max_query_vectors", "encoder_weight")
+    shared = {name: getattr(args, name) for name in fields}
     if args.layers:
         return AMERModel.from_scratch(
             store.dim,
             args.num_query_vectors,
             args.layers,
             args.width,
-            anchor=anchor,
             document_encoder=store.encoder,
-            **emission,
+            **shared,
         )
     return AMERModel.from_base(
         args.base_model if args.base_model_revision else resolve_model(args.base_model),
         document_dim=store.dim,
         num_query_vectors=args.num_query_vectors,
         lora=args.lora,
-        anchor=anchor,
         token_vectors=args.token_vectors,
-        **emission,
+        **shared,
         reads_text=reads_text,
         prompt_template=args.prompt_template,
         document_encoder=store.encoder,

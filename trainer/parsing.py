@@ -32,18 +32,25 @@ def parse(argv: Sequence[str]) -> Arguments:
     CONFIG is a YAML file, or the name of a packaged configuration, such as `mini`.
 
     Raises:
-        ValueError: The file is not a YAML mapping or has an unknown key, or a required field is not set.
+        ValueError: The file is not a YAML mapping or has an unknown key, a required field is not set, or fields
+            exclude each other.
     """
     config = _config(argv[0]) if argv else None
     if config is not None:
         argv = [*as_options(read_yaml(config, FIELDS)), *argv[1:]]
     arguments: Any = parser().parse_args_into_dataclasses(args=list(argv))
-    model_args, _, args = arguments
-    for group, name in zip((0, 1, 1), ("base_model", "dataset", "store"), strict=True):
-        if not getattr(arguments[group], name) and not (name == "base_model" and model_args.layers):
+    model_args, data_args, args = arguments
+    required = {"dataset": data_args.dataset, "store": data_args.store}
+    if not model_args.layers:
+        required = {"base_model": model_args.base_model, **required}
+    for name, value in required.items():
+        if not value:
             raise ValueError(f"{name} is not set: give it in the YAML file or as --{name}.")
-    if model_args.base_model and model_args.layers:
-        raise ValueError("layers builds a decoder from scratch, without a base: leave out base_model or layers.")
+    if data_args.token_cache and not model_args.reads_tokens:
+        raise ValueError(
+            "token_cache is set, but the model does not read token vectors: leave out token_cache, or set "
+            "token_vectors, layers or anchor: tokens."
+        )
     args.check_model(model_args)
     if args.objective == "matched" and args.max_targets and args.max_targets < model_args.num_query_vectors:
         raise ValueError(

@@ -109,8 +109,8 @@ def _one_spelling(settings: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     if settings.pop("anchored", False) and settings.get("anchor") is None:
         settings["anchor"] = "vector"
-    implied = settings.get("layers") or settings.get("anchor") == "tokens"
-    settings["token_vectors"] = bool(implied or settings.get("token_vectors"))
+    always = settings.get("layers") or settings.get("anchor") == "tokens"  # see ModelArguments.reads_tokens
+    settings["token_vectors"] = bool(always or settings.get("token_vectors"))
     return settings
 
 

@@ -63,7 +63,7 @@ def _train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrain
             f"{data_args.dataset} has no split `train`, only {', '.join(splits)}: add the file train.parquet."
         )
     reads_text = splits["train"].queries is not None
-    if (model_args.anchored or model_args.anchor == "vector") and not (model_args.token_vectors or model_args.layers):
+    if model_args.anchor == "vector" and not model_args.reads_tokens:
         splits = _with_anchors(splits, store, data_args, args)
     set_seed(args.seed)  # loading an encoder may have drawn random numbers
     model = build_model(model_args, store, reads_text)
