@@ -91,7 +91,7 @@ class AMERTrainer(PublishingTrainer):
     def _epoch_sampler(self, dataset: Any) -> EpochSampler:
         args, lengths = self.args, None
         if args.train_sampling_strategy == "group_by_length":
-            lengths = [len(dataset[row].get("query", "")) for row in range(len(dataset))]
+            lengths = [len(query) for query in dataset.queries or [""] * len(dataset)]
         seed = args.seed if args.data_seed is None else args.data_seed
         batch_size = args.per_device_train_batch_size * self.accelerator.num_processes
         return EpochSampler(len(dataset), batch_size, seed, lengths)

@@ -149,6 +149,11 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def queries(self) -> list[str] | None:
+        """The texts of the questions. Reading them opens no token vectors."""
+        return self.dataset.queries
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.dataset[index]
         if self.part_rows is None:

@@ -107,6 +107,21 @@ def test_vectors_from_the_cache_give_the_batch_of_the_encoder(parts, tmp_path):
         torch.testing.assert_close(there[name].to(value.dtype), value, atol=5e-3, rtol=1e-2)
 
 
+@pytest.mark.parametrize("of_parts", [False, True])
+def test_batches_of_similar_length_are_formed_without_reading_the_cache(spanned, tmp_path, monkeypatch, of_parts):
+    model = build_splitting(spanned.encoder) if of_parts else build_mini(spanned.encoder)
+    cached = TokenDataset.build(tmp_path / "cache", spanned.dataset, model.document_encoder, of_parts)
+    read = []
+    monkeypatch.setattr(TokenCache, "__getitem__", lambda self, index: read.append(index))
+    options = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 4}
+    args = AMERTrainingArguments(train_sampling_strategy="group_by_length", **options)
+    trainer = AMERTrainer(
+        model=model, args=args, train_dataset=cached, data_collator=AMERCollator(model, spanned.store, 2)
+    )
+    assert trainer._sampler.lengths == [len(question) for question in spanned.dataset.queries]
+    assert read == []
+
+
 # --------------------------------------------------------------------------------------------------------- losses
 
 
