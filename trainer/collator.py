@@ -14,6 +14,7 @@ from amer.corpus.store import DocumentStore
 from amer.trainer.losses import NO_LABEL
 from modeling_amer import (
     AMERModel,
+    QuestionEncoder,
     TokenVectors,
     longest_question,
     pad_tokens,
@@ -30,6 +31,27 @@ class _Draw(NamedTuple):
     places: list[int]  # index of each target's cluster, which is also the index of its span
     negatives: np.ndarray
     sampling_uniforms: np.ndarray
+
+
+class _EncoderOf:
+    """The document encoder of a model, loaded on first use.
+
+    A copy for a data-loading worker that shares no memory holds the encoder without the model.
+    """
+
+    def __init__(self, model: AMERModel) -> None:
+        self._get: Callable[[], QuestionEncoder] = lambda: model.document_encoder
+
+    def __call__(self) -> QuestionEncoder:
+        return self._get()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        own = self()
+        return own.name, own.model, own.tokenizer, own.pooling, own.max_length, own.prompt
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        encoder = QuestionEncoder(*state)
+        self._get = lambda: encoder
 
 
 class AMERCollator:
@@ -104,7 +126,8 @@ class AMERCollator:
             self.tokenize = partial(tokenize_queries, model.tokenizer, config.prompt_template, max_length=longest)
         self.reads_vectors = config.reads_vectors
         self.splits_questions = config.splits_questions
-        self.model: Any = model if config.token_vectors else None  # its encoder
+        self.reads_tokens = config.token_vectors
+        self.encoder: Any = _EncoderOf(model) if self.reads_tokens else None
         self.store = store
         self.num_random_negatives = num_random_negatives
         self.max_targets = max_targets
@@ -169,7 +192,7 @@ class AMERCollator:
         """The encoder's states of each whole question, from which the model finds the parts."""
         found = {
             row: own
-            for rows, tokens, _ in self.model.document_encoder.encode_depths(questions)
+            for rows, tokens, _ in self.encoder().encode_depths(questions)
             for row, own in zip(rows, tokens, strict=True)
         }
         return [found[row] for row in range(len(questions))]
@@ -189,7 +212,7 @@ class AMERCollator:
                 "The model reads token vectors of texts, but the dataset's queries are vectors only: use a dataset "
                 "with texts."
             )
-        return self.model.document_encoder.encode_tokens([example["query"] for example in examples], len(examples))
+        return self.encoder().encode_tokens([example["query"] for example in examples], len(examples))
 
     def _draw(self, example: dict[str, Any]) -> _Draw:
         """Draw one question's targets in random order, its random negatives, and its random numbers."""
@@ -210,7 +233,7 @@ class AMERCollator:
         batch: dict[str, torch.Tensor] = {}
         if self.tokenize is not None:
             batch.update(self.tokenize([example["query"] for example in examples]))
-        if self.model is not None:
+        if self.reads_tokens:
             tokens = self._tokens_of(examples)
             batch["input_vectors"], batch["input_mask"] = pad_tokens([question.vectors for question in tokens])
             return batch, tokens

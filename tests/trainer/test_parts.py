@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -105,6 +106,21 @@ def test_vectors_from_the_cache_give_the_batch_of_the_encoder(parts, tmp_path):
     assert here.keys() == there.keys()
     for name, value in here.items():
         torch.testing.assert_close(there[name].to(value.dtype), value, atol=5e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_copy_of_the_collator_has_the_encoder_without_the_model(spanned, splits):
+    """As a data-loading worker gets it that shares no memory."""
+    model = build_splitting(spanned.encoder) if splits else build_mini(spanned.encoder)
+    collator, copied = AMERCollator(model, spanned.store, 2), {}
+    assert model._encoder is None  # it loads on first use
+    expected = collator([spanned.dataset[row] for row in (1, 2)])
+    twin = copy.deepcopy(collator, copied)
+    assert id(model) not in copied
+    found = twin([spanned.dataset[row] for row in (1, 2)])
+    assert found.keys() == expected.keys() and found.pop("questions", None) == expected.pop("questions", None)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
 
 
 @pytest.mark.parametrize("of_parts", [False, True])
