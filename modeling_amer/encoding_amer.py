@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import nn
@@ -137,7 +137,7 @@ class AMERQueryEncoder(AMERBuilder):
                 order.append(rows)
                 encoded.append(output.query_embeddings.cpu())
                 if auto:
-                    masks.append(_emitted(output).cpu())
+                    masks.append(_emitted_mask(output).cpu())
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
         if not query_embeddings.any(dim=-1).all():
@@ -253,39 +253,31 @@ class AMERQueryEncoder(AMERBuilder):
 
         Texts of similar length are tokenised together, some batches at a time, so a long question costs little memory.
         """
-        count = len(input_vectors) if texts is None else len(texts)
-        lengths = torch.zeros(count) if texts is None else torch.tensor([len(text) for text in texts])
-        if texts is None and self.config.token_vectors:
+        if texts is not None:
+            lengths = torch.tensor([len(text) for text in texts])
+        elif self.config.token_vectors:
             lengths = torch.tensor([len(rows) for rows in input_vectors])
+        else:
+            lengths = torch.zeros(len(input_vectors))
         for stretch in lengths.argsort(descending=True, stable=True).split(TOKENISED_BATCHES * batch_size):
-            questions: dict[str, torch.Tensor] = {}
-            vectors: list[torch.Tensor] | None = None
-            if input_vectors is not None:
-                vectors = [input_vectors[row] for row in stretch.tolist()]
-            if texts is not None:
-                own = [texts[row] for row in stretch.tolist()]
-                encodes = self.config.anchored or self.config.token_vectors
-                if vectors is None and encodes and self.config.document_encoder:
-                    vectors = self._encode_own(own, batch_size)
-                if self.config.reads_text or vectors is None:
-                    questions = self.tokenize(own)
-            shared = {name: questions.pop(name) for name in ("prefix_ids",) if name in questions}
-            sizes = torch.zeros(len(stretch))
-            if questions:
-                sizes = questions["attention_mask"].sum(dim=1)
-            elif self.config.token_vectors and vectors is not None:
-                sizes = torch.tensor([len(tokens) for tokens in vectors])
-            for places in sizes.argsort(descending=True, stable=True).split(batch_size):
-                batch = {}
-                if questions:
-                    batch = {name: ids[places, -int(sizes[places[0]]) :] for name, ids in questions.items()}
-                if vectors is not None:
-                    chosen = [vectors[place] for place in places.tolist()]
-                    if self.config.token_vectors:
-                        batch["input_vectors"], batch["input_mask"] = pad_tokens(chosen)
-                    else:
-                        batch["input_vectors"] = torch.stack(chosen)
-                yield stretch[places], {**shared, **batch}
+            rows = stretch.tolist()
+            vectors = None if input_vectors is None else [input_vectors[row] for row in rows]
+            inputs = self._read_questions(None if texts is None else [texts[row] for row in rows], vectors, batch_size)
+            for places in inputs.lengths().argsort(descending=True, stable=True).split(batch_size):
+                yield stretch[places], inputs.batch(places)
+
+    def _read_questions(
+        self, texts: list[str] | None, vectors: list[torch.Tensor] | None, batch_size: int
+    ) -> _QuestionInputs:
+        """The tokens of the questions and the document encoder's vectors of them, as far as the model reads them."""
+        tokens: dict[str, torch.Tensor] = {}
+        if texts is not None:
+            embeds = self.config.anchored or self.config.token_vectors
+            if vectors is None and embeds and self.config.document_encoder:
+                vectors = self._encode_own(texts, batch_size)
+            if self.config.reads_text or vectors is None:
+                tokens = self.tokenize(texts)
+        return _QuestionInputs(tokens, vectors)
 
     def _encode_own(self, texts: list[str], batch_size: int) -> list[torch.Tensor]:
         """Encode the questions with the document encoder: token vectors `(length, dim)` or one vector per question."""
@@ -294,7 +286,42 @@ class AMERQueryEncoder(AMERBuilder):
         return list(self.document_encoder.encode(texts, batch_size))
 
 
-def _emitted(output: Any) -> torch.Tensor:
+class _QuestionInputs(NamedTuple):
+    """Questions as the model reads them.
+
+    Attributes:
+        tokens: `input_ids` and `attention_mask`, `(questions, length)`, padded on the left, and `prefix_ids`; empty if
+            the model reads no text.
+        vectors: `(dim,)` or `(length, dim)` for each question; None if the model reads no vectors.
+    """
+
+    tokens: dict[str, torch.Tensor]
+    vectors: list[torch.Tensor] | None
+
+    def lengths(self) -> torch.Tensor:
+        """The number of tokens of each question."""
+        if self.tokens:
+            return self.tokens["attention_mask"].sum(dim=1)
+        return torch.tensor([len(own) if own.dim() == 2 else 1 for own in self.vectors or []])
+
+    def batch(self, places: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The arguments of the model for some of the questions, of which the first is the longest."""
+        batch = {}
+        if self.tokens:
+            longest = int(self.tokens["attention_mask"][places[0]].sum())
+            batch = {name: self.tokens[name][places, -longest:] for name in ("input_ids", "attention_mask")}
+            if "prefix_ids" in self.tokens:
+                batch["prefix_ids"] = self.tokens["prefix_ids"]
+        if self.vectors is not None:
+            chosen = [self.vectors[place] for place in places.tolist()]
+            if chosen[0].dim() == 2:
+                batch["input_vectors"], batch["input_mask"] = pad_tokens(chosen)
+            else:
+                batch["input_vectors"] = torch.stack(chosen)
+        return batch
+
+
+def _emitted_mask(output: Any) -> torch.Tensor:
     """The mask `(batch, m)` of the vectors before the model's stop; all vectors if it has no stop score."""
     if output.stop_logits is None:
         return torch.ones(output.query_embeddings.shape[:2], dtype=torch.bool)

@@ -311,7 +311,7 @@ class AMERModel(AMERQueryEncoder):
         if self.training and not self._gradients_may_pass_the_cache():
             fed = None
             if count > 1:
-                fed = self._project(self._roll_out_anew(count - 1, teacher, questions))
+                fed = self._project(self._predict_to_feed_back(count - 1, teacher, questions))
             states, end = self._read_at_once(prefix_ids, inputs, mask, fed), inputs.shape[1]
             return states[:, :end], states[:, end - 1 :]
         cache, mask = self._read_prefix(prefix_ids, mask)
@@ -495,7 +495,7 @@ class AMERModel(AMERQueryEncoder):
         sharded = any(kind.__name__ == "FSDPModule" for kind in type(self).__mro__)
         return not checkpointing and not sharded
 
-    def _roll_out_anew(self, count: int, teacher: _Teacher, questions: _Questions) -> torch.Tensor:
+    def _predict_to_feed_back(self, count: int, teacher: _Teacher, questions: _Questions) -> torch.Tensor:
         """The vectors to feed back, `(batch, count, dim)`, predicted in evaluation mode, which has a cache."""
 
         def predict() -> torch.Tensor:
