@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoTokenizer
 
+from amer.baselines.splitting import TOLD
 from amer.corpus import DocumentEncoder, write_store
 from amer.evaluation.report import metric_label
 from amer.hub import files_to_push
@@ -172,6 +173,16 @@ def test_a_cheaper_system_that_reaches_more_is_recommended_instead(report):
     mean = report["systems"]["trained alone"]["metrics"]["mrecall@10"]["whole"]["mean"]
     assert f"`trained alone` reaches MRecall@10 {100 * mean:.2f} with 1 search a query" in card
     assert "In the evaluation above" not in model_card(a_config(), REPO, report=report, system="trained alone")
+
+
+def test_a_system_that_knows_the_true_parts_is_not_recommended(report):
+    told = copy.deepcopy(report)
+    told["systems"][TOLD] = copy.deepcopy(told["systems"]["AMER, m = 3"]) | {"searches_per_query": 2.5}
+    assert "`trained alone` reaches" in model_card(a_config(), REPO, report=told)
+    del told["systems"]["trained alone"]
+    told["references"] = ["off-the-shelf"]
+    card = model_card(a_config(), REPO, report=told)
+    assert f"| {TOLD} | 2.5 |" in card and "prefer" not in card
 
 
 def test_times_that_were_not_measured_leave_no_column(report):
