@@ -18,8 +18,8 @@ import amer
 from amer.checksums import file_checksum
 from amer.corpus.documents import PARTS_FILE, map_arrow
 from amer.corpus.table import COLUMNS
-from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
-from amer.files import atomic_write, inside, read_json, read_manifest, write_json
+from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_work
+from amer.files import atomic_write, inside, read_json, read_manifest, remove_leftovers, write_json
 from amer.text_lines import Place, parse_object, read_lines
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -66,7 +66,8 @@ def build_wikipedia(
     """
     path, files = Path(path), _chunk_files(Path(chunks))
     folder, work = path / "documents", path / WORK
-    remove_leftovers(folder, work)
+    remove_leftovers(folder)
+    remove_leftovers(work)
     if _is_built(folder, files):
         remove_work(path)
         return
