@@ -57,6 +57,18 @@ class DroppedRecords:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
 
 
+def files_of_split(folder: Path, dataset: str, split: str, patterns: Sequence[str]) -> list[Path]:
+    """The files of a split in a folder: those that match the first pattern with a match.
+
+    Raises:
+        FileNotFoundError: No pattern has a match. The message names dataset and split.
+    """
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise FileNotFoundError(f"{folder} lacks {dataset}'s {split} split: looked for {', '.join(patterns)}")
+
+
 def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Read the records of a JSON list, a JSONL file or a Parquet file.
 
