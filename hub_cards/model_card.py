@@ -128,7 +128,6 @@ def _metadata(
     reported = None
     if report is not None:
         reported = results.eval_results(report, results.find_system(report, system), repo_id)
-    takes_text = config.reads_text or config.token_vectors
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="sentence-similarity",  # the tag `feature-extraction` would offer a pipeline without the prompt
@@ -137,7 +136,7 @@ def _metadata(
         metrics=sorted({result.metric_type.partition("@")[0] for result in reported}) if reported else None,
         model_name=repo_id.rpartition("/")[2] if reported else None,
         eval_results=reported,
-        widget=[{"source_sentence": "bank", "sentences": EXAMPLE}] if takes_text else None,
+        widget=[{"source_sentence": "bank", "sentences": EXAMPLE}] if config.takes_text else None,
         base_model=base if on_the_hub else None,
         base_model_relation=relation if on_the_hub else None,
     )

@@ -75,11 +75,7 @@ def _encoder_rows(config: AMERConfig) -> Iterator[tuple[str, str]]:
     encoder = config.document_encoder
     if not encoder:
         return
-    name = (
-        repository(encoder["name"])
-        if config.reads_text or config.token_vectors
-        else code(public_name(encoder["name"]))
-    )
+    name = repository(encoder["name"]) if config.takes_text else code(public_name(encoder["name"]))
     yield "Document encoder", f"{name}{revision(encoder.get('revision'))}, frozen"
     for key, label in (("document_prompt", "Prompt of documents"), ("query_prompt", "Prompt of questions")):
         if encoder.get(key):

@@ -140,6 +140,16 @@ class AMERConfig(PreTrainedConfig):
         return self.anchored or self.token_vectors or not self.reads_text
 
     @property
+    def takes_text(self) -> bool:
+        """Whether questions are given as text: the decoder reads it, or the encoder's token vectors of it."""
+        return self.reads_text or self.token_vectors
+
+    @property
+    def needs_question_vectors(self) -> bool:
+        """Whether questions in text need the document encoder's vector of each (`input_vectors`) beside them."""
+        return self.anchored and not self.token_vectors
+
+    @property
     def chooses_number(self) -> bool:
         """Whether the model can choose the number of vectors for a question ("auto")."""
         return self.stop_score or self.splits_questions

@@ -140,7 +140,7 @@ class AMERQueryEncoder(AMERBuilder):
                     masks.append(_emitted(output).cpu())
         back = torch.cat(order).argsort()
         query_embeddings = torch.cat(encoded)[back]
-        if not query_embeddings[:, 0].any(dim=-1).all():  # vectors of absent parts are zeros
+        if not query_embeddings.any(dim=-1).all():
             raise ValueError("Some query vectors have length zero: the weights are damaged, fetch the model again.")
         if not auto:
             return query_embeddings

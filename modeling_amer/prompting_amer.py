@@ -128,8 +128,12 @@ def _shortened(rows: list[list[int]], max_length: int, plain_ids: list[int]) -> 
     return [row if len(row) <= most else row[:max_length] + plain_ids for row in rows]
 
 
-def as_questions(texts: Iterable[str]) -> list[str]:
+def as_questions(texts: Iterable[str], start: int = 0) -> list[str]:
     """The questions of any sequence (list, tuple, array, column, series) as a list, in order of position.
+
+    Args:
+        texts: The questions.
+        start: Position of the first one, for messages.
 
     Raises:
         TypeError: The questions have no order, or one is not a string; the message names its position.
@@ -142,18 +146,22 @@ def as_questions(texts: Iterable[str]) -> list[str]:
             f"Questions must be one column of strings, got {type(texts).__name__} of {dimensions} dimensions."
         )
     questions = list(texts)
-    check_texts(questions)
+    check_texts(questions, start)
     return questions
 
 
-def check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str], start: int = 0) -> None:
     """Refuse questions that cannot be read.
+
+    Args:
+        texts: The questions.
+        start: Position of the first one, for messages.
 
     Raises:
         TypeError: A question is not a string; the message names its position.
         ValueError: A question is empty, or holds half of a character ("\\ud83d"); the message names its position.
     """
-    for position, text in enumerate(texts):
+    for position, text in enumerate(texts, start):
         if not isinstance(text, str):
             raise TypeError(f"Question {position} is a {type(text).__name__}; questions must be strings.")
         if not text.strip():

@@ -84,15 +84,15 @@ class AMERModule(InputModule):
 
         Returns:
             `token_embeddings (batch, m, dim)`, the query vectors, and `attention_mask (batch, m)`, 0 after the last
-            vector that the model chose.
+            vector that the model emitted.
         """
         texts, num_query_vectors = features["texts"], features["num_query_vectors"]
         config = self.model.config
-        input_vectors = self._embed(texts) if config.anchored and not config.token_vectors else None
+        input_vectors = self._embed(texts) if config.needs_question_vectors else None
         m = "auto" if num_query_vectors is None and config.chooses_number else num_query_vectors
         found = self.model.encode_query(texts, m, batch_size=len(texts), input_vectors=input_vectors)
         if m != "auto":
-            found = found, torch.ones(found.shape[:2])
+            found = found, found.any(dim=-1)
         query_embeddings, mask = (part.to(self.model.device) for part in found)
         return {"token_embeddings": query_embeddings, "attention_mask": mask.long()}
 

@@ -55,19 +55,17 @@ def encode(
     if (questions is None) == (dataset is None):
         raise typer.BadParameter("give --questions FILE or --dataset DIR")
     from amer.corpus.workers import this_worker
-    from amer.search import encode_queries
-    from modeling_amer import AMERModel
+    from amer.search import encode_queries, open_model
 
-    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     texts: list[str] | None = None
     vectors: np.ndarray | None = None
     with this_worker(device) as worker:
-        loaded = AMERModel.from_pretrained(model, **options).to(worker.device)
+        loaded = open_model(model, worker.device, dtype=dtype)
         if questions is not None:
             texts = read_questions(questions)
         if dataset is not None:
             texts, vectors = read_split(dataset, split, loaded.config)
-        embeds_questions = loaded.config.anchored and vectors is None
+        embeds_questions = loaded.config.needs_question_vectors and vectors is None
         finished = encode_queries(
             loaded,
             output,
@@ -116,18 +114,19 @@ def _query(record: dict[str, Any], where: str) -> str:
 
 
 def read_split(dataset: str, name: str, config: AMERConfig) -> tuple[list[str] | None, np.ndarray | None]:
-    """The questions of a dataset's split in the form that the model reads: text, vectors, or both.
+    """The questions of a dataset's split in the form that the model takes: text, vectors, or both.
 
     Raises:
-        ValueError: The split does not exist, or the model reads text and the questions have none.
+        ValueError: The split does not exist, or the model takes text and the questions have none.
     """
     from amer.data import load_split
     from amer.hub import pull_folder
 
     split = load_split(pull_folder(dataset), name)
-    if config.reads_text and split.queries is None:
+    if config.takes_text and split.queries is None:
         raise ValueError(f"the questions of {dataset} are vectors, but this model reads text: give questions in text")
-    return split.queries if config.reads_text else None, split.input_vectors if config.reads_vectors else None
+    vectors = split.input_vectors if config.reads_vectors and not config.token_vectors else None
+    return split.queries if config.takes_text else None, vectors
 
 
 def load_encoder(config: AMERConfig, device: str, trust_remote_code: bool) -> DocumentEncoder:

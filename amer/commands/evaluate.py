@@ -131,8 +131,7 @@ class Evaluation:
         """Measure a model with `m` query vectors. None: the model's own number or its own choice."""
         from amer.evaluation import evaluate_model
 
-        own = model.config.token_vectors  # such a model embeds its questions itself
-        read = self._seconds if model.config.anchored and not own else 0.0
+        read = self._seconds if model.config.needs_question_vectors else 0.0
         questions, batch_size = self._questions, self._batch_size
         self.systems.append(
             evaluate_model(

@@ -46,6 +46,7 @@ class DocumentEncoder:
         model_path: str | os.PathLike[str] | None = None,
         trust_remote_code: bool = False,
         dtype: str | None = None,
+        token: str | None = None,
     ) -> None:
         """Load the model.
 
@@ -59,6 +60,7 @@ class DocumentEncoder:
             trust_remote_code: Run the code in the model's repository, which some models need. Pin `revision` then.
             dtype: float32, bfloat16, or auto, which is bfloat16 if the device supports it natively, else float32.
                 Default: the precision of the saved weights.
+            token: Hub token. Default: the token of your login.
 
         Raises:
             ValueError: The encoder needs `trust_remote_code` or cannot be used (see `known_encoders`), or `dtype` is
@@ -83,6 +85,7 @@ class DocumentEncoder:
                 revision=revision,
                 device=device,
                 trust_remote_code=trust_remote_code,
+                token=token,
                 model_kwargs=None if wanted is None else {"dtype": wanted},
             )
         except OSError as error:
@@ -101,6 +104,7 @@ class DocumentEncoder:
         device: str | None = None,
         trust_remote_code: bool = False,
         dtype: str | None = None,
+        token: str | None = None,
     ) -> DocumentEncoder:
         """Load the encoder that a store or a model names. Finds its weights on this machine or on the Hub.
 
@@ -110,13 +114,14 @@ class DocumentEncoder:
             device: Device of the encoder. Default: sentence-transformers chooses.
             trust_remote_code: Run the code in the model's repository.
             dtype: As for the constructor.
+            token: Hub token. Default: the token of your login.
 
         Raises:
             ValueError: As the constructor.
             FileNotFoundError: The name is a path, but no such folder exists.
         """
         options = {**identity, "device": device, "trust_remote_code": trust_remote_code, "dtype": dtype}
-        return cls(**options, model_path=resolve_model(identity["name"]))
+        return cls(**options, model_path=resolve_model(identity["name"]), token=token)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -154,12 +154,15 @@ def check_unit(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
     """Raise ValueError if a vector is NaN, infinite, zero or not of unit length. The message names the first row.
 
     Args:
-        vectors: `(n, dim)` or `(n, m, dim)`.
+        vectors: `(n, dim)`, or `(n, m, dim)`, where zeros after a row's first vector stand for no vector.
         where: Where the vectors come from, for messages.
         first_row: Number of the first row there.
     """
     lengths = np.linalg.norm(vectors, axis=-1)
-    bad = np.argwhere(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # a NaN fails this comparison and so counts as bad
+    good = np.abs(lengths - 1) <= UNIT_TOLERANCE  # a NaN fails this comparison
+    if vectors.ndim == 3:
+        good[:, 1:] |= lengths[:, 1:] == 0
+    bad = np.argwhere(~good)
     if len(bad):
         raise ValueError(
             f"{where}: the vector of row {first_row + bad[0][0]} has length {lengths[tuple(bad[0])]:.4g}, "

@@ -145,7 +145,7 @@ def evaluate_model(
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     inputs = _model_inputs(model.config, dataset)
     started = time.perf_counter()
-    m = "auto" if num_query_vectors is None and getattr(model.config, "chooses_number", False) else num_query_vectors
+    m = "auto" if num_query_vectors is None and model.config.chooses_number else num_query_vectors
     query_embeddings = model.encode_query(
         **inputs, num_query_vectors=m, batch_size=batch_size, show_progress_bar=show_progress_bar
     )
@@ -205,10 +205,9 @@ def _model_inputs(config: Any, dataset: RetrievalDataset) -> dict[str, Any]:
     """The parts of the dataset that the model reads, as arguments of `encode_query`."""
     if not len(dataset):
         raise ValueError("the dataset has no queries: give a split with at least one")
-    token_vectors = getattr(config, "token_vectors", False)
-    if (config.reads_text or token_vectors) and dataset.queries is None:
+    if config.takes_text and dataset.queries is None:
         raise ValueError("the model reads text, but the queries of the dataset are vectors only: give queries as text")
-    if token_vectors:  # the model makes them itself
+    if config.token_vectors:  # the model makes them itself
         return {"texts": dataset.queries}
     if config.reads_vectors and dataset.input_vectors is None:
         raise ValueError(

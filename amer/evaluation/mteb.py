@@ -50,7 +50,7 @@ class AMERSearch:
         """Check that model and encoder fit together; this encodes nothing.
 
         Args:
-            model: An `AMERModel` that reads text.
+            model: An `AMERModel` that takes questions as text.
             encoder: The document encoder that the model was trained with.
             folder: Folder for the encoded corpora.
             name: `organisation/model`; mteb stores the results under this name.
@@ -64,7 +64,7 @@ class AMERSearch:
                 `organisation/model`.
         """
         check_encoder(model, encoder)
-        if not model.config.reads_text:
+        if not model.config.takes_text:
             raise ValueError("the model reads vectors only, but mteb's questions are texts: give a model of texts")
         if name.count("/") != 1:
             raise ValueError(

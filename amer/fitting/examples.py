@@ -10,6 +10,7 @@ from rich.text import Text
 
 from amer.data import RetrievalDataset
 from amer.search import Hit, VectorWords
+from amer.search.attribution import text_of
 from amer.search.showing import coloured_question, excerpt, vector_colour
 
 PARTS = (2, 3, 1)  # number of parts of each example question
@@ -32,6 +33,6 @@ def example_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWord
     table.add_column("document", ratio=3)
     for hit in hits[: HITS_A_PART * len(parts)]:
         document = f"[bold]{escape(hit.title)}[/bold] " if hit.title else ""
-        words = Text(parts[hit.found_by].text, style=vector_colour(hit.found_by))
+        words = Text(text_of(parts, hit.found_by), style=vector_colour(hit.found_by))
         table.add_row(words, document + escape(excerpt(hit.text, MOST_CHARACTERS)))
     return table

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from amer import __version__
 from amer.extras import needs_extra
 from amer.search import Searcher
+from amer.search.attribution import text_of
 from amer.search.showing import excerpt
 
 with needs_extra("mcp", "amer mcp"):
@@ -74,7 +75,7 @@ def create_server(searcher: Searcher) -> MCPServer[Any]:
     ) -> Results:
         try:
             (hits,) = searcher.search(query, k, filter=filter)
-            parts = [part.text for part in searcher.parts(query)]
+            parts = searcher.parts(query)
         except (ValueError, OSError) as error:
             raise ToolError(str(error)) from error
         results = [
@@ -83,13 +84,13 @@ def create_server(searcher: Searcher) -> MCPServer[Any]:
                 title=hit.title,
                 text=excerpt(hit.text, MOST_CHARACTERS),
                 url=str(hit.metadata.get("url", "")),
-                part=parts[hit.found_by] if parts else "",
+                part=text_of(parts, hit.found_by),
                 query_vector=hit.found_by,
                 score=hit.score,
             )
             for hit in hits
         ]
-        return Results(parts=parts, results=results)
+        return Results(parts=[part.text for part in parts], results=results)
 
     def fetch(id: Annotated[str, Field(description="ID of a document from a search result")]) -> Document:
         try:

@@ -54,6 +54,15 @@ def words_by_vector(question: str, weights: Sequence[Sequence[WordWeight]]) -> l
     return found
 
 
+def text_of(parts: Sequence[VectorWords], vector: int) -> str:
+    """Return the words of a query vector.
+
+    They are empty if the model names no words, or found fewer parts than when it made the vectors: rounding may decide
+    where a question is split.
+    """
+    return parts[vector].text if vector < len(parts) else ""
+
+
 def _owner(weights: dict[int, float], most: Sequence[float]) -> int | None:
     """Return the query vector with the greatest weight on a word, or None if that weight is small."""
     vector = max(weights, key=weights.__getitem__)

@@ -112,7 +112,7 @@ def encoder_vectors(searcher: Searcher, questions: Sequence[str]) -> np.ndarray 
     """Embed the questions with the document encoder alone: `(q, dim)`, or None if no encoder is open."""
     if searcher.encoder is not None:
         return searcher.encoder.encode_queries(list(questions))
-    if getattr(searcher.model.config, "token_vectors", False):
+    if searcher.model.config.token_vectors:
         vectors: torch.Tensor = searcher.model.document_encoder.encode(questions)
         return vectors.numpy()
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from typing_extensions import TypedDict
 
 from amer.corpus.encoder import DocumentEncoder
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 EMBEDDINGS_FILE = "query_embeddings.json"
+# Fields of a model's configuration that say where it is from, or that `model_identity` holds by themselves.
+NOT_OF_THE_VECTORS = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "base_model_name_or_path",
+    "base_model_revision",
+    "checksums",
+    "document_encoder",
+    "dtype",
+    "prompt_template",
+    "sealed",
+    "transformers_version",
+}
 
 
 class EmbeddingsInfo(TypedDict):
@@ -61,7 +76,8 @@ def encode_queries(
         path: A directory: new, empty, or left by an earlier call with the same arguments.
         questions: All questions as text, also if several workers share them.
         input_vectors: `(n, dim)` vectors of the same questions, for an anchored or a vector-only model.
-        num_query_vectors: Number of query vectors m. Default: the model's own number.
+        num_query_vectors: Number of query vectors m. Default: the model's own number. A model that chooses it for each
+            question fills up to its `max_query_vectors` with zeros.
         batch_size: Number of questions to encode at a time.
         shard_size: Questions per file, and the most work that an interruption can lose.
         worker: Number of this process, from 0. It encodes every `num_workers`-th shard, starting with this one.
@@ -88,12 +104,18 @@ def encode_queries(
         check_encoder(model, encoder)
     questions, input_vectors, count = _checked(questions, input_vectors)
 
+    chooses = num_query_vectors is None and model.config.chooses_number
+    most = model.config.max_query_vectors
+
     def encode(rows: slice) -> np.ndarray:
         texts = None if questions is None else questions[rows]
         vectors = None if input_vectors is None else input_vectors[rows]
         if encoder is not None and texts is not None:
             vectors = encoder.encode_queries(texts, batch_size)
-        return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
+        if not chooses:
+            return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
+        emitted = model.encode_query(texts, "auto", batch_size, input_vectors=vectors).query_embeddings
+        return pad(emitted, (0, 0, 0, most - emitted.shape[1])).float().numpy()
 
     _, m, dim = encode(slice(0, 1)).shape  # fails before anything is written if the model cannot read these inputs
     info = {
@@ -119,7 +141,8 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
     """Read query embeddings that `encode_queries` wrote, and verify their checksums.
 
     Returns:
-        `(n, m, dim)` unit vectors, float32, in the order of the questions.
+        `(n, m, dim)` unit vectors, float32, in the order of the questions. Zeros stand for a vector that the model did
+        not emit.
 
     Raises:
         FileNotFoundError: Encoding has not finished, or a file is missing.
@@ -144,8 +167,9 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def model_identity(model: AMERModel) -> dict[str, Any]:
-    """Return everything that determines a model's vectors except the machine: prompt, precision and all weights."""
+    """Return everything that determines a model's vectors except the machine: settings, precision and all weights."""
     config = model.config
+    settings = {name: value for name, value in config.to_dict().items() if name not in NOT_OF_THE_VECTORS}
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(name.encode())
@@ -156,6 +180,8 @@ def model_identity(model: AMERModel) -> dict[str, Any]:
         "prompt_template": config.prompt_template,
         "document_encoder": config.document_encoder and complete_encoder(config.document_encoder),
         "precision": str(model.dtype).removeprefix("torch."),
+        "encoder_precision": str(model.document_encoder_dtype or "").removeprefix("torch.") or None,
+        "settings_sha256": _sha256(json.dumps(settings, sort_keys=True).encode()),
         "weights_sha256": weights.hexdigest(),
     }
 

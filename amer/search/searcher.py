@@ -21,7 +21,7 @@ from amer.corpus.store import DocumentStore, write_store
 from amer.hub import pull_folder
 from amer.machine import chosen_device, chosen_dtype
 from amer.offline import resolve_model
-from amer.search.attribution import VectorWords, words_by_vector
+from amer.search.attribution import VectorWords, text_of, words_by_vector
 from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
@@ -101,7 +101,7 @@ class Searcher:
                 f"the model's vectors have {config.document_dim} values, the store's {self.store.dim}: use the store "
                 "that the model was trained for"
             )
-        if _reads_encoder(config) and encoder is None:
+        if config.needs_question_vectors and encoder is None:
             raise ValueError(f"an anchored model reads the question's embedding: pass encoder ({self.store.encoder})")
         if encoder is not None:
             self.store.check_encoder(encoder.identity)
@@ -149,8 +149,8 @@ class Searcher:
         if index is None or isinstance(index, str | os.PathLike):
             index = open_index(store, index, device, collection, timeout=timeout)
         encoder = None
-        if _reads_encoder(opened.config):
-            encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code)
+        if opened.config.needs_question_vectors:
+            encoder = DocumentEncoder.from_identity(store.encoder, device, trust_remote_code, token=token)
         return cls(opened, index, encoder)
 
     @classmethod
@@ -188,7 +188,9 @@ class Searcher:
         if encoder is None:
             if not opened.config.document_encoder:
                 raise ValueError("the model's configuration names no document encoder: pass encoder=")
-            encoder = DocumentEncoder.from_identity(opened.config.document_encoder, device, trust_remote_code)
+            encoder = DocumentEncoder.from_identity(
+                opened.config.document_encoder, device, trust_remote_code, token=token
+            )
         table = documents if isinstance(documents, pa.Table) else _table_of_texts(documents)
         folder = tempfile.TemporaryDirectory(prefix="amer-documents-")
         store = write_store(Path(folder.name), table, encoder.encode_documents(table), encoder.identity, "float32")
@@ -232,11 +234,11 @@ class Searcher:
         answers = list(self.stream(questions, k, num_query_vectors, fusion, batch_size, filter))
         if not attribute:
             return answers
-        named = []
-        for question, hits in zip(questions, answers, strict=True):
-            parts = self.parts(question, num_query_vectors)
-            named.append([hit._replace(part=parts[hit.found_by].text) if parts else hit for hit in hits])
-        return named
+        parts = self._parts(questions, num_query_vectors, batch_size)
+        return [
+            [hit._replace(part=text_of(own, hit.found_by)) for hit in hits]
+            for own, hits in zip(parts, answers, strict=True)
+        ]
 
     def parts(self, question: str, num_query_vectors: int | Literal["auto"] | None = None) -> list[VectorWords]:
         """Find the words of a question that each query vector stands for.
@@ -251,13 +253,19 @@ class Searcher:
         Raises:
             ValueError: The question is empty.
         """
+        return self._parts([question], num_query_vectors, batch_size=1)[0]
+
+    def _parts(
+        self, questions: list[str], num_query_vectors: int | Literal["auto"] | None, batch_size: int
+    ) -> list[list[VectorWords]]:
+        """`parts` of several questions."""
         m = None if num_query_vectors == "auto" else num_query_vectors
-        if getattr(self.model.config, "splits_questions", False):
-            (found,) = self.model.find_parts([question], m)
-            return [VectorWords(part.text, [(part.start, part.end)]) for part in found]
-        if getattr(self.model.config, "anchor", None) != "tokens":
-            return []
-        return words_by_vector(question, self.model.attribute(question, m))
+        if self.model.config.splits_questions:
+            found = self.model.find_parts(questions, m, batch_size)
+            return [[VectorWords(part.text, [(part.start, part.end)]) for part in own] for own in found]
+        if self.model.config.anchor != "tokens":
+            return [[] for _ in questions]
+        return [words_by_vector(question, self.model.attribute(question, m)) for question in questions]
 
     def stream(
         self,
@@ -268,7 +276,14 @@ class Searcher:
         batch_size: int = 64,
         filter: str | None = None,
     ) -> Iterator[list[Hit]]:
-        """Search as in `search`, for any number of questions: yields answers in order and holds a few hundred."""
+        """Search as in `search`, for any number of questions: yields answers in order and holds a few hundred.
+
+        Before an error, such as an empty question, the answers of the previous groups of 256 questions are yielded.
+
+        Raises:
+            TypeError: `questions` is a single string.
+            ValueError: As in `search`.
+        """
         if isinstance(questions, str):
             raise TypeError("stream takes many questions: pass a list, a file or a generator, or call search")
         groups = self._fused(questions, k, num_query_vectors, fusion, batch_size, filter, self._hits)
@@ -313,7 +328,8 @@ class Searcher:
             rows, scores = search_lists(self.index, query_embeddings, k, filter)
             return finish(fuse(rows, scores, k, query_embeddings, self.store))
 
-        return _overlapped(_groups(questions), lambda group: self.encode(group, num_query_vectors, batch_size), found)
+        encoded = (self.encode(group, num_query_vectors, batch_size) for group in _groups(questions))
+        return _overlapped(encoded, found)
 
     def fusion(self, fusion: str | Fusion | None = None) -> Fusion:
         """Return the fusion function for a name or a function. Default: the one that fits the model's objective.
@@ -346,9 +362,9 @@ class Searcher:
             `(q, m, dim)` unit vectors, float32. A vector that the model did not emit is all zeros.
         """
         config, anchors = self.model.config, None
-        if self.encoder is not None and _reads_encoder(config):
+        if self.encoder is not None and config.needs_question_vectors:
             anchors = self.encoder.encode_queries(questions, batch_size)
-        m = "auto" if num_query_vectors is None and getattr(config, "chooses_number", False) else num_query_vectors
+        m = "auto" if num_query_vectors is None and config.chooses_number else num_query_vectors
         query_embeddings = self.model.encode_query(
             questions, input_vectors=anchors, num_query_vectors=m, batch_size=batch_size
         )
@@ -404,14 +420,9 @@ def open_model(
 def locate_encoder(model: AMERModel) -> None:
     """Tell a model that reads token vectors where the document encoder is on this machine."""
     encoder = model.config.document_encoder
-    if getattr(model.config, "token_vectors", False) and encoder and model.document_encoder_path is None:
+    if model.config.token_vectors and encoder and model.document_encoder_path is None:
         where = resolve_model(encoder["name"])
         model.document_encoder_path = where if where != encoder["name"] else None
-
-
-def _reads_encoder(config: Any) -> bool:
-    """Return whether the model needs the document encoder's embedding of each question as input."""
-    return config.anchored and not getattr(config, "token_vectors", False)
 
 
 def _table_of_texts(texts: Sequence[str]) -> pa.Table:
@@ -443,29 +454,29 @@ def _at_least_one(questions: str | Sequence[str]) -> list[str]:
 def _groups(questions: Iterable[str]) -> Iterator[list[str]]:
     from modeling_amer import as_questions
 
-    questions = iter(questions)
+    questions, start = iter(questions), 0
     while group := list(islice(questions, SEARCHED_TOGETHER)):
-        yield as_questions(group)
+        yield as_questions(group, start)
+        start += len(group)
 
 
-def _overlapped(
-    groups: Iterator[list[str]], encode: Callable[[list[str]], np.ndarray], search: Callable[[np.ndarray], Found]
-) -> Iterator[Found]:
-    """Encode each group in this thread while another thread searches the previous group."""
+def _overlapped(encoded: Iterator[np.ndarray], search: Callable[[np.ndarray], Found]) -> Iterator[Found]:
+    """Encode each group of questions in this thread while another thread searches the previous group."""
     with ThreadPoolExecutor(1, "amer-search") as background:
         searching: Future[Found] | None = None
-        for group in groups:
+        while True:
             try:
-                encoded = encode(group)
+                query_embeddings = next(encoded, None)
             except Exception:
                 if searching is not None:
                     yield searching.result()  # found before the error, so the caller still gets it
                 raise
-            before, searching = searching, background.submit(search, encoded)
+            before = searching
+            searching = None if query_embeddings is None else background.submit(search, query_embeddings)
             if before is not None:
                 yield before.result()
-        if searching is not None:
-            yield searching.result()
+            if searching is None:
+                return
 
 
 def _hit(document: dict[str, Any], score: float, found_by: int, found_at: int) -> Hit:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from amer.search.attribution import VectorWords
+from amer.search.attribution import VectorWords, text_of
 from amer.search.searcher import Hit
 
 MOST_CHARACTERS = 240  # of a document's text that a table shows
@@ -42,7 +42,7 @@ def hits_table(question: str, hits: Sequence[Hit], parts: Sequence[VectorWords] 
     for rank, hit in enumerate(hits, start=1):
         vector = Text(str(hit.found_by + 1))
         if parts:
-            vector = Text(f"{hit.found_by + 1}: {parts[hit.found_by].text}", style=vector_colour(hit.found_by))
+            vector = Text(f"{hit.found_by + 1}: {text_of(parts, hit.found_by)}", style=vector_colour(hit.found_by))
         cells = (escape(hit.id), escape(hit.title), escape(excerpt(hit.text)))
         table.add_row(str(rank), f"{hit.score:.3f}", vector, str(hit.found_at + 1), *cells)
     return table

@@ -133,7 +133,7 @@ def _state_router(searcher: Searcher, batcher: Batcher, metrics: Metrics) -> API
         status="ok",
         version=__version__,
         model=served_name(searcher),
-        num_query_vectors=None if getattr(config, "chooses_number", False) else config.num_query_vectors,
+        num_query_vectors=None if config.chooses_number else config.num_query_vectors,
         documents=len(searcher.store),
         encoder=Encoder(name=public_name(encoder["name"]), revision=encoder["revision"]),
     )

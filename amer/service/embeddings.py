@@ -91,7 +91,7 @@ def embeddings_request(limits: Settings, searcher: Searcher) -> type[EmbeddingsR
     """Make the schema of the request, with the limits of a service and the abilities of its model."""
     question, name, dim = question_type(limits), served_name(searcher), searcher.store.dim
     number = Annotated[int, Field(ge=1, le=limits.max_num_query_vectors)]
-    chooses = getattr(searcher.model.config, "chooses_number", False)
+    chooses = searcher.model.config.chooses_number
     auto = '; "auto": the model chooses the number' if chooses else ""
     of_type: Any = list  # types made at run time
     literal: Any = Literal

@@ -57,7 +57,7 @@ def _explorable(searcher: Searcher, settings: Settings, examples: Sequence[str])
         model=served_name(searcher),
         documents=len(searcher.store),
         encoder=public_name(searcher.store.encoder["name"]),
-        num_query_vectors=None if getattr(config, "chooses_number", False) else config.num_query_vectors,
+        num_query_vectors=None if config.chooses_number else config.num_query_vectors,
         most_query_vectors=min(most, settings.max_num_query_vectors),
         most_k=most_explored(settings),
         most_question_characters=settings.max_question_characters,

@@ -16,10 +16,9 @@ import amer.corpus
 from amer.commands.encode import read_questions
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.files import read_json
-from amer.search import load_query_embeddings
-from modeling_amer import AMERModel
+from amer.search import load_query_embeddings, open_model
 from tests.commands.running import amer as run_command
-from tests.conftest import DIM, build
+from tests.conftest import DIM, SPLITS, build, build_mini
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [f"question {row} {'long ' * (row * 5 % 7)}" for row in range(18)]
@@ -96,7 +95,7 @@ def test_text_and_json_lines_give_the_questions_in_their_order(model, questions,
     json_lines = encode(model, tmp_path / "json", "--questions", str(tmp_path / "questions.jsonl"))
     assert json_lines.shape == (18, 3, DIM)
     np.testing.assert_allclose(text, json_lines[:, :2], atol=1e-6)
-    expected = AMERModel.from_pretrained(model).encode_query(QUESTIONS)
+    expected = open_model(model, "cpu").encode_query(QUESTIONS)
     np.testing.assert_allclose(json_lines, expected, atol=1e-5)
 
 
@@ -145,6 +144,21 @@ def test_half_precision_is_of_the_decoder_and_recorded(model, questions, tmp_pat
     np.testing.assert_allclose(np.linalg.norm(half, axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [SPLITS, {"stop_score": False}], ids=["splits", "token anchors"])
+def test_a_model_that_embeds_its_questions_itself_needs_their_text_alone(
+    tiny_encoder, questions, dataset, tmp_path, kind
+):
+    model = build_mini(tiny_encoder, **kind).eval()
+    model.save_pretrained(tmp_path / "model")
+    folder = dataset(queries=QUESTIONS, input_vectors=np.ones((18, DIM), dtype=np.float32))
+    of_file = encode(str(tmp_path / "model"), tmp_path / "file", "--questions", questions)
+    of_dataset = encode(str(tmp_path / "model"), tmp_path / "set", "--dataset", folder, "--split", "validation")
+    expected = model.encode_query(QUESTIONS, "auto" if model.config.chooses_number else None)
+    expected = getattr(expected, "query_embeddings", expected)
+    np.testing.assert_allclose(of_file[:, : expected.shape[1]], expected, atol=1e-5)
+    np.testing.assert_array_equal(of_file, of_dataset)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """Saves questions, as text, vectors or both, as the split `validation`."""
@@ -161,7 +175,7 @@ def test_a_split_of_a_dataset_is_encoded_as_the_model_reads_it(llama, model, dat
     vectors = np.random.default_rng(0).standard_normal((18, DIM)).astype(np.float32)
     folder = dataset(queries=QUESTIONS, input_vectors=vectors)
     text = encode(model, tmp_path / "text", "--dataset", folder, "--split", "validation")
-    np.testing.assert_allclose(text, AMERModel.from_pretrained(model).encode_query(QUESTIONS), atol=1e-5)
+    np.testing.assert_allclose(text, open_model(model, "cpu").encode_query(QUESTIONS), atol=1e-5)
     other = build(llama, reads_text=False)
     other.save_pretrained(tmp_path / "other")
     embeddings = encode(str(tmp_path / "other"), tmp_path / "vectors", "--dataset", folder, "--split", "validation")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from amer.evaluation import (
     summarise,
 )
 from amer.search import ExactIndex
+from modeling_amer import AMERConfig
 
 ENCODER = {"name": "axes"}
 DIM = 6
@@ -43,12 +43,11 @@ class Model:
     """Query vector i of question a is axis i, of question b axis 2 + 2 i."""
 
     def __init__(self, reads_text: bool = True, reads_vectors: bool = False, encoder: dict | None = None) -> None:
-        self.config = SimpleNamespace(
-            objective="matched",
-            loss_temperature=0.05,
-            reads_text=reads_text,
-            reads_vectors=reads_vectors,
+        self.config = AMERConfig(
+            document_dim=DIM,
             document_encoder=encoder or ENCODER,
+            prompt_template="{query}" if reads_text else None,
+            anchor="vector" if reads_vectors else None,
         )
 
     def encode_query(self, texts, input_vectors, num_query_vectors, batch_size, show_progress_bar) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -17,9 +15,11 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval  # noqa: E402
 from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
 from mteb.models.models_protocols import SearchProtocol  # noqa: E402
 
+from amer.corpus import DocumentEncoder  # noqa: E402
 from amer.data.wordnet import query_lemmas, read_extract  # noqa: E402
 from amer.evaluation.mteb import AMERSearch  # noqa: E402
-from tests.conftest import DIM, build  # noqa: E402
+from modeling_amer import AMERConfig  # noqa: E402
+from tests.conftest import DIM, build, build_mini  # noqa: E402
 
 ENCODER = {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
 OPTIONS = {"hf_split": "test", "hf_subset": "default", "encode_kwargs": {"batch_size": 8, "show_progress_bar": False}}
@@ -85,10 +85,10 @@ class PlaneModel(torch.nn.Module):
     def __init__(self, objective: str = "matched", **config) -> None:
         super().__init__()
         self.words = torch.nn.Embedding(3, 2)
-        fields = {"document_encoder": ENCODER, "document_dim": 2, "anchored": False, "reads_text": True}
-        decoder = {"text_config": SimpleNamespace(max_position_embeddings=16), "base_model_name_or_path": None}
+        fields = {"document_encoder": ENCODER, "document_dim": 2, "prompt_template": "{query}"}
+        decoder = {"text_config": {"model_type": "llama", "max_position_embeddings": 16}}
         training = {"objective": objective, "loss_temperature": 0.5}
-        self.config = SimpleNamespace(**{**fields, **decoder, **training, **config})
+        self.config = AMERConfig(**{**fields, **decoder, **training, **config})
 
     def get_input_embeddings(self):
         return self.words
@@ -174,6 +174,14 @@ def test_a_corpus_may_have_titles_for_some(tmp_path, task):
     assert [document["title"] for document in documents] == ["A", "", "", ""]
 
 
+def test_a_model_that_embeds_its_questions_itself_is_searched_with(task, tiny_encoder, tmp_path):
+    model = build_mini(tiny_encoder, stop_score=False).eval()
+    encoder = DocumentEncoder(tiny_encoder)
+    model.config.document_encoder = encoder.identity
+    scores = evaluated(AMERSearch(model, encoder, tmp_path, "org/mini"), task)
+    assert scores["recall_at_10"] == 1  # of four documents
+
+
 # ------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -181,7 +189,7 @@ def test_a_corpus_may_have_titles_for_some(tmp_path, task):
     ("model", "name", "message"),
     [
         (PlaneModel(document_encoder={**ENCODER, "revision": "1"}), "org/plane", "document encoder .*'1'"),
-        (PlaneModel(reads_text=False), "org/plane", "vectors only"),
+        (PlaneModel(prompt_template=None), "org/plane", "vectors only"),
         (PlaneModel(), "plane", "organisation/model"),
     ],
     ids=["encoder", "vectors", "name"],

@@ -14,8 +14,8 @@ from sentence_transformers import MultiVectorEncoder, SentenceTransformer  # noq
 from sentence_transformers.util import maxsim  # noqa: E402
 
 from modeling_amer import AMERModel  # noqa: E402
-from modeling_amer.sentence_transformers_amer import max_similarity, max_similarity_pairwise  # noqa: E402
-from tests.conftest import DIM, LORA, build  # noqa: E402
+from modeling_amer.sentence_transformers_amer import AMERModule, max_similarity, max_similarity_pairwise  # noqa: E402
+from tests.conftest import DIM, LORA, build, build_splitting  # noqa: E402
 from tests.hub.conftest import loopback_hub  # noqa: E402
 
 ENCODER = {"name": "org/encoder", "revision": "0123abc", "document_prompt": "passage: "}
@@ -126,6 +126,12 @@ def test_similarity_takes_what_encoding_gives(saved, encoder):
     assert encoder.similarity(one, documents).shape == (1, 4)
     assert encoder.similarity(many, documents).shape == (2, 4)
     assert torch.equal(max_similarity(torch.stack(many), documents), encoder.similarity(many, documents))
+
+
+def test_a_fixed_number_masks_the_vectors_that_a_splitting_model_does_not_make(tiny_encoder):
+    module = AMERModule(build_splitting(tiny_encoder, {"river, bank": [[0, 5], [7, 11]]}).eval())
+    features = module.preprocess(["river, bank"], task="query", num_query_vectors=3)
+    assert module(features)["attention_mask"].tolist() == [[1, 1, 0]]
 
 
 def test_documents_of_several_vectors_are_refused(encoder):

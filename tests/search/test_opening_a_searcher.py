@@ -37,11 +37,11 @@ class ToyEncoder:
 
 @pytest.fixture
 def opened_encoders(monkeypatch) -> list:
-    """Identity, device and trust_remote_code of every encoder that is opened; each is a `ToyEncoder`."""
+    """Identity, device, trust_remote_code and token of every encoder that is opened; each is a `ToyEncoder`."""
     opened: list = []
 
-    def from_identity(identity, device=None, trust_remote_code=False):
-        opened.append((identity, device, trust_remote_code))
+    def from_identity(identity, device=None, trust_remote_code=False, token=None):
+        opened.append((identity, device, trust_remote_code, token))
         return ToyEncoder()
 
     monkeypatch.setattr(searcher_module.DocumentEncoder, "from_identity", from_identity)
@@ -59,8 +59,10 @@ def folders(llama, tmp_path) -> dict[str, Path]:
 
 
 def test_folders_give_the_searcher_that_its_parts_give(folders, opened_encoders):
-    searcher = Searcher.from_pretrained(folders["anchored"], folders["store"], device="cpu", trust_remote_code=True)
-    assert opened_encoders == [(ENCODER, "cpu", True)]
+    searcher = Searcher.from_pretrained(
+        folders["anchored"], folders["store"], device="cpu", trust_remote_code=True, token="hf_1"
+    )
+    assert opened_encoders == [(ENCODER, "cpu", True, "hf_1")]
     by_hand = Searcher(searcher.model, ExactIndex(DocumentStore.open(folders["store"])), ToyEncoder())
     assert searcher.search(["bank", "spring water"], k=4) == by_hand.search(["bank", "spring water"], k=4)
 
@@ -91,8 +93,8 @@ def test_what_is_not_there_is_named(folders):
 
 
 def test_lines_of_text_are_searched_at_once(folders, opened_encoders):
-    searcher = Searcher.from_documents(folders["anchored"], TEXTS)
-    assert [identity for identity, _, _ in opened_encoders] == [ENCODER]
+    searcher = Searcher.from_documents(folders["anchored"], TEXTS, token="hf_1")
+    assert [(identity, token) for identity, _, _, token in opened_encoders] == [(ENCODER, "hf_1")]
     hits = searcher.search("a spring of water", k=4)[0]
     assert sorted(hit.id for hit in hits) == ["0", "1", "2", "3"]
     assert {hit.text for hit in hits} == set(TEXTS)

@@ -14,7 +14,7 @@ from amer.corpus.shards import file_checksum
 from amer.files import read_json, write_json
 from amer.search import encode_queries, load_query_embeddings
 from modeling_amer import AMERModel
-from tests.conftest import DIM, build
+from tests.conftest import DIM, SPLITS, build, build_mini
 
 QUESTIONS = [f"question {row} {'long ' * (row * 5 % 7)}" for row in range(18)]
 ENCODER = {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
@@ -78,6 +78,19 @@ def test_the_vectors_are_those_of_the_model_in_the_order_of_the_questions(model,
     one_by_one = [model.encode_query(question, num_query_vectors=2) for question in QUESTIONS]
     np.testing.assert_allclose(embeddings, torch.stack(one_by_one), atol=1e-5)
     assert len(list((tmp_path / "queries").glob("query_embeddings-*-of-00005.npy"))) == 5
+
+
+@pytest.mark.parametrize("kind", [SPLITS, {"stop_score": True}], ids=["splits", "stops"])
+def test_a_model_that_chooses_the_number_fills_up_with_zeros(tiny_encoder, tmp_path, kind):
+    model = build_mini(tiny_encoder, **kind).eval()
+    assert encode(model, tmp_path / "queries")
+    embeddings = load_query_embeddings(tmp_path / "queries")
+    chosen, mask = model.encode_query(QUESTIONS, "auto")
+    m = chosen.shape[1]
+    assert embeddings.shape == (18, model.config.max_query_vectors, DIM)
+    np.testing.assert_allclose(embeddings[:, :m], chosen, atol=1e-5)
+    np.testing.assert_array_equal(embeddings[:, :m].any(axis=-1), mask)
+    assert not embeddings[:, m:].any()
 
 
 @pytest.mark.slow
@@ -149,6 +162,8 @@ def test_other_questions_or_sizes_are_refused(model, tmp_path, finished, change,
         (lambda model: model.get_input_embeddings().weight.data[-1, -1].neg_(), r"\(weights_sha256"),
         (lambda model: model.bfloat16(), "precision: there float32, now bfloat16"),
         (lambda model: setattr(model.config, "prompt_template", "{query}"), r"\(prompt_template"),
+        (lambda model: setattr(model.config, "max_query_length", 3), r"\(settings_sha256"),
+        (lambda model: setattr(model.config, "context_weight", 0.7), r"\(settings_sha256"),
     ],
 )
 def test_another_model_is_refused(model, llama, tmp_path, change, named):
@@ -156,6 +171,14 @@ def test_another_model_is_refused(model, llama, tmp_path, change, named):
     other = build(llama, document_encoder=ENCODER)
     change(other)
     with pytest.raises(ValueError, match=f"other contents .*{named}"):
+        encode(other, tmp_path / "queries")
+
+
+def test_another_precision_of_the_encoder_is_refused(tiny_encoder, tmp_path):
+    interrupted(build_mini(tiny_encoder).eval(), tmp_path / "queries", 3)
+    other = build_mini(tiny_encoder).eval()
+    other.document_encoder_dtype = torch.bfloat16
+    with pytest.raises(ValueError, match="encoder_precision: there None, now bfloat16"):
         encode(other, tmp_path / "queries")
 
 

@@ -6,7 +6,6 @@ import re
 import threading
 from functools import partial
 from itertools import count, islice
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,8 @@ from amer.search import searcher as searcher_module
 from amer.search.fusion import max_score, mixture, reciprocal_rank
 from amer.search.index import ExactIndex
 from amer.search.searcher import Hit, Searcher
-from modeling_amer import WordWeight
+from amer.search.showing import hits_table
+from modeling_amer import AMERConfig, Part, QueryEmbeddings, WordWeight
 
 ENCODER = {"name": "toy", "revision": None, "document_prompt": "", "query_prompt": ""}
 
@@ -28,8 +28,11 @@ class AxisModel:
 
     def __init__(self, dim: int = 4, anchored: bool = False, document_encoder: dict | None = None) -> None:
         encoder = document_encoder or ENCODER
-        self.config = SimpleNamespace(
-            document_encoder=encoder, document_dim=dim, anchored=anchored, objective="matched", loss_temperature=0.05
+        self.config = AMERConfig(
+            document_encoder=encoder,
+            document_dim=dim,
+            prompt_template="{query}",
+            anchor="vector" if anchored else None,
         )
         self.anchors: np.ndarray | None = None
 
@@ -76,7 +79,7 @@ class WordModel(AxisModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config.anchor = "tokens"
+        self.config.anchor, self.config.token_vectors = "tokens", True
 
     def attribute(self, question, num_query_vectors=None):
         words = [(found[0], *found.span()) for found in re.finditer(r"\w+", question)]
@@ -92,6 +95,38 @@ def test_hits_say_which_words_found_them_where_they_are_asked_to(store):
     assert [part.spans for part in searcher.parts("0 2")] == [[(0, 1)], [(2, 3)]]
     assert [part.text for part in searcher.parts("0 2", 1)] == ["0"]
     assert {hit.part for hit in searcher.search("0 2")[0]} == {""}
+
+
+class SplittingModel(AxisModel):
+    """Makes a vector of each word, and counts how often it is asked for the parts."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.config = AMERConfig(document_encoder=ENCODER, document_dim=4, token_vectors=True, splits_questions=True)
+        self.parts, self.asked = parts, 0
+
+    def encode_query(self, *arguments, num_query_vectors, **options):
+        assert num_query_vectors == "auto"
+        return QueryEmbeddings(super().encode_query(*arguments, **options), None)
+
+    def find_parts(self, texts, most=None, batch_size=64):
+        self.asked += 1
+        return [[Part(word, 0, 1) for word in text.split()[: self.parts]] for text in texts]
+
+
+def test_the_parts_of_all_questions_are_found_together(store):
+    model = SplittingModel(parts=2)
+    found = Searcher(model, ExactIndex(store)).search(["0 2", "3 1"], k=2, attribute=True)
+    assert [[hit.part for hit in hits] for hits in found] == [["0", "2"], ["3", "1"]]
+    assert model.asked == 1
+
+
+def test_a_part_that_is_not_found_again_has_no_words(store):
+    """Rounding may split a question in another way when it is read once more."""
+    searcher = Searcher(SplittingModel(parts=1), ExactIndex(store))
+    (hits,) = searcher.search("0 2", k=2, attribute=True)
+    assert [(hit.found_by, hit.part) for hit in hits] == [(0, "0"), (1, "")]
+    assert hits_table("0 2", hits, searcher.parts("0 2")).row_count == 2
 
 
 def test_a_model_without_token_anchors_names_no_words(store):
@@ -240,6 +275,14 @@ def test_what_was_found_before_a_bad_question_is_not_lost(store, monkeypatch):
     answers = Searcher(AxisModel(), ExactIndex(store)).stream(["0 1", "1 2", "no number"], k=1)
     assert [next(answers)[0].id, next(answers)[0].id] == ["a0", "a1"]
     with pytest.raises(ValueError, match="invalid literal"):
+        next(answers)
+
+
+def test_an_empty_question_is_named_by_its_position_after_what_was_found_before_it(store, monkeypatch):
+    monkeypatch.setattr(searcher_module, "SEARCHED_TOGETHER", 2)
+    answers = Searcher(AxisModel(), ExactIndex(store)).stream(["0 1", "1 2", "2 3", " "], k=1)
+    assert [next(answers)[0].id, next(answers)[0].id] == ["a0", "a1"]
+    with pytest.raises(ValueError, match="Question 3 is empty"):
         next(answers)
 
 

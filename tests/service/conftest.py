@@ -15,6 +15,7 @@ import pytest
 
 from amer.corpus import DocumentStore, write_store
 from amer.search import ExactIndex, Hit, Searcher
+from modeling_amer import AMERConfig
 from tests.conftest import DIM, build, build_mini
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `serve`")
@@ -72,7 +73,7 @@ class FakeSearcher:
     def __init__(
         self, store: DocumentStore, fail: Callable[[list[str]], BaseException | None] = lambda questions: None
     ):
-        config = SimpleNamespace(name_or_path="org/fake", num_query_vectors=3)
+        config = AMERConfig(name_or_path="org/fake", num_query_vectors=3)
         self.model, self.store = SimpleNamespace(config=config), store
         self.fail = fail
         self.score = 0.5
