@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 import tokenize
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, TypeVar
 
@@ -26,6 +26,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 Manifest = TypeVar("Manifest")
 Count = Annotated[int, Field(ge=1, le=2**48)]
 """A number of documents, values or bytes in a manifest."""
+TEMPORARIES = f".{'[0-9a-f]' * 32}.*"  # pattern of the names from `_temporary_beside`
 # Errors that pyarrow and NumPy raise for damaged files, including errors of the operating system and invalid UTF-8.
 UNREADABLE = (
     OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError, tokenize.TokenError,
@@ -80,7 +81,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} already exists and is not empty: remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     with _temporary(path, Path.mkdir) as temporary:
         try:
             yield temporary
@@ -92,12 +93,14 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove temporaries that killed processes have left of a file or directory. Live processes lock theirs."""
-    if not path.parent.is_dir():
-        return
-    name = re.compile(r"\.[0-9a-f]{32}\." + re.escape(path.name))
-    for left in [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]:
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove temporaries that killed processes have left in a folder. Live processes lock theirs.
+
+    Args:
+        folder: The folder. It may be missing.
+        name: Name of a file or directory in the folder: remove its temporaries only. None: remove all.
+    """
+    for left in list(folder.glob(TEMPORARIES if name is None else TEMPORARIES[:-1] + escape(name))):
         try:
             descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:

@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from amer.files import differences, read_manifest, write_json
+from amer.files import TEMPORARIES, differences, read_manifest, remove_leftovers, write_json
 
 RUN_FILE = "encoding.json"  # in an unfinished directory: records its future contents
-KILLED_WRITES = f".{'[0-9a-f]' * 32}.*"  # the temporary names of `amer.files`
 LOCKS = ".*.lock"
 PATIENCE = 10.0  # seconds to wait: workers of a killed process hold its lock until they notice the kill
 
@@ -48,8 +47,9 @@ def share_directory(
             _acquire(descriptor, fcntl.LOCK_SH)  # waits until the first process has recorded its `info`
         _record_or_compare(directory, finished, info, check)
         if alone:
-            for leftover in _leftovers(directory):
-                leftover.unlink()
+            remove_leftovers(directory)
+            for lock in [*directory.glob(LOCKS)]:
+                lock.unlink()
             _acquire(descriptor, fcntl.LOCK_SH)
         yield
         if (directory / finished).is_file():
@@ -146,11 +146,6 @@ def _acquire(descriptor: int, operation: int) -> bool:
     return True
 
 
-def _leftovers(directory: Path) -> set[Path]:
-    """Return the files that killed processes have left. Valid only if no other process works here."""
-    return {path for pattern in (KILLED_WRITES, LOCKS) for path in directory.glob(pattern)}
-
-
 def _record_or_compare(
     directory: Path, finished: str, info: Mapping[str, Any], check: Callable[[], None] | None
 ) -> None:
@@ -158,7 +153,8 @@ def _record_or_compare(
     for name in (finished, RUN_FILE, finished):  # twice: another process may finish between the first two reads
         with suppress(FileNotFoundError):
             return _compare(directory / name, info)
-    if {*directory.iterdir()} - _leftovers(directory):
+    hidden = (path for pattern in (TEMPORARIES, LOCKS) for path in directory.glob(pattern))
+    if {*directory.iterdir()} - {*hidden}:
         raise FileExistsError(f"{directory} holds other files: choose a new or empty directory")
     if check is not None:
         check()

@@ -67,9 +67,14 @@ def _package_folder(package: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
+def _cache_folder() -> Path:
+    """Return the folder of `modeling_amer.checksums_amer`, whose import would load torch."""
+    return Path(os.environ.get("AMER_CACHE") or "~/.cache/amer").expanduser()
+
+
 def _converted_smollm2(package: Path) -> Path:
     """Return the folder of SmolLM2-135M-Instruct in float32. The first call converts the package's GGUF weights."""
-    folder = Path(os.environ.get("AMER_CACHE", "~/.cache/amer")).expanduser() / "SmolLM2-135M-Instruct"
+    folder = _cache_folder() / "SmolLM2-135M-Instruct"
     if folder.is_dir():
         return folder
     import torch

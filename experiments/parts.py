@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from amer.baselines.chat import Chat, EndpointChat, LocalChat
+from amer.baselines.splitting import RULE, TOLD
 from amer.corpus import DocumentStore
 from amer.data import RetrievalDataset, load_split
 from amer.evaluation import low_similarity_third, target_similarity
@@ -48,8 +49,6 @@ from experiments.parts_systems import (
     ONE,
     ORACLE,
     PERTURBED,
-    RULE,
-    TOLD,
     Bench,
     chat_system,
     encoder_systems,

@@ -18,7 +18,7 @@ from amer.baselines.expansion import SPLIT_PROMPT, parts_of, split
 from amer.baselines.mmr import mmr, tune_trade_off
 from amer.baselines.oracle import oracle_query_embeddings
 from amer.baselines.perturbation import perturb
-from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
+from amer.baselines.splitting import RULE, TOLD, encode_parts, split_by_rule, split_by_spans
 from amer.data import RetrievalDataset
 from amer.evaluation import recall_at_k
 from amer.machine import chosen_device
@@ -31,8 +31,7 @@ from modeling_amer import AMERModel, QuestionEncoder
 
 ENCODER, ONE, AMER, FIXED = "encoder", "one vector", "AMER", "AMER, m = 4"
 AVERAGED, PERTURBED, DEEPER = "AMER, averaged", "one vector, m perturbations", "one vector, to depth m x k"
-RULE, LLM, TOLD = "split by rule", "split by LLM", "told the split"
-MMR, ORACLE = "one vector, MMR", "oracle centroid"
+LLM, MMR, ORACLE = "split by LLM", "one vector, MMR", "oracle centroid"
 FIXED_M = 4
 WARM_UP = 8  # questions to encode before the clock starts
 ALONE = 20  # questions to encode one by one as well

@@ -29,6 +29,7 @@ def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | Non
         "anchored": config.anchored,
         "needs_anchors": config.anchored and not embeds,
         "chooses": config.chooses_number,
+        "one_pass": config.emission == "one_pass",
         "splits": config.splits_questions,
         "most": config.max_query_vectors,
         "adapter": config.weights == "adapter",

@@ -58,7 +58,9 @@ def is_repository(name: str | None) -> TypeGuard[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in readable units: 41 s, 6 min 7 s, 3 h 20 min."""
+    """Seconds in readable units: 4.2 s, 41 s, 6 min 7 s, 3 h 20 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_of_hour = divmod(minutes, 60)
     if hours:

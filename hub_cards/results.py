@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from amer.baselines.splitting import TOLD
 from amer.evaluation.markdown import markdown_table
 from amer.evaluation.report import SUBSETS, difference_cell, metric_label
 from amer.hub import public_name
@@ -85,11 +86,14 @@ def comparison_table(report: dict[str, Any], system: str) -> str:
 
 
 def rival(report: dict[str, Any], system: str) -> dict[str, Any] | None:
-    """The best system with fewer searches than this one, if it is at least as good on the main metric; else None."""
+    """The best system with fewer searches than this one, if it is at least as good on the main metric; else None.
+
+    A system that knows the true parts of the questions is no rival, because nobody can run it on other questions.
+    """
     metric, entries = headline_metric(report), report["systems"]
     reached = {name: entry["metrics"][metric]["whole"]["mean"] for name, entry in entries.items()}
     searches = {name: entry["searches_per_query"] for name, entry in entries.items()}
-    cheaper = [name for name in entries if searches[name] < searches[system]]
+    cheaper = [name for name in entries if name != TOLD and searches[name] < searches[system]]
     best = max(cheaper, key=lambda name: (reached[name], -searches[name]), default=system)
     if best == system or reached[best] < reached[system]:
         return None

@@ -53,6 +53,7 @@ class QuestionEncoder:
         pooling: "mean", "cls" or "lasttoken".
         max_length: Number of tokens it reads of a text.
         prompt: Text it puts before every question.
+        revision: Commit, tag or branch of the encoder on the Hub, None if unknown.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class QuestionEncoder:
         pooling: str = "mean",
         max_length: int = 512,
         prompt: str = "",
+        revision: str | None = None,
     ) -> None:
         self.name = name
         self.model = model.eval().requires_grad_(False)
@@ -70,6 +72,7 @@ class QuestionEncoder:
         self.pooling = pooling
         self.max_length = max_length
         self.prompt = prompt
+        self.revision = revision
         self._lock = Lock()  # transformers changes the layers while it collects their states
 
     @classmethod
@@ -118,7 +121,10 @@ class QuestionEncoder:
             )
         pooling = _read_json(where, "config.json", {**place, "subfolder": folders["Pooling"]}) if modules else None
         prompt = identity.get("query_prompt") or ""
-        return cls(name, model, tokenizer, _pooling(name, pooling, prompt), _length(length, model, tokenizer), prompt)
+        max_length = _length(length, model, tokenizer)
+        return cls(
+            name, model, tokenizer, _pooling(name, pooling, prompt), max_length, prompt, identity.get("revision")
+        )
 
     def check_pools_the_mean(self) -> None:
         """Raise ValueError if the encoder does not use mean pooling, which token anchors need."""

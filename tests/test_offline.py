@@ -10,6 +10,7 @@ import pytest
 
 from amer import offline
 from amer.offline import MINILM, SMOLLM2, resolve_model
+from modeling_amer.checksums_amer import REMEMBERED_FILE, check_once
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,21 @@ def test_a_conversion_already_made_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path / "no-package")
     (tmp_path / "SmolLM2-135M-Instruct").mkdir()
     assert resolve_model(SMOLLM2) == str(tmp_path / "SmolLM2-135M-Instruct")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, ".cache/amer"), ("", ".cache/amer"), ("~/own", "own")])
+def test_all_files_of_the_cache_are_in_one_folder(value, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("AMER_CACHE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("AMER_CACHE", value)
+    monkeypatch.setattr(offline, "_package_folder", lambda package: tmp_path / "no-package")
+    (tmp_path / expected / "SmolLM2-135M-Instruct").mkdir(parents=True)
+    assert resolve_model(SMOLLM2) == str(tmp_path / expected / "SmolLM2-135M-Instruct")
+    checked = tmp_path / "checked"
+    checked.touch()
+    check_once([checked], "", lambda: None)
+    assert (tmp_path / expected / REMEMBERED_FILE).is_file()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 
+RULE, TOLD = "split by rule", "told the split"  # names of the two systems in reports; TOLD knows the true parts
 SEPARATORS = re.compile(r"[;,?]|\band\b", re.IGNORECASE)
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 OFF_THE_SHELF = "off-the-shelf"
 AUTO = "AMER, m of its choice"
-RULE, TOLD = "split by rule", "told the split"
 USUAL = (1, 2, 3, 5)
 CUTOFFS = [10, 100]
 
@@ -166,7 +165,7 @@ class Evaluation:
 
     def add_parts(self, encoder: DocumentEncoder) -> None:
         """Measure the document encoder on the parts of each question: split by rule, and as the dataset marks them."""
-        from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
+        from amer.baselines.splitting import RULE, TOLD, encode_parts, split_by_rule, split_by_spans
         from amer.evaluation import evaluate_embeddings
 
         queries, spans = self._questions.queries or [], self._questions.spans or []

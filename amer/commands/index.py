@@ -14,7 +14,7 @@ from amer.commands.terminal import say
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Build the index of a document store. Exact search, for up to a million documents, needs none.",
+    help="Build the index of a document store. Up to about 100,000 documents, exact search needs none.",
 )
 
 GIB = 2**30

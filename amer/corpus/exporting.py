@@ -26,7 +26,7 @@ def export_npy(store: DocumentStore, file: str | os.PathLike[str], show_progress
     Read it with `numpy.load(file, mmap_mode="r")`. The array has the form that `SentenceTransformer.encode` returns.
     """
     header = {"descr": np.dtype(store.dtype).str, "fortran_order": False, "shape": (len(store), store.dim)}
-    remove_leftovers(Path(file))
+    remove_leftovers(Path(file).parent, Path(file).name)
     with atomic_write(file) as temporary, open(temporary, "wb") as out:
         # No memory map: on a full disk, a write to it kills the process without a message.
         np.lib.format.write_array_header_1_0(out, header)
@@ -46,7 +46,7 @@ def export_parquet(store: DocumentStore, file: str | os.PathLike[str], show_prog
     schema = (
         parquet_metadata(documents).schema.to_arrow_schema().remove_metadata().append(pa.field(EMBEDDING, vectors))
     )
-    remove_leftovers(Path(file))
+    remove_leftovers(Path(file).parent, Path(file).name)
     with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema) as out:
         with tqdm(total=len(store), desc="Writing", unit="document", disable=not show_progress_bar) as progress:
             start = 0

@@ -149,10 +149,16 @@ def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
 
 def check_ids(ids: pa.ChunkedArray, where: str) -> None:
     """Raise ValueError if a document ID repeats."""
-    if pc.count_distinct(ids).as_py() != len(ids):
-        counts = pc.value_counts(ids)
-        repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated.slice(0, 5).to_pylist()))}")
+    if repeated := repeated_ids(ids):
+        raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated[:5]))}")
+
+
+def repeated_ids(ids: pa.ChunkedArray) -> list[str]:
+    """Return the IDs that occur more than once, in the order of their first occurrence."""
+    if pc.count_distinct(ids).as_py() == len(ids):  # needs less memory than counting
+        return []
+    counts = pc.value_counts(ids)
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
 
 
 def fingerprint(documents: pa.Table) -> str:

@@ -17,6 +17,7 @@ from amer.data.building import (
     counted,
     described,
     divide,
+    files_of_split,
     find_gold,
     finish,
     is_built,
@@ -82,7 +83,8 @@ def build_ambigqa(
         ValueError: A record is malformed (the message names file and record), or a split is empty.
     """
     path, folder = Path(path), pull_folder(source)
-    files = {split: _files(folder, split) for split in FILES} | {"nq_open": [Path(file) for file in nq_open]}
+    files = {split: files_of_split(folder, "AmbigQA", split, patterns) for split, patterns in FILES.items()}
+    files["nq_open"] = [Path(file) for file in nq_open]
     fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
     all_files = [file for split in files.values() for file in split]
     info = described(SOURCE, __name__, all_files, documents, searches, depth=depth, seed=seed, **fractions)
@@ -101,14 +103,6 @@ def build_ambigqa(
     stages = {"read": read, "several answers": several, "mapped": mapped}
     paper = against_paper(PAPER, splits) | {"note": NOTE}
     finish(path, splits, info | {"licence": LICENCE, "stages": counted(stages), "paper": paper}, drops)
-
-
-def _files(folder: Path, split: str) -> list[Path]:
-    """The files of a split: those that match the first pattern with a match."""
-    for pattern in FILES[split]:
-        if found := sorted(folder.glob(pattern)):
-            return found
-    raise FileNotFoundError(f"{folder} lacks AmbigQA's {split} split: looked for {', '.join(FILES[split])}")
 
 
 def _read(file: Path, split: str) -> Iterator[SourceQuestion]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from amer.corpus.table import fingerprint
 from amer.data.answer_matching import normalise_answer
 from amer.data.dataset import DatasetInfo, RetrievalDataset, save_dataset_dir
 from amer.data.gold import Question, Retriever, map_gold
-from amer.files import atomic_write, differences, read_json, read_manifest, read_parquet
-from amer.locks import KILLED_WRITES, RUN_FILE
+from amer.files import atomic_write, differences, read_json, read_manifest, read_parquet, remove_leftovers
+from amer.locks import RUN_FILE
 from amer.text_lines import Place, read_objects
 
 WORK = "work"  # folder beside the result: an interrupted build resumes from its files
-WORK_FILES = ("part-*.json", "gold*", RUN_FILE, KILLED_WRITES)  # written by `build_wikipedia` and `map_gold`
+WORK_FILES = ("part-*.json", "gold*", RUN_FILE)  # written by `build_wikipedia` and `map_gold`
 DROPPED_FILE = "dropped.jsonl"
 Targets = dict[str, list[list[str]]]
 """Query id -> for each answer, the ids of the documents that contain it."""
@@ -56,6 +55,18 @@ class DroppedRecords:
         """Write one JSON object per line."""
         with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
+
+
+def files_of_split(folder: Path, dataset: str, split: str, patterns: Sequence[str]) -> list[Path]:
+    """The files of a split in a folder: those that match the first pattern with a match.
+
+    Raises:
+        FileNotFoundError: No pattern has a match. The message names dataset and split.
+    """
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise FileNotFoundError(f"{folder} lacks {dataset}'s {split} split: looked for {', '.join(patterns)}")
 
 
 def read_records(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -265,15 +276,10 @@ def described(
     return {"source": source, "builder": f"{module} {amer.__version__}", "arguments": given}
 
 
-def remove_leftovers(*folders: Path) -> None:
-    """Remove the temporary files and folders of interrupted writes."""
-    for leftover in [leftover for folder in folders for leftover in folder.glob(KILLED_WRITES)]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
 def remove_work(path: Path) -> None:
     """Remove the files that a build resumes from; keep other files that happen to be in a folder of that name."""
     work = path / WORK
+    remove_leftovers(work)
     for file in [file for pattern in WORK_FILES for file in work.glob(pattern)]:
         file.unlink()
     if work.is_dir() and not any(work.iterdir()):

@@ -37,7 +37,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet")
 DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # the Hub keeps them beside the data
 SAVED = ("dataset_dict.json", "state.json")  # written by `save_to_disk`
 LISTS = ("positives", "answers")
-PIECE = re.compile(r"-\d{5}-of-\d{5}$")  # how the Hub numbers the files of a split
+PIECE = re.compile(r"-\d{5}-of-(\d{5})$")  # how the Hub numbers the files of a split
 WHOLE = "query"  # the name of a source without splits
 DOCUMENTS = pa.schema([(name, pa.string()) for name in COLUMNS])
 MOST_PROBLEMS = 20
@@ -210,21 +210,28 @@ def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
     if not files and (folder / "data").is_dir():
         return _files_of_splits(folder / "data")
     parts: dict[str, list[Path]] = {}
-    pieces: dict[str, set[str]] = {}
     for file in files:
-        stem = file.name.partition(".")[0]
-        of = PIECE.search(stem)
-        name = PIECE.sub("", stem)
-        parts.setdefault(name, []).append(file)
-        pieces.setdefault(name, set()).add(of[0] if of else "")
+        parts.setdefault(PIECE.sub("", _stem(file)), []).append(file)
     for name, own in parts.items():
-        wanted = int(max(pieces[name])[-5:] or 1)
-        if len(own) != wanted or len(pieces[name]) != wanted:
+        if not _is_whole(own):
             raise ValueError(
-                f"{folder} has two files of one split ({', '.join(file.name for file in own)}): keep one file, or "
-                "all pieces of one"
+                f"{folder} must hold each split as one file or as all pieces of one, but {name!r} is in "
+                f"{', '.join(file.name for file in own)}: remove or add files"
             )
     return parts
+
+
+def _stem(file: Path) -> str:
+    """The name of a file without its endings, such as `.jsonl.gz`."""
+    return file.name.partition(".")[0]
+
+
+def _is_whole(files: Sequence[Path]) -> bool:
+    """Whether the files of a split are one file, or all pieces of one, each once."""
+    pieces = [PIECE.search(_stem(file)) for file in files]
+    totals = {int(piece[1]) if piece else 1 for piece in pieces}
+    numbers = {piece[0] if piece else "" for piece in pieces}
+    return totals == {len(files)} and len(numbers) == len(files)
 
 
 def _files(parts: dict[str, Any]) -> list[Path]:

@@ -23,6 +23,7 @@ from amer.data.building import (
     Targets,
     as_split,
     divide,
+    files_of_split,
     finish,
     is_built,
     read_records,
@@ -138,7 +139,7 @@ def _build(
     seed: int,
 ) -> None:
     folder = pull_folder(source)
-    files = {split: _files(folder, split, name) for split in FILES}
+    files = {split: files_of_split(folder, name, split, patterns) for split, patterns in FILES.items()}
     checksums = [f"{file.name} {file_checksum(file)}" for some in files.values() for file in some]
     arguments = {"files": checksums, "validation_fraction": validation_fraction, "seed": seed}
     info = {"source": name, "licence": licence, "builder": f"{__name__} {amer.__version__}", "arguments": arguments}
@@ -157,14 +158,6 @@ def _build(
     splits = {split: as_split(some, targets) for split, some in chosen.items()}
     needed = {document for clusters in targets.values() for (document,) in clusters}
     finish(path, splits, info | {"corpus": {"documents": len(documents), "targets": len(needed)}}, drops)
-
-
-def _files(folder: Path, split: str, name: str) -> list[Path]:
-    """The files of a split: those that match the first pattern with a match."""
-    for pattern in FILES[split]:
-        if found := sorted(folder.glob(pattern)):
-            return found
-    raise FileNotFoundError(f"{folder} lacks {name}'s {split} split: looked for {', '.join(FILES[split])}")
 
 
 def _read(

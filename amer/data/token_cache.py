@@ -74,7 +74,14 @@ class TokenCache:
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(json.dumps(list(questions)).encode()).hexdigest()
-        info = {"encoder": encoder.name, "prompt": encoder.prompt, "questions_sha256": digest}
+        info = {
+            "encoder": encoder.name,
+            "revision": encoder.revision,
+            "prompt": encoder.prompt,
+            "max_length": encoder.max_length,
+            "dtype": str(encoder.model.dtype).removeprefix("torch."),
+            "questions_sha256": digest,
+        }
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
         if (found := read_manifest(path / CACHE_FILE, dict)) != info:

@@ -17,9 +17,9 @@ from typing_extensions import TypedDict
 import amer
 from amer.checksums import file_checksum
 from amer.corpus.documents import PARTS_FILE, map_arrow
-from amer.corpus.table import COLUMNS
-from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_leftovers, remove_work
-from amer.files import atomic_write, inside, read_json, read_manifest, write_json
+from amer.corpus.table import COLUMNS, repeated_ids
+from amer.data.building import DROPPED_FILE, WORK, DroppedRecords, remove_work
+from amer.files import atomic_write, inside, read_json, read_manifest, remove_leftovers, write_json
 from amer.text_lines import Place, parse_object, read_lines
 
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -66,7 +66,8 @@ def build_wikipedia(
     """
     path, files = Path(path), _chunk_files(Path(chunks))
     folder, work = path / "documents", path / WORK
-    remove_leftovers(folder, work)
+    remove_leftovers(folder)
+    remove_leftovers(work)
     if _is_built(folder, files):
         remove_work(path)
         return
@@ -147,16 +148,15 @@ def _passage(line: str, place: Place) -> tuple[str, str, str]:
 def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
     """Raise a ValueError if an id repeats; it names the first two places."""
     ids = pa.concat_tables([map_arrow(inside(folder, note["file"])).select(["id"]) for note in notes]).column("id")
-    if pc.count_distinct(ids).as_py() == len(ids):
+    repeated = repeated_ids(ids)
+    if not repeated:
         return
-    counts = pc.value_counts(ids)
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     rows = pc.indices_nonzero(pc.equal(ids, repeated[0])).to_numpy()
     ends = np.cumsum([note["documents"] for note in notes])
     first, second = (_place(int(row), files, notes, ends) for row in rows[:2])
     raise ValueError(
-        f"{second} has the id of {first}, {repeated[0].as_py()!r}; {len(repeated)} ids repeat: remove any chunk that "
-        "is in the folder twice"
+        f"{second} has the id of {first}, {repeated[0]!r}; {len(repeated)} ids repeat: remove any chunk that is "
+        "in the folder twice"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from amer.baselines.splitting import encode_parts, split_by_rule, split_by_spans
+from amer.baselines.splitting import RULE, TOLD, encode_parts, split_by_rule, split_by_spans
 from amer.data import RetrievalDataset
 from amer.evaluation import SystemResult, evaluate_embeddings
 from amer.search import ExactIndex
@@ -19,7 +19,7 @@ from amer.search import ExactIndex
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
-ENCODER, RULE, ONE, AMER, TOLD = "encoder alone", "split by rule", "one vector", "AMER", "told the split"
+ENCODER, ONE, AMER = "encoder alone", "one vector", "AMER"
 KS = (10, 100)
 WARM_UP = 64  # questions to encode before the clock starts, because the first batches of a shape are slow
 

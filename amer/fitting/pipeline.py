@@ -19,9 +19,10 @@ from amer.fitting.comparison import Comparison, compare
 from amer.fitting.examples import HITS_A_PART, PARTS, example_questions, example_table
 from amer.fitting.report import RESULTS, save_report
 from amer.fitting.settings import Settings
-from amer.fitting.stages import Stages, command_line, duration
+from amer.fitting.stages import Stages, command_line
 from amer.fitting.table import comparison_table
 from amer.fitting.training import run_trainings
+from amer.hub_cards.rendering import duration
 from amer.machine import chosen_device, chosen_dtype
 from amer.offline import resolve_model
 from amer.search import ExactIndex, Searcher, open_model

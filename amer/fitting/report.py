@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from amer.baselines.splitting import RULE
 from amer.evaluation import Report, plot_groups
 from amer.evaluation.markdown import markdown_table
 from amer.files import atomic_write, write_json
-from amer.fitting.comparison import AMER, ENCODER, ONE, RULE, Comparison
+from amer.fitting.comparison import AMER, ENCODER, ONE, Comparison
 
 METRIC, LABEL = "recall@10", "Recall@10 (%)"
 PLOT, RESULTS = "comparison.png", "results.json"

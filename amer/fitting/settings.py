@@ -129,12 +129,13 @@ class Settings:
         data = {"dataset": self.dataset, "store": self.store, "token_cache": self.tokens}
         shared = {**data, "max_steps": self.train_steps, **EVERY}
         trainings = []
-        for name, output, own in (("AMER", self.model, {}), ("one vector", self.one_vector, ONE_VECTOR)):
-            fields = {**shared, **own, "output_dir": output}
-            arguments = ["mini", *(word for name, value in fields.items() for word in (f"--{name}", str(value)))]
+        for title, output, own in (("AMER", self.model, {}), ("one vector", self.one_vector, ONE_VECTOR)):
+            arguments = ["mini"]
+            for field, value in {**shared, **own, "output_dir": output}.items():
+                arguments += [f"--{field}", str(value)]
             recipe = parse(arguments)[2]
             if recipe.num_random_negatives > num_documents:
                 arguments += ["--num_random_negatives", str(num_documents)]
             epoch = math.ceil(num_questions / recipe.train_batch_size)
-            trainings.append(Training(name, output, ["train", *arguments], self.train_steps, epoch))
+            trainings.append(Training(title, output, ["train", *arguments], self.train_steps, epoch))
         return trainings

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from amer.hub_cards.rendering import duration
+
 
 class Stages:
     """Announces one stage after another.
@@ -42,11 +44,3 @@ class Stages:
 def command_line(words: list[str]) -> str:
     """A command as shell text."""
     return shlex.join(["amer", *words])
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "4.2 s", "2 min 5 s"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from amer.baselines.splitting import TOLD
 from amer.evaluation import SystemResult
-from amer.fitting.comparison import TOLD, Comparison
+from amer.fitting.comparison import Comparison
 
 COLUMNS = {"R@10": "recall@10", "MRecall@10": "mrecall@10", "R@100": "recall@100"}
 

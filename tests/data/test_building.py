@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from amer.data import build_custom, build_wikipedia
 from amer.data.answer_matching import normalise_answer
 from amer.data.building import DroppedRecords, SourceQuestion, divide, unseen, usable
 from amer.data.gold import Question
+from amer.files import atomic_directory, atomic_write
 from amer.text_lines import Place
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -107,6 +109,24 @@ def test_a_question_of_the_test_set_is_known_by_its_words():
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("writing", [atomic_write, atomic_directory])
+def test_a_build_leaves_what_another_process_is_writing_and_removes_what_one_has_left(tmp_path, writing):
+    source = tmp_path / "questions.jsonl"
+    lines = [json.dumps({"query": f"question {number}", "positives": [f"text {number}"]}) for number in range(20)]
+    source.write_text("\n".join(lines))
+    out = tmp_path / "out"
+    folders = [out, out / "documents", out / "work"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / f".{'0' * 32}.left").touch()
+    with ExitStack() as others:  # a lock excludes other descriptors of this process as it excludes other processes
+        alive = [others.enter_context(writing(folder / "store")) for folder in folders]
+        build_wikipedia(out, FIXTURES / "chunked_wikipedia", show_progress_bar=False)
+        build_custom(out, source)
+        assert all(path.exists() for path in alive)
+        assert [path for folder in folders for path in folder.glob(".*")] == alive
 
 
 @pytest.mark.kill

@@ -283,7 +283,24 @@ def test_what_is_no_source_is_refused(build, tmp_path):
     with pytest.raises(ValueError, match=r"has the splits \['dev', 'train'\]"):
         build(tmp_path / "data")
     write_csv(tmp_path / "data" / "train.csv", ROWS)
-    with pytest.raises(ValueError, match=r"two files of one split .*train\.csv, train\.jsonl"):
+    with pytest.raises(ValueError, match=r"'train' is in train\.csv, train\.jsonl: remove or add files"):
+        build(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["00000-of-00002"],
+        ["00000-of-00002", "00001-of-00003"],
+        ["00000-of-00001", "00001-of-00002"],
+        ["00000-of-00002", "00001-of-00002", "00001-of-00002"],
+    ],
+)
+def test_pieces_that_do_not_make_a_whole_are_refused(build, tmp_path, names):
+    (tmp_path / "data").mkdir()
+    for number, name in enumerate(names):
+        write_jsonl(tmp_path / "data" / f"train-{name}{'.jsonl' if number < 2 else '.JSONL'}", ROWS)
+    with pytest.raises(ValueError, match=r"as one file or as all pieces of one, but 'train' is in train-00000-of"):
         build(tmp_path / "data")
 
 

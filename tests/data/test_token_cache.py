@@ -61,6 +61,18 @@ def test_a_cache_of_other_questions_is_refused(encoder, tmp_path):
         TokenCache.build(tmp_path, encoder, QUESTIONS[:6])
 
 
+@pytest.mark.parametrize("field", ["name", "revision", "query_prompt", "max_length", "dtype"])
+def test_a_cache_of_another_encoder_is_refused(tiny_encoder, tmp_path, field):
+    TokenCache.build(tmp_path / "cache", QuestionEncoder.from_identity({"name": tiny_encoder}), QUESTIONS)
+    identity = {"name": tiny_encoder, **({field: "other"} if field in ("revision", "query_prompt") else {})}
+    dtype = torch.bfloat16 if field == "dtype" else None
+    other = QuestionEncoder.from_identity(identity, tiny_encoder, dtype)
+    if field in ("name", "max_length"):
+        setattr(other, field, {"name": "other", "max_length": 4}[field])
+    with pytest.raises(ValueError, match="another encoder"):
+        TokenCache.build(tmp_path / "cache", other, QUESTIONS)
+
+
 def test_a_cache_of_another_split_is_refused(encoder, tmp_path):
     cache = TokenCache.build(tmp_path, encoder, QUESTIONS)
     with pytest.raises(ValueError, match="5 questions, the cache 7"):

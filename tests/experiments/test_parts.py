@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from amer.baselines import expansion
+from amer.baselines.splitting import RULE, TOLD
 from amer.corpus import DocumentEncoder, DocumentStore, encode_corpus
 from amer.corpus.documents import open_documents
 from amer.data import RetrievalDataset, save_dataset_dir
@@ -18,7 +19,7 @@ from amer.files import read_json
 from amer.search import ExactIndex
 from experiments import parts
 from experiments.parts import load_questions, question_groups, read_rows
-from experiments.parts_systems import ALONE, AMER, DEEPER, ENCODER, LLM, ONE, ORACLE, PERTURBED, RULE, TOLD
+from experiments.parts_systems import ALONE, AMER, DEEPER, ENCODER, LLM, ONE, ORACLE, PERTURBED
 from tests.conftest import build_mini
 
 pytest.importorskip("sentence_transformers")

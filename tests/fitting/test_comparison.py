@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from amer.baselines.splitting import RULE, TOLD
 from amer.corpus import DocumentEncoder, encode_corpus, open_documents
 from amer.data import RetrievalDataset
 from amer.evaluation import target_similarity
 from amer.files import read_json
-from amer.fitting.comparison import AMER, ENCODER, ONE, RULE, TOLD, Comparison, compare
+from amer.fitting.comparison import AMER, ENCODER, ONE, Comparison, compare
 from amer.fitting.examples import example_questions, example_table
 from amer.fitting.report import save_report
 from amer.fitting.table import comparison_table

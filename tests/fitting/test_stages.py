@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from amer.fitting.stages import Stages, command_line, duration
+from amer.fitting.stages import Stages, command_line
 
 
 def test_a_stage_says_its_number_its_command_and_its_time():
@@ -22,13 +22,6 @@ def test_a_stage_says_its_number_its_command_and_its_time():
     assert lines[1] == "amer dataset own --source 'my [file] of questions that is long.jsonl'"
     assert lines[2].startswith("First: 0.0 s") and lines[3].startswith("2/2  Second") and len(lines) == 4
     assert list(stages.seconds) == ["First"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (10.4, "10 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s")]
-)
-def test_seconds_in_words(seconds, words):
-    assert duration(seconds) == words
 
 
 def test_a_command_can_be_pasted_into_a_shell():

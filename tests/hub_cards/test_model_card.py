@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoTokenizer
 
+from amer.baselines.splitting import TOLD
 from amer.corpus import DocumentEncoder, write_store
 from amer.evaluation.report import metric_label
 from amer.hub import files_to_push
@@ -35,6 +36,7 @@ KINDS = {
     "vectors only": VECTORS_ONLY,
     "no encoder": {"document_encoder": None, "anchored": True},
     "mini": {**VECTORS_ONLY, "anchor": "tokens", "stop_score": True, "max_query_vectors": 4},
+    "one pass": {**VECTORS_ONLY, "emission": "one_pass", "max_query_vectors": 4},
     "splits": {**VECTORS_ONLY, "anchor": "tokens", "splits_questions": True, "max_query_vectors": 4},
     "local folders": {
         "base_model_name_or_path": "/root/secret/base",
@@ -93,6 +95,8 @@ def test_the_first_paragraph_tells_it_from_late_interaction(kind):
     assert ("3 query vectors" in first) == (kind not in ("one vector", "mini", "splits"))
     assert ("one to 4 query vectors" in first) == (kind == "mini")
     assert ("a query vector for each part, at most 4" in first) == (kind == "splits")
+    assert ("one after another" in first) == (kind not in ("one vector", "one pass", "splits"))
+    assert ("all in one pass" in first) == (kind == "one pass")
 
 
 def test_what_the_model_is_stands_in_the_card():
@@ -174,6 +178,16 @@ def test_a_cheaper_system_that_reaches_more_is_recommended_instead(report):
     assert "In the evaluation above" not in model_card(a_config(), REPO, report=report, system="trained alone")
 
 
+def test_a_system_that_knows_the_true_parts_is_not_recommended(report):
+    told = copy.deepcopy(report)
+    told["systems"][TOLD] = copy.deepcopy(told["systems"]["AMER, m = 3"]) | {"searches_per_query": 2.5}
+    assert "`trained alone` reaches" in model_card(a_config(), REPO, report=told)
+    del told["systems"]["trained alone"]
+    told["references"] = ["off-the-shelf"]
+    card = model_card(a_config(), REPO, report=told)
+    assert f"| {TOLD} | 2.5 |" in card and "In the evaluation above" not in card
+
+
 def test_times_that_were_not_measured_leave_no_column(report):
     untimed = json.loads(json.dumps(report).replace("0.0125", "null").replace("0.0045", "null"))
     card = model_card(a_config(), REPO, report=untimed)
@@ -243,7 +257,7 @@ def test_the_metadata_come_back_as_they_were_written(kind, training, report, tmp
         for subset, suffix in (("whole", ""), ("low_similarity", ", low similarity third"))
     }
     assert {(result.dataset_name, result.dataset_split) for result in data.eval_results} == {("Tiny senses", "test")}
-    known = kind not in ("vectors only", "local folders", "mini", "splits")
+    known = kind not in ("vectors only", "local folders", "mini", "one pass", "splits")
     relation = "finetune" if kind == "full" else "adapter"
     assert (data.base_model, data.get("base_model_relation")) == ((BASE, relation) if known else (None, None))
     assert data.license is None  # nobody said
