@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -34,24 +34,17 @@ class _Draw(NamedTuple):
 
 
 class _EncoderOf:
-    """The document encoder of a model, loaded on first use.
-
-    A copy for a data-loading worker that shares no memory holds the encoder without the model.
-    """
+    """The document encoder of a model, loaded on first use. A copy for a data-loading worker leaves the model out."""
 
     def __init__(self, model: AMERModel) -> None:
-        self._get: Callable[[], QuestionEncoder] = lambda: model.document_encoder
+        self._model: AMERModel | None = model
+        self._encoder: QuestionEncoder | None = None
 
     def __call__(self) -> QuestionEncoder:
-        return self._get()
+        return self._model.document_encoder if self._model is not None else cast(QuestionEncoder, self._encoder)
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        own = self()
-        return own.name, own.model, own.tokenizer, own.pooling, own.max_length, own.prompt
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        encoder = QuestionEncoder(*state)
-        self._get = lambda: encoder
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_model": None, "_encoder": self()}
 
 
 class AMERCollator:

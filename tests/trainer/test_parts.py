@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from amer.corpus import write_store
 from amer.data import RetrievalDataset
@@ -121,6 +122,17 @@ def test_a_copy_of_the_collator_has_the_encoder_without_the_model(spanned, split
     assert found.keys() == expected.keys() and found.pop("questions", None) == expected.pop("questions", None)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
+
+
+@pytest.mark.slow
+def test_data_loading_workers_that_share_no_memory_give_the_same_batches(spanned):
+    model = build_splitting(spanned.encoder)
+    collator, rows = AMERCollator(model, spanned.store, 2), spanned.dataset.select([1, 2, 3, 4])
+    options = {"batch_size": 2, "collate_fn": collator, "num_workers": 1, "multiprocessing_context": "spawn"}
+    for found, expected in zip(DataLoader(rows, **options), DataLoader(rows, 2, collate_fn=collator), strict=True):
+        assert found.pop("questions") == expected.pop("questions")
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value)
 
 
 @pytest.mark.parametrize("of_parts", [False, True])
