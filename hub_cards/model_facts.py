@@ -52,12 +52,7 @@ def _model_rows(config: AMERConfig, training: dict[str, Any] | None) -> Iterator
         yield "Decoder", f"{decoder.model_type}, {layers}{dtype}"
     yield from _encoder_rows(config)
     yield "Reads", _reads(config)
-    vectors = "one unit vector" if config.num_query_vectors == 1 else f"{config.num_query_vectors} unit vectors"
-    if config.stop_score:
-        vectors = f"one to {config.max_query_vectors} unit vectors, as many as its stop score says"
-    if config.splits_questions:
-        vectors = f"for each part of a question, at most {config.max_query_vectors}, one unit vector"
-    yield "Writes", f"{vectors} of {config.document_dim} values"
+    yield "Writes", _writes(config)
     if config.lora or training:
         yield "Trained weights", _weights(config, training or {})
     if config.objective == "mixture":
@@ -92,6 +87,17 @@ def _reads(config: AMERConfig) -> str:
     if config.anchored:
         return "the question's text and the document encoder's own vector of it, which it corrects (anchored)"
     return "the question's text"
+
+
+def _writes(config: AMERConfig) -> str:
+    values, most = f"of {config.document_dim} values", config.max_query_vectors
+    if config.splits_questions:
+        return f"one unit vector {values} for each part of a question, at most {most}"
+    if config.stop_score:
+        return f"one to {most} unit vectors {values}; its stop score decides how many"
+    if config.num_query_vectors == 1:
+        return f"one unit vector {values}"
+    return f"{config.num_query_vectors} unit vectors {values}"
 
 
 def _weights(config: AMERConfig, training: dict[str, Any]) -> str:
