@@ -310,7 +310,10 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     while True:
         temporary = _temporary_beside(path)
         make(temporary)
-        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:  # another process removed it already
+            continue
         with suppress(OSError):  # without locks, no process removes leftovers either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:

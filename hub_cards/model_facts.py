@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 def model_facts(config: AMERConfig, repo_id: str, training: dict[str, Any] | None) -> dict[str, Any]:
     """The model's values for the template; the training record gives the number of trained weights."""
     embeds = config.token_vectors and bool(config.document_encoder)  # it computes the encoder's vectors itself
-    takes_text = config.reads_text or embeds
-    encoder = complete_encoder(config.document_encoder) if takes_text and config.document_encoder else None
+    asks_in_text = config.reads_text or embeds
+    encoder = complete_encoder(config.document_encoder) if asks_in_text and config.document_encoder else None
     return {
         "name": repo_id.rpartition("/")[2],
         "repo_id": repo_id,
         "m": config.num_query_vectors,
+        "other_m": _another_number(config),
         "dim": config.document_dim,
         "reads_text": config.reads_text,
-        "takes_text": takes_text,
+        "asks_in_text": asks_in_text,
         "anchored": config.anchored,
         "needs_anchors": config.anchored and not embeds,
         "chooses": config.chooses_number,
@@ -87,6 +88,12 @@ def _reads(config: AMERConfig) -> str:
     if config.anchored:
         return "the question's text and the document encoder's own vector of it, which it corrects (anchored)"
     return "the question's text"
+
+
+def _another_number(config: AMERConfig) -> int | None:
+    """A number of query vectors other than the default, as an example; None if the model has no other."""
+    most = config.max_query_vectors if config.emission == "one_pass" else 3
+    return next((m for m in (2, 3, 1) if m <= most and m != config.num_query_vectors), None)
 
 
 def _writes(config: AMERConfig) -> str:

@@ -146,7 +146,7 @@ class AMERConfig(PreTrainedConfig):
 
     @property
     def needs_question_vectors(self) -> bool:
-        """Whether questions in text need the document encoder's vector of each (`input_vectors`) beside them."""
+        """Whether the model reads the document encoder's vector of each question (`input_vectors`) beside its text."""
         return self.anchored and not self.token_vectors
 
     @property

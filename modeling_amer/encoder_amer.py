@@ -73,7 +73,6 @@ class QuestionEncoder:
         self.max_length = max_length
         self.prompt = prompt
         self.revision = revision
-        self._source: tuple[Any, ...] | None = None  # arguments of `from_identity`
         self._lock = Lock()  # transformers changes the layers while it collects their states
 
     @classmethod
@@ -123,21 +122,9 @@ class QuestionEncoder:
         pooling = _read_json(where, "config.json", {**place, "subfolder": folders["Pooling"]}) if modules else None
         prompt = identity.get("query_prompt") or ""
         max_length = _length(length, model, tokenizer)
-        encoder = cls(
+        return cls(
             name, model, tokenizer, _pooling(name, pooling, prompt), max_length, prompt, identity.get("revision")
         )
-        encoder._source = dict(identity), path, dtype, hub_options
-        return encoder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For another process: it loads the encoder again, because transformers leaves local functions in the layers.
-
-        Raises:
-            TypeError: The encoder was not loaded by `from_identity`.
-        """
-        if self._source is None:
-            raise TypeError("Only an encoder from QuestionEncoder.from_identity can go to another process.")
-        return _load_again, self._source
 
     def check_pools_the_mean(self) -> None:
         """Raise ValueError if the encoder does not use mean pooling, which token anchors need."""
@@ -247,12 +234,6 @@ class QuestionEncoder:
         outside = (offsets[:, 0] < 0) | (offsets[:, 0] == offsets[:, 1])
         words = torch.tensor([-1 if word is None else word for word in encoded.word_ids(row)])
         return offsets.masked_fill(outside[:, None], 0), words.masked_fill(outside, -1)
-
-
-def _load_again(
-    identity: dict[str, Any], path: str | None, dtype: torch.dtype | None, hub_options: dict[str, Any]
-) -> QuestionEncoder:
-    return QuestionEncoder.from_identity(identity, path, dtype, **hub_options)
 
 
 def like_lengths(lengths: Sequence[int], batch_size: int, device: torch.device) -> Iterator[list[int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, overload
 
@@ -45,14 +46,22 @@ class AMERQueryEncoder(AMERBuilder):
             ValueError: The configuration names no encoder, or AMER cannot run it (see [`QuestionEncoder`]).
         """
         if self._encoder is None:
-            identity = self.config.document_encoder
-            if not identity:
-                raise ValueError("The configuration names no document encoder: pass input_vectors.")
-            dtype = self.document_encoder_dtype or (torch.bfloat16 if self.dtype == torch.bfloat16 else None)
-            self._encoder = QuestionEncoder.from_identity(
-                identity, self.document_encoder_path, dtype, **self._encoder_options
-            )
+            self._encoder = self.document_encoder_loader()()
         return self._encoder.to(self.device)
+
+    def document_encoder_loader(self) -> Callable[[], QuestionEncoder]:
+        """A function that loads the document encoder. It can go to another process, unlike a loaded encoder, in whose
+        layers transformers leaves local functions.
+
+        Raises:
+            ValueError: The configuration names no encoder.
+        """
+        identity = self.config.document_encoder
+        if not identity:
+            raise ValueError("The configuration names no document encoder: pass input_vectors.")
+        dtype = self.document_encoder_dtype or (torch.bfloat16 if self.dtype == torch.bfloat16 else None)
+        options = {"path": self.document_encoder_path, "dtype": dtype, **self._encoder_options}
+        return partial(QuestionEncoder.from_identity, identity, **options)
 
     @overload
     def encode_query(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, cast
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,13 +38,18 @@ class _EncoderOf:
 
     def __init__(self, model: AMERModel) -> None:
         self._model: AMERModel | None = model
-        self._encoder: QuestionEncoder | None = None
+        self._load: Callable[[], QuestionEncoder]  # of a copy
 
     def __call__(self) -> QuestionEncoder:
-        return self._model.document_encoder if self._model is not None else cast(QuestionEncoder, self._encoder)
+        return self._encoder if self._model is None else self._model.document_encoder
+
+    @cached_property
+    def _encoder(self) -> QuestionEncoder:
+        return self._load()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_model": None, "_encoder": self()}
+        load = self._load if self._model is None else self._model.document_encoder_loader()
+        return {"_model": None, "_load": load}
 
 
 class AMERCollator:

@@ -77,21 +77,31 @@ def steps_of(folder: str | os.PathLike[str]) -> tuple[int, int]:
     return state["global_step"], state["max_steps"]
 
 
-def is_trained(checkpoint: str | os.PathLike[str]) -> bool:
-    """Whether the checkpoint was saved at the last step."""
-    done, wanted = steps_of(checkpoint)
+def is_trained(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint, or the model in an output folder, was saved at the last step."""
+    done, wanted = steps_of(folder)
     return done >= wanted
 
 
-def is_finished(output: Path, checkpoint: str | None) -> bool:
+def is_finished(output: Path, checkpoint: str | None, asked_for: bool = False) -> bool:
     """Whether the training has finished and saved everything; the state of the last step is written last.
 
     The state itself tells, because checkpoints may be off, deleted, or only those of the best steps.
+
+    Args:
+        output: The output folder.
+        checkpoint: The checkpoint that the training would go on from.
+        asked_for: Whether the user named this checkpoint. If it is not of the last step, the training goes on from it.
     """
-    saved = (output / TRAINER_STATE).is_file() and any(output.glob("model*.safetensors"))
-    if not saved or not is_trained(output):
+    if not any(output.glob("model*.safetensors")):
         return False
-    return checkpoint is None or steps_of(output)[0] >= steps_of(checkpoint)[0]
+    try:
+        finished = is_trained(output)
+    except (FileNotFoundError, ValueError):  # the process ended before or while it wrote the state
+        return False
+    if checkpoint is None or not finished:
+        return finished
+    return steps_of(output)[0] >= steps_of(checkpoint)[0] and (is_trained(checkpoint) or not asked_for)
 
 
 def settings_of(model_args: ModelArguments, data_args: DataArguments, args: AMERTrainingArguments) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _train(model_args: ModelArguments, data_args: DataArguments, args: AMERTrain
     output, checkpoint = Path(args.output_dir), chosen_checkpoint(args)
     settings = settings_of(model_args, data_args, args)
     check_same_run(output, checkpoint, settings)
-    if is_finished(output, checkpoint):
+    if is_finished(output, checkpoint, asked_for=checkpoint == args.resume_from_checkpoint):
         logger.warning(
             f"{output} holds this training, already finished: nothing to do. For a new one, use another output_dir."
         )

@@ -43,8 +43,8 @@ def encode(
 ) -> None:
     """Encode many questions into query vectors.
 
-    The questions come from a file or a dataset. Run it again after an interruption to resume. It runs in one process,
-    or in several:
+    The questions come from a file or a dataset. If the model chooses the number of vectors of a question, zeros fill
+    up to its maximum. Run the command again after an interruption to resume. It runs in one process, or in several:
 
     \b
     accelerate launch --num_processes 8 -m amer encode ...  (several GPUs)
@@ -55,12 +55,16 @@ def encode(
     if (questions is None) == (dataset is None):
         raise typer.BadParameter("give --questions FILE or --dataset DIR")
     from amer.corpus.workers import this_worker
-    from amer.search import encode_queries, open_model
+    from amer.search import encode_queries, locate_encoder
+    from modeling_amer import AMERModel
 
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     texts: list[str] | None = None
     vectors: np.ndarray | None = None
     with this_worker(device) as worker:
-        loaded = open_model(model, worker.device, dtype=dtype)
+        # LoRA stays apart: merged weights differ between machines, which may share the work.
+        loaded = AMERModel.from_pretrained(model, **options).to(worker.device)
+        locate_encoder(loaded)
         if questions is not None:
             texts = read_questions(questions)
         if dataset is not None:

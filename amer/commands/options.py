@@ -18,7 +18,7 @@ Collection = Annotated[
     str, typer.Option(help="Name of the collection in Milvus. The server's key is read from $MILVUS_TOKEN.")
 ]
 NumQueryVectors = Annotated[
-    int | None, typer.Option(min=1, help="Query vectors per question. Default: the model's own number.")
+    int | None, typer.Option(min=1, help="Query vectors per question. Default: the model's own number or choice.")
 ]
 Device = Annotated[str | None, typer.Option(help="Device to run on. Default: a GPU if there is one.")]
 WorkerDevice = Annotated[

@@ -149,16 +149,17 @@ def check_no_nulls(documents: pa.Table | pa.RecordBatch, where: str) -> None:
 
 def check_ids(ids: pa.ChunkedArray, where: str) -> None:
     """Raise ValueError if a document ID repeats."""
-    if repeated := repeated_ids(ids):
-        raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated[:5]))}")
+    repeated = repeated_ids(ids)
+    if len(repeated):
+        raise ValueError(f"{where}: ids repeat, among them {', '.join(map(repr, repeated[:5].to_pylist()))}")
 
 
-def repeated_ids(ids: pa.ChunkedArray) -> list[str]:
+def repeated_ids(ids: pa.ChunkedArray) -> pa.Array:
     """Return the IDs that occur more than once, in the order of their first occurrence."""
     if pc.count_distinct(ids).as_py() == len(ids):  # needs less memory than counting
-        return []
+        return pa.array([], ids.type)
     counts = pc.value_counts(ids)
-    return counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
 def fingerprint(documents: pa.Table) -> str:

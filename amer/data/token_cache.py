@@ -16,7 +16,7 @@ from transformers.utils import logging
 from typing_extensions import TypedDict
 
 from amer.data.dataset import RetrievalDataset
-from amer.files import Count, atomic_write, open_npy, read_manifest, write_json
+from amer.files import Count, atomic_write, differences, open_npy, read_manifest, write_json
 from modeling_amer import QuestionEncoder, TokenVectors
 
 INFO_FILE = "tokens.json"
@@ -84,10 +84,10 @@ class TokenCache:
         }
         if not (path / CACHE_FILE).is_file():
             write_json(path / CACHE_FILE, info)
-        if (found := read_manifest(path / CACHE_FILE, dict)) != info:
+        if differing := differences(read_manifest(path / CACHE_FILE, dict), info):
             raise ValueError(
-                f"{path} holds token vectors of other questions or another encoder: {found}, not {info}. "
-                "Choose another folder."
+                f"{path} holds token vectors of other questions or another encoder ({differing}): choose another "
+                "folder, or remove this one, and it is built anew"
             )
         starts = range(0, len(questions), QUESTIONS_A_FILE)
         for start in logging.tqdm(starts, desc="Token vectors", disable=not show_progress_bar):

@@ -149,14 +149,14 @@ def _check_ids(folder: Path, files: Sequence[Path], notes: Sequence[dict[str, An
     """Raise a ValueError if an id repeats; it names the first two places."""
     ids = pa.concat_tables([map_arrow(inside(folder, note["file"])).select(["id"]) for note in notes]).column("id")
     repeated = repeated_ids(ids)
-    if not repeated:
+    if not len(repeated):
         return
     rows = pc.indices_nonzero(pc.equal(ids, repeated[0])).to_numpy()
     ends = np.cumsum([note["documents"] for note in notes])
     first, second = (_place(int(row), files, notes, ends) for row in rows[:2])
     raise ValueError(
-        f"{second} has the id of {first}, {repeated[0]!r}; {len(repeated)} ids repeat: remove any chunk that is "
-        "in the folder twice"
+        f"{second} has the id of {first}, {repeated[0].as_py()!r}; {len(repeated)} ids repeat: remove any chunk that "
+        "is in the folder twice"
     )
 
 

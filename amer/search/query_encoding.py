@@ -24,20 +24,18 @@ if TYPE_CHECKING:
     from modeling_amer import AMERModel
 
 EMBEDDINGS_FILE = "query_embeddings.json"
-# Fields of a model's configuration that say where it is from, or that `model_identity` holds by themselves.
-NOT_OF_THE_VECTORS = {
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "base_model_name_or_path",
-    "base_model_revision",
-    "checksums",
-    "document_encoder",
-    "dtype",
-    "prompt_template",
-    "sealed",
-    "transformers_version",
-}
+# Fields of a model's configuration that determine its vectors beside its weights.
+SETTINGS = (
+    "anchor",
+    "token_vectors",
+    "emission",
+    "stop_score",
+    "splits_questions",
+    "max_query_vectors",
+    "max_query_length",
+    "context_weight",
+    "encoder_weight",
+)
 
 
 class EmbeddingsInfo(TypedDict):
@@ -169,7 +167,6 @@ def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
 def model_identity(model: AMERModel) -> dict[str, Any]:
     """Return everything that determines a model's vectors except the machine: settings, precision and all weights."""
     config = model.config
-    settings = {name: value for name, value in config.to_dict().items() if name not in NOT_OF_THE_VECTORS}
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(name.encode())
@@ -181,7 +178,7 @@ def model_identity(model: AMERModel) -> dict[str, Any]:
         "document_encoder": config.document_encoder and complete_encoder(config.document_encoder),
         "precision": str(model.dtype).removeprefix("torch."),
         "encoder_precision": str(model.document_encoder_dtype or "").removeprefix("torch.") or None,
-        "settings_sha256": _sha256(json.dumps(settings, sort_keys=True).encode()),
+        **{name: getattr(config, name) for name in SETTINGS},
         "weights_sha256": weights.hexdigest(),
     }
 

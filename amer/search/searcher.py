@@ -278,10 +278,10 @@ class Searcher:
     ) -> Iterator[list[Hit]]:
         """Search as in `search`, for any number of questions: yields answers in order and holds a few hundred.
 
-        Before an error, such as an empty question, the answers of the previous groups of 256 questions are yielded.
+        If a question is bad, the answers of all earlier groups of 256 questions still come first.
 
         Raises:
-            TypeError: `questions` is a single string.
+            TypeError: `questions` is a single string, or a question is not a string.
             ValueError: As in `search`.
         """
         if isinstance(questions, str):

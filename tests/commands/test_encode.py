@@ -16,7 +16,8 @@ import amer.corpus
 from amer.commands.encode import read_questions
 from amer.data import RetrievalDataset, save_dataset_dir
 from amer.files import read_json
-from amer.search import load_query_embeddings, open_model
+from amer.search import load_query_embeddings
+from modeling_amer import AMERModel
 from tests.commands.running import amer as run_command
 from tests.conftest import DIM, SPLITS, build, build_mini
 
@@ -95,7 +96,7 @@ def test_text_and_json_lines_give_the_questions_in_their_order(model, questions,
     json_lines = encode(model, tmp_path / "json", "--questions", str(tmp_path / "questions.jsonl"))
     assert json_lines.shape == (18, 3, DIM)
     np.testing.assert_allclose(text, json_lines[:, :2], atol=1e-6)
-    expected = open_model(model, "cpu").encode_query(QUESTIONS)
+    expected = AMERModel.from_pretrained(model).encode_query(QUESTIONS)
     np.testing.assert_allclose(json_lines, expected, atol=1e-5)
 
 
@@ -175,7 +176,7 @@ def test_a_split_of_a_dataset_is_encoded_as_the_model_reads_it(llama, model, dat
     vectors = np.random.default_rng(0).standard_normal((18, DIM)).astype(np.float32)
     folder = dataset(queries=QUESTIONS, input_vectors=vectors)
     text = encode(model, tmp_path / "text", "--dataset", folder, "--split", "validation")
-    np.testing.assert_allclose(text, open_model(model, "cpu").encode_query(QUESTIONS), atol=1e-5)
+    np.testing.assert_allclose(text, AMERModel.from_pretrained(model).encode_query(QUESTIONS), atol=1e-5)
     other = build(llama, reads_text=False)
     other.save_pretrained(tmp_path / "other")
     embeddings = encode(str(tmp_path / "other"), tmp_path / "vectors", "--dataset", folder, "--split", "validation")

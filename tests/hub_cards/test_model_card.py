@@ -99,6 +99,13 @@ def test_the_first_paragraph_tells_it_from_late_interaction(kind):
     assert ("all in one pass" in first) == (kind == "one pass")
 
 
+@pytest.mark.parametrize(("m", "other"), [(1, None), (2, 1), (3, 2)])
+def test_the_card_names_another_number_of_vectors_only_if_the_model_can_emit_it(m, other):
+    card = model_card(a_config(**VECTORS_ONLY, emission="one_pass", num_query_vectors=m), REPO)
+    found = re.search(r"num_query_vectors=(\d)\)` returns another number", card)
+    assert (found and int(found[1])) == other
+
+
 def test_what_the_model_is_stands_in_the_card():
     card = model_card(a_config(anchored=True), REPO)
     facts = rows(card, "|  |  |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from mteb.models.models_protocols import SearchProtocol  # noqa: E402
 from amer.corpus import DocumentEncoder  # noqa: E402
 from amer.data.wordnet import query_lemmas, read_extract  # noqa: E402
 from amer.evaluation.mteb import AMERSearch  # noqa: E402
+from amer.search import Searcher  # noqa: E402
 from modeling_amer import AMERConfig  # noqa: E402
 from tests.conftest import DIM, build, build_mini  # noqa: E402
 
@@ -178,8 +180,11 @@ def test_a_model_that_embeds_its_questions_itself_is_searched_with(task, tiny_en
     model = build_mini(tiny_encoder, stop_score=False).eval()
     encoder = DocumentEncoder(tiny_encoder)
     model.config.document_encoder = encoder.identity
-    scores = evaluated(AMERSearch(model, encoder, tmp_path, "org/mini"), task)
-    assert scores["recall_at_10"] == 1  # of four documents
+    search = AMERSearch(model, encoder, tmp_path, "org/mini")
+    found = searched(search, task, top_k=4)
+    searcher = Searcher.from_documents(model, pa.table({**CORPUS, "title": [""] * 4}), encoder=encoder)
+    expected = searcher.search(QUERIES["text"], k=4)
+    assert list(found.values()) == [[hit.id for hit in hits] for hits in expected]
 
 
 # ------------------------------------------------------------------------------------------------------- refusals

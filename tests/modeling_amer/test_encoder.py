@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +134,6 @@ def test_batches_hold_texts_of_like_length_longest_first():
     assert list(like_lengths(lengths, 2, torch.device("cpu"))) == [[4, 1], [3, 6], [2, 0], [5]]
     assert list(like_lengths(lengths, 99, torch.device("meta"))) == [[4, 1, 3, 6, 2, 0, 5]]
     assert list(like_lengths([], 4, torch.device("cpu"))) == []
-
-
-def test_only_an_encoder_that_can_be_loaded_again_goes_to_another_process(tiny_encoder):
-    encoder = QuestionEncoder.from_identity({"name": "toy"}, tiny_encoder)
-    list(encoder.encode_depths(["bank"]))  # transformers leaves local functions in the layers
-    again = ForkingPickler.loads(ForkingPickler.dumps(encoder))
-    torch.testing.assert_close(again.encode(["bank"]), encoder.encode(["bank"]))
-    with pytest.raises(TypeError, match="from_identity"):
-        ForkingPickler.dumps(QuestionEncoder("toy", encoder.model, encoder.tokenizer))
 
 
 def test_vectors_do_not_depend_on_what_else_is_asked(tiny_encoder):

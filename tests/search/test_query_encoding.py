@@ -162,8 +162,8 @@ def test_other_questions_or_sizes_are_refused(model, tmp_path, finished, change,
         (lambda model: model.get_input_embeddings().weight.data[-1, -1].neg_(), r"\(weights_sha256"),
         (lambda model: model.bfloat16(), "precision: there float32, now bfloat16"),
         (lambda model: setattr(model.config, "prompt_template", "{query}"), r"\(prompt_template"),
-        (lambda model: setattr(model.config, "max_query_length", 3), r"\(settings_sha256"),
-        (lambda model: setattr(model.config, "context_weight", 0.7), r"\(settings_sha256"),
+        (lambda model: setattr(model.config, "max_query_length", 3), r"\(max_query_length: there \d+, now 3"),
+        (lambda model: setattr(model.config, "context_weight", 0.7), r"\(context_weight: there 0\.5, now 0\.7"),
     ],
 )
 def test_another_model_is_refused(model, llama, tmp_path, change, named):

@@ -50,11 +50,23 @@ def test_a_finished_training_is_left_as_it_is_and_refused_with_other_settings(da
     assert files_of(out) == before
 
 
-def test_a_training_that_ended_before_it_was_saved_starts_again(data, tmp_path):
+def test_a_finished_training_goes_on_from_a_checkpoint_that_is_asked_for(data, tmp_path):
+    out = tmp_path / "out"
+    words = [*data.words, "--save_strategy=steps", "--save_steps=1", f"--output_dir={out}"]
+    run.main(words)
+    whole, before = (out / "model.safetensors").read_bytes(), (out / "trainer_state.json").stat().st_mtime_ns
+    run.main([*words, f"--resume_from_checkpoint={out / 'checkpoint-2'}"])
+    assert (out / "trainer_state.json").stat().st_mtime_ns > before
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_training_that_ended_before_it_was_saved_starts_again(data, tmp_path, cut_off):
     words = [*data.words, "--save_strategy=no", f"--output_dir={tmp_path / 'out'}"]
     run.main(words)
     whole = (tmp_path / "out" / "model.safetensors").read_bytes()
-    (tmp_path / "out" / "trainer_state.json").unlink()  # written last
+    state = tmp_path / "out" / "trainer_state.json"  # written last
+    state.write_text("") if cut_off else state.unlink()
     run.main([*words, "--learning_rate=0.02"])  # nothing to go on with, so other settings are fine
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != whole
     assert json.loads((tmp_path / "out" / "run.json").read_text())["learning_rate"] == 0.02
