@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -17,7 +16,7 @@ from amer.corpus import DocumentStore
 from amer.offline import resolve_model
 from amer.search import Searcher, open_index
 from amer.service import Settings, serve
-from modeling_amer import QuestionEncoder
+from modeling_amer import AMERConfig, QuestionEncoder
 
 
 class EncoderAlone:
@@ -26,14 +25,11 @@ class EncoderAlone:
     def __init__(self, store: DocumentStore, dtype: str) -> None:
         folder = resolve_model(store.encoder["name"])
         self.encoder = QuestionEncoder.from_identity(store.encoder, folder, getattr(torch, dtype))
-        self.config = SimpleNamespace(
+        self.config = AMERConfig(
             name_or_path=store.encoder["name"],
             document_encoder=store.encoder,
             document_dim=store.dim,
             num_query_vectors=1,
-            objective="matched",
-            loss_temperature=1.0,
-            anchored=False,
         )
 
     def encode_query(self, texts: Sequence[str], batch_size: int, **_: object) -> torch.Tensor:

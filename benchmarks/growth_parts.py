@@ -12,18 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import torch
 
-import modeling_amer  # noqa: F401  (a search imports it on first use, which would count)
 from amer.corpus import DocumentStore, encode_corpus, write_store
 from amer.corpus.encoder import DocumentEncoder
 from amer.search import FaissIndex, Searcher, open_index
 from amer.service import Settings, create_app
+from modeling_amer import AMERConfig
 
 CENTRES = 1_000  # number of centres around which synthetic vectors lie, as documents around their subjects
 SPREAD = 0.5
@@ -55,14 +54,11 @@ class SyntheticModel:
     """Implements the parts of a model that a `Searcher` uses; draws query vectors as document vectors are drawn."""
 
     def __init__(self, store: DocumentStore) -> None:
-        self.config = SimpleNamespace(
+        self.config = AMERConfig(
             name_or_path="synthetic",
             document_encoder=store.encoder,
             document_dim=store.dim,
             num_query_vectors=VECTORS,
-            objective="matched",
-            loss_temperature=1.0,
-            anchored=False,
         )
 
     def encode_query(self, texts: list[str], **_: object) -> torch.Tensor:

@@ -276,14 +276,33 @@ def test_a_slow_answer_is_announced_and_a_newer_question_wins(open_page, address
     page = open_page(address)
     page.wait_for_selector("#examples button")
     waiting = []
-    page.route("**/explore", lambda route: waiting.append(route))
+    # The first request is never answered. Without the route, the browser would let it go on.
+    page.route("**/explore", lambda route: route.continue_() if waiting else waiting.append(route))
     page.get_by_label("Question").fill("an old question")
     page.keyboard.press("Enter")
     page.get_by_role("status").get_by_text("Still searching").wait_for()
-    page.unroute("**/explore")
     ask(page, "a new question")
     assert question_shown(page) == "a new question"
     assert page.title().startswith("a new question") and len(waiting) == 1
+
+
+def test_a_newer_question_wins_while_an_older_answer_is_read(open_page, address):
+    page = open_page(address)
+    page.wait_for_selector("#examples button")
+    page.evaluate("""() => {
+        const fetch = window.fetch;
+        window.fetch = async (path, options) => {
+            window.fetch = fetch;
+            const { signal } = options;
+            const aborted = (_, refuse) => signal.addEventListener("abort", () => refuse(signal.reason));
+            return { ok: true, json: () => new Promise(aborted) };
+        };
+    }""")
+    page.get_by_label("Question").fill("an old question")
+    page.keyboard.press("Enter")
+    page.get_by_role("status").get_by_text("Searching").wait_for()
+    ask(page, "a new question")
+    assert question_shown(page) == "a new question" and page.get_by_role("alert").is_hidden()
 
 
 def test_a_filter_that_leaves_nothing_is_no_error(open_page, address):

@@ -129,6 +129,7 @@ async function ask(path, body, signal) {
   const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { "X-API-Key": key }) };
   const answer = await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });
   const said = await answer.json().catch(() => ({}));
+  signal?.throwIfAborted(); // a newer question may have come while this answer was read
   if (!answer.ok) throw Object.assign(new Error(said.detail ?? answer.statusText), { status: answer.status });
   return said;
 }
