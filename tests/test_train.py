@@ -49,6 +49,7 @@ OPTIONS = {
     "use_cpu": True,
     "disable_tqdm": True,
 }
+WITHOUT_LORA = {"lora_r": None, "lora_dropout": None, "lora_target_modules": None}
 # train.py as it is, killed in the sixth step.
 KILLED = """
 import os, runpy, signal
@@ -142,7 +143,7 @@ def test_a_value_that_a_field_cannot_have_is_refused_by_name(tmp_path, capsys, t
 
 
 def test_one_value_where_a_list_belongs_is_a_list_of_one(tmp_path):
-    model, data, _ = parse([write_yaml(tmp_path, "eval_ks: 10\nlora_target_modules: q_proj\n"), *REQUIRED])
+    model, data, _ = parse([write_yaml(tmp_path, "eval_ks: 10\nlora_r: 4\nlora_target_modules: q_proj\n"), *REQUIRED])
     assert data.eval_ks == [10] and model.lora_target_modules == ["q_proj"]
 
 
@@ -393,7 +394,7 @@ def test_the_best_checkpoint_is_what_is_saved(llama, data, tmp_path):
 
 
 def test_questions_that_are_vectors_train_the_whole_decoder_without_a_tokenizer(llama, data, tmp_path):
-    run.main(command(tmp_path / "out", llama, data.vectors, lora_r=None, save_strategy="no"))
+    run.main(command(tmp_path / "out", llama, data.vectors, **WITHOUT_LORA, save_strategy="no"))
     model = AMERModel.from_pretrained(tmp_path / "out")
     assert model.tokenizer is None and model.config.prompt_template is None and model.config.weights == "full"
     assert not list((tmp_path / "out").glob("tokenizer*"))
@@ -423,7 +424,7 @@ def test_a_small_decoder_is_trained_on_token_vectors_that_are_made_once(tiny_enc
     documents = pa.Table.from_pylist(store.documents(range(40)))
     write_store(tmp_path / "store", documents, store.vectors(range(40)), named, dtype="float32")
     options = {
-        "lora_r": None,
+        **WITHOUT_LORA,
         "layers": 1,
         "width": 32,
         "anchor": "tokens",

@@ -15,6 +15,8 @@ SINGLE_QUERY = {"max_targets": 1, "num_query_vectors": 1}
 """Training settings of the Single-Query baseline (paper §5.2): one vector, and one target drawn for each use."""
 
 WIDTH = 192  # default width of a decoder from scratch
+LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+OF_LORA = {"lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": LORA_MODULES}  # and defaults
 OF_A_BASE = {"base_model_revision": None, "prompt_template": None, "lora_r": None, "dtype": "float32"}  # and defaults
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 STRATEGIES = ("random", "group_by_length")
@@ -95,7 +97,7 @@ class ModelArguments:
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale."})
     lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        default_factory=lambda: [*LORA_MODULES],
         metadata={"help": "Linear layers that get LoRA."},
     )
 
@@ -107,6 +109,12 @@ class ModelArguments:
             raise ValueError("anchored is the same as anchor 'vector', but anchor is 'tokens': leave out one of them.")
         if self.anchored:
             self.anchor = "vector"
+        for name, default in OF_LORA.items():
+            if self.lora_r is None and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but the whole decoder trains, without LoRA: also set lora_r, "
+                    f"or leave out {name}."
+                )
         self._check_decoder()
         self._check_outputs()
 

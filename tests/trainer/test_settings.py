@@ -33,6 +33,9 @@ def test_a_decoder_from_scratch_takes_no_setting_of_a_base(given, message):
     ("words", "message"),
     [
         (["--width=64"], r"width is 64.*also set layers"),
+        (["--lora_alpha=32"], r"lora_alpha is 32.*without LoRA: also set lora_r, or leave out lora_alpha"),
+        (["--lora_dropout=0.1"], r"lora_dropout is 0\.1.*also set lora_r"),
+        (["--lora_target_modules=q_proj"], r"lora_target_modules is \['q_proj'\].*also set lora_r"),
         (["--token_cache=cache"], r"does not read token vectors: leave out token_cache"),
         (
             ["--splits_questions=true", "--token_vectors=true"],
