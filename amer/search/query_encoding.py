@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,20 +101,7 @@ def encode_queries(
             raise ValueError("got both input_vectors and an encoder: pass one of them")
         check_encoder(model, encoder)
     questions, input_vectors, count = _checked(questions, input_vectors)
-
-    chooses = num_query_vectors is None and model.config.chooses_number
-    most = model.config.max_query_vectors
-
-    def encode(rows: slice) -> np.ndarray:
-        texts = None if questions is None else questions[rows]
-        vectors = None if input_vectors is None else input_vectors[rows]
-        if encoder is not None and texts is not None:
-            vectors = encoder.encode_queries(texts, batch_size)
-        if not chooses:
-            return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
-        emitted = model.encode_query(texts, "auto", batch_size, input_vectors=vectors).query_embeddings
-        return pad(emitted, (0, 0, 0, most - emitted.shape[1])).float().numpy()
-
+    encode = _encoding(model, questions, input_vectors, num_query_vectors, batch_size, encoder)
     _, m, dim = encode(slice(0, 1)).shape  # fails before anything is written if the model cannot read these inputs
     info = {
         "count": count,
@@ -133,6 +120,31 @@ def encode_queries(
             if not shards.missing():
                 shards.finish(EMBEDDINGS_FILE, info)
     return (path / EMBEDDINGS_FILE).is_file()
+
+
+def _encoding(
+    model: AMERModel,
+    questions: Sequence[str] | None,
+    input_vectors: np.ndarray | None,
+    num_query_vectors: int | None,
+    batch_size: int,
+    encoder: DocumentEncoder | None,
+) -> Callable[[slice], np.ndarray]:
+    """Return the function that encodes some rows of the questions as `(rows, m, dim)`."""
+    chooses = num_query_vectors is None and model.config.chooses_number
+    most = model.config.max_query_vectors
+
+    def encode(rows: slice) -> np.ndarray:
+        texts = None if questions is None else questions[rows]
+        vectors = None if input_vectors is None else input_vectors[rows]
+        if encoder is not None and texts is not None:
+            vectors = encoder.encode_queries(texts, batch_size)
+        if not chooses:
+            return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
+        emitted = model.encode_query(texts, "auto", batch_size, input_vectors=vectors).query_embeddings
+        return pad(emitted, (0, 0, 0, most - emitted.shape[1])).float().numpy()
+
+    return encode
 
 
 def load_query_embeddings(path: str | os.PathLike[str]) -> np.ndarray:
