@@ -78,7 +78,7 @@ class QuestionEncoder:
     @classmethod
     def from_identity(
         cls,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, Any] | None,
         path: str | os.PathLike[str] | None = None,
         dtype: torch.dtype | None = None,
         **hub_options: Any,
@@ -86,15 +86,18 @@ class QuestionEncoder:
         """Load the encoder that a model or a store names. Custom code of the encoder never runs.
 
         Args:
-            identity: `name`, and optionally `revision` and `query_prompt`.
+            identity: `name`, and optionally `revision` and `query_prompt`; None if the model names no encoder.
             path: Folder of the weights, for a machine that cannot reach the Hub.
             dtype: Precision of its transformer. None: the precision of the saved weights. Vectors are float32.
             hub_options: Options of transformers: `token`, `cache_dir`, `local_files_only`, ...
 
         Raises:
             OSError: The encoder cannot be found.
-            ValueError: The encoder has more than a transformer and pooling, or a pooling other than `POOLINGS`.
+            ValueError: No encoder is named, or it has more than a transformer and pooling, or a pooling other than
+                `POOLINGS`.
         """
+        if not identity:
+            raise ValueError("The configuration names no document encoder: pass input_vectors.")
         name = identity["name"]
         where, revision = (name, identity.get("revision")) if path is None else (str(path), None)
         place = {**hub_options, "revision": revision}

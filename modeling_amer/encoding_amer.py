@@ -50,18 +50,13 @@ class AMERQueryEncoder(AMERBuilder):
         return self._encoder.to(self.device)
 
     def document_encoder_loader(self) -> Callable[[], QuestionEncoder]:
-        """A function that loads the document encoder. It can go to another process, unlike a loaded encoder, in whose
-        layers transformers leaves local functions.
+        """A function that loads the document encoder, with the errors of `document_encoder`.
 
-        Raises:
-            ValueError: The configuration names no encoder.
+        It can go to another process, unlike a loaded encoder, in whose layers transformers leaves local functions.
         """
-        identity = self.config.document_encoder
-        if not identity:
-            raise ValueError("The configuration names no document encoder: pass input_vectors.")
         dtype = self.document_encoder_dtype or (torch.bfloat16 if self.dtype == torch.bfloat16 else None)
         options = {"path": self.document_encoder_path, "dtype": dtype, **self._encoder_options}
-        return partial(QuestionEncoder.from_identity, identity, **options)
+        return partial(QuestionEncoder.from_identity, self.config.document_encoder, **options)
 
     @overload
     def encode_query(

@@ -38,7 +38,7 @@ class _EncoderOf:
 
     def __init__(self, model: AMERModel) -> None:
         self._model: AMERModel | None = model
-        self._load: Callable[[], QuestionEncoder]  # of a copy
+        self._load = model.document_encoder_loader()
 
     def __call__(self) -> QuestionEncoder:
         return self._encoder if self._model is None else self._model.document_encoder
@@ -48,8 +48,7 @@ class _EncoderOf:
         return self._load()
 
     def __getstate__(self) -> dict[str, Any]:
-        load = self._load if self._model is None else self._model.document_encoder_loader()
-        return {"_model": None, "_load": load}
+        return {"_model": None, "_load": self._load if self._model is None else self._model.document_encoder_loader()}
 
 
 class AMERCollator:

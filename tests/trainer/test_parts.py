@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import permutations
+from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,14 @@ def test_a_copy_of_the_collator_has_the_encoder_without_the_model(spanned, split
     assert found.keys() == expected.keys() and found.pop("questions", None) == expected.pop("questions", None)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
+
+
+def test_a_collator_goes_to_another_process_also_if_no_encoder_is_named(spanned):
+    model = build_mini(spanned.encoder)
+    model.config.document_encoder = None
+    twin = ForkingPickler.loads(ForkingPickler.dumps(AMERCollator(model, spanned.store, 2)))
+    with pytest.raises(ValueError, match="names no document encoder"):
+        twin([spanned.dataset[1]])
 
 
 @pytest.mark.slow
