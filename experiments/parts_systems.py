@@ -25,6 +25,7 @@ from amer.machine import chosen_device
 from amer.search import ExactIndex, open_model, round_robin, trained_fusion
 from amer.search.fusion import Fusion
 from amer.search.lists import search_lists
+from amer.search.query_encoding import query_embeddings_of
 from experiments.analysis.parts_numbers import Measured, deepest, set_metrics
 from experiments.study_runs import CANDIDATES, SCALE
 from modeling_amer import AMERModel, QuestionEncoder
@@ -171,9 +172,7 @@ def model_system(bench: Bench, model: AMERModel, m: int | None = None) -> tuple[
     auto = m is None and model.config.chooses_number
 
     def way(texts: list[str]) -> np.ndarray:
-        if auto:
-            return model.encode_query(texts, num_query_vectors="auto").query_embeddings.numpy()
-        return model.encode_query(texts, num_query_vectors=m).numpy()
+        return query_embeddings_of(model, m, texts=texts).numpy()
 
     vectors, seconds = bench.timed(way)
     splits = auto and model.config.splits_questions

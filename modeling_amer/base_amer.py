@@ -13,6 +13,11 @@ from .configuration_amer import check_attention
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "proxies")  # shared by adapter and base
 
 
+def hub_options_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of `from_pretrained` that adapter and base share."""
+    return {name: options[name] for name in HUB_OPTIONS if name in options}
+
+
 def load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     """Load the decoder. Code of its own never runs.
 
@@ -27,7 +32,7 @@ def load_base(base: str | None, **kwargs: Any) -> PreTrainedModel:
     """
     if base is None:
         raise ValueError("The configuration names no base model: pass base_model_name_or_path=.")
-    place = {key: kwargs[key] for key in (*HUB_OPTIONS, "revision") if key in kwargs}
+    place = {**hub_options_of(kwargs), "revision": kwargs.get("revision")}
     try:
         check_attention(PreTrainedConfig.get_config_dict(base, **place)[0], base)
         return AutoModel.from_pretrained(base, use_safetensors=True, trust_remote_code=False, **kwargs)

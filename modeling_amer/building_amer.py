@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from transformers import AutoConfig
 
-from .base_amer import HUB_OPTIONS, commit_of, lasting_name, load_base, load_tokenizer
+from .base_amer import commit_of, hub_options_of, lasting_name, load_base, load_tokenizer
 from .configuration_amer import AMERConfig
 from .lora_amer import merge_lora
 from .persistence_amer import AMERPreTrainedModel
@@ -65,7 +65,7 @@ class AMERBuilder(AMERPreTrainedModel):
                 "AMER does not support a base model that needs its own code: leave out trust_remote_code."
             )
         fields = {name: kwargs.pop(name) for name in EMISSION_FIELDS if name in kwargs}
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        hub_options = hub_options_of(kwargs)
         commit = commit_of(base_model_name_or_path, revision, hub_options)
         backbone = load_base(base_model_name_or_path, revision=commit, **kwargs)
         tokenizer = None

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .base_amer import HUB_OPTIONS, commit_of, load_base, load_tokenizer
+from .base_amer import commit_of, hub_options_of, load_base, load_tokenizer
 from .checksums_amer import seal, sha256
 from .configuration_amer import AMERConfig
 from .loading_amer import check_code, check_files, check_fit, read_config, read_weights
@@ -154,7 +154,7 @@ class AMERPreTrainedModel(PreTrainedModel):
         check_code(pretrained_model_name_or_path)
         where = pretrained_model_name_or_path
         place: dict[str, Any] = {"revision": revision, "subfolder": place_of_save(where, subfolder)}
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        hub_options = hub_options_of(kwargs)
         decoder_options = _decoder_options(config, kwargs)
         saved = read_config(where, **place, **hub_options)
         if config is None:

@@ -17,6 +17,7 @@ from amer.evaluation.significance import paired_bootstrap
 from amer.search.fusion import Fusion, round_robin, trained_fusion
 from amer.search.index import Index
 from amer.search.lists import search_lists
+from amer.search.query_encoding import query_embeddings_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +146,9 @@ def evaluate_model(
     linked = dataset if dataset.target_rows is not None else dataset.link(index.store)
     inputs = _model_inputs(model.config, dataset)
     started = time.perf_counter()
-    m = "auto" if num_query_vectors is None and model.config.chooses_number else num_query_vectors
-    query_embeddings = model.encode_query(
-        **inputs, num_query_vectors=m, batch_size=batch_size, show_progress_bar=show_progress_bar
+    query_embeddings = query_embeddings_of(
+        model, num_query_vectors, **inputs, batch_size=batch_size, show_progress_bar=show_progress_bar
     )
-    if m == "auto":
-        query_embeddings = query_embeddings.query_embeddings
     encoding_seconds += (time.perf_counter() - started) / len(dataset)
     fusion = fusion or trained_fusion(model.config.objective, model.config.loss_temperature)
     return evaluate_embeddings(query_embeddings, linked, index, name, ks, fusion, encoding_seconds)

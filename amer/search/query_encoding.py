@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -122,6 +122,24 @@ def encode_queries(
     return (path / EMBEDDINGS_FILE).is_file()
 
 
+def query_embeddings_of(model: Any, num_query_vectors: int | Literal["auto"] | None, **questions: Any) -> torch.Tensor:
+    """Encode questions with `model.encode_query`, by default with as many vectors as the model chooses.
+
+    Args:
+        model: The retriever.
+        num_query_vectors: m, or "auto" to let the model choose. None: "auto" if the model can choose, else the model's
+            own number.
+        questions: The other arguments of `encode_query`.
+
+    Returns:
+        `(q, m, dim)`. Zeros stand for a vector that the model did not emit.
+    """
+    m = "auto" if num_query_vectors is None and model.config.chooses_number else num_query_vectors
+    encoded = model.encode_query(num_query_vectors=m, **questions)
+    query_embeddings: torch.Tensor = encoded.query_embeddings if m == "auto" else encoded
+    return query_embeddings
+
+
 def _encoding(
     model: AMERModel,
     questions: Sequence[str] | None,
@@ -131,18 +149,19 @@ def _encoding(
     encoder: DocumentEncoder | None,
 ) -> Callable[[slice], np.ndarray]:
     """Return the function that encodes some rows of the questions as `(rows, m, dim)`."""
-    chooses = num_query_vectors is None and model.config.chooses_number
-    most = model.config.max_query_vectors
+    fills_up = num_query_vectors is None and model.config.chooses_number
 
     def encode(rows: slice) -> np.ndarray:
         texts = None if questions is None else questions[rows]
         vectors = None if input_vectors is None else input_vectors[rows]
         if encoder is not None and texts is not None:
             vectors = encoder.encode_queries(texts, batch_size)
-        if not chooses:
-            return model.encode_query(texts, num_query_vectors, batch_size, input_vectors=vectors).float().numpy()
-        emitted = model.encode_query(texts, "auto", batch_size, input_vectors=vectors).query_embeddings
-        return pad(emitted, (0, 0, 0, most - emitted.shape[1])).float().numpy()
+        encoded = query_embeddings_of(
+            model, num_query_vectors, texts=texts, input_vectors=vectors, batch_size=batch_size
+        )
+        if fills_up:
+            encoded = pad(encoded, (0, 0, 0, model.config.max_query_vectors - encoded.shape[1]))
+        return encoded.float().numpy()
 
     return encode
 

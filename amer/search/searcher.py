@@ -26,6 +26,7 @@ from amer.search.fusion import FUSIONS, Fused, Fusion, trained_fusion
 from amer.search.index import ExactIndex, Index, open_index
 from amer.search.index.opening import COLLECTION
 from amer.search.lists import search_lists
+from amer.search.query_encoding import query_embeddings_of
 
 if TYPE_CHECKING:
     from modeling_amer import AMERModel
@@ -361,15 +362,12 @@ class Searcher:
         Returns:
             `(q, m, dim)` unit vectors, float32. A vector that the model did not emit is all zeros.
         """
-        config, anchors = self.model.config, None
-        if self.encoder is not None and config.needs_question_vectors:
+        anchors = None
+        if self.encoder is not None and self.model.config.needs_question_vectors:
             anchors = self.encoder.encode_queries(questions, batch_size)
-        m = "auto" if num_query_vectors is None and config.chooses_number else num_query_vectors
-        query_embeddings = self.model.encode_query(
-            questions, input_vectors=anchors, num_query_vectors=m, batch_size=batch_size
+        query_embeddings = query_embeddings_of(
+            self.model, num_query_vectors, texts=questions, input_vectors=anchors, batch_size=batch_size
         )
-        if m == "auto":
-            query_embeddings = query_embeddings.query_embeddings
         return torch.as_tensor(query_embeddings).detach().to("cpu", torch.float32).numpy()
 
     def _hits(self, fused: Fused) -> list[list[Hit]]:
